@@ -22,6 +22,7 @@ import json
 import math
 import os
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -231,10 +232,10 @@ def cache_folder(engine: Engine) -> Path | None:
 # ---- names and factories ---------------------------------------------------------------------------------------------
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean a or b?" for a misspelt word, or "" where nothing is near."""
+def near(word: str, known: Iterable[str], show: Callable[[str], str] = str) -> str:
+    """The words " (did you mean a or b?)" for a misspelt one, "" where nothing is near; show: how each is written."""
     found = difflib.get_close_matches(word.lower(), list(known), n=3, cutoff=0.55)
-    return f"; did you mean {_either(found)}?" if found else ""
+    return f" (did you mean {_either(show(one) for one in found)}?)" if found else ""
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
@@ -263,7 +264,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
             maker = point.dist.name if point.dist else point.value
             raise ConfigError(f"{name} of package {maker} cannot be loaded: {error}") from error
     names = known(kind)
-    some = f"; there are {', '.join(names)}" if 0 < len(names) <= 12 else ""
+    some = f" (there are {', '.join(names)})" if 0 < len(names) <= 12 else ""
     raise ConfigError(f"no {_singular(kind)} {name!r}{near(name, names) or some}")
 
 
@@ -298,7 +299,16 @@ def _in_package(package_name: str, name: str) -> Callable[..., Any] | None:
         found = _module(f"{package_name}.{name}")
     if isinstance(found, types.ModuleType):  # a submodule, once imported, hides the lazy attribute of its own name
         found = getattr(found, name, None)
-    return found if inspect.isfunction(found) or (inspect.isclass(found) and name[0].islower()) else None
+    return found if inspect.isfunction(found) and _makes(found, package_name) else None
+
+
+def _makes(factory: Callable[..., Any], package_name: str) -> bool:
+    """Whether a function says that it returns this kind's record, or says nothing; helpers beside them do not."""
+    record = {"algorithms": "Algorithm", "aggregators": "Aggregator", "models": "Model", "tasks": "Task"}
+    returned = inspect.signature(factory).return_annotation
+    expected = record.get(package_name.rpartition(".")[2], "")
+    text = returned if isinstance(returned, str) else getattr(returned, "__name__", "")
+    return returned is inspect.Signature.empty or expected in text
 
 
 def _in_optax(kind: str, name: str) -> Callable[..., Any] | None:
@@ -337,7 +347,7 @@ def schema(kind: str, name: str) -> dict[str, Field]:
     if kind == "algorithms" and parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
         parameters = parameters[1:]
     skip = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    space = {**vars(typing), **_ALIASES, **getattr(inspect.unwrap(factory), "__globals__", {})}
+    space = {**vars(typing), **getattr(inspect.unwrap(factory), "__globals__", {}), **_ALIASES}
     return {
         one.name: Field(one.name, _hint(one.annotation, space), one.default)
         for one in parameters
@@ -381,12 +391,17 @@ def check(study: Study) -> Study:
     Raises:
       ConfigError: one line with every mistake, each with its place, what was expected, what came, and near names.
     """
-    problems: list[str] = []
-    fitted = _fit_record(study, "", problems)
-    problems += _rules(fitted) if not problems else []
+    fitted, problems = mistakes(study)
     if problems:
         raise ConfigError("; ".join(problems))
     return fitted
+
+
+def mistakes(study: Study) -> tuple[Study, list[str]]:
+    """(the fitted study, everything that is wrong with it): `check` for those who have more to add to the list."""
+    problems: list[str] = []
+    fitted = _fit_record(study, "", problems)
+    return fitted, problems + list(_rules(fitted))
 
 
 def _rules(study: Study) -> Iterator[str]:
@@ -398,16 +413,18 @@ def _rules(study: Study) -> Iterator[str]:
         value: Any = study
         for part in path.split("."):
             value = getattr(value, part)
-        if value is not None and value < bound:
+        if type(value) not in (int, float):
+            continue  # None, or a wrong type that has been told
+        if value < bound:
             yield f"{path}: expected at least {bound}, got {value}"
         if path in ("cohort", "federation.quorum") and value == 0:
             yield f"{path}: expected at least one site, got {value}"
-        if path in ("cohort", "federation.quorum") and isinstance(value, float) and value > 1:
+        if path in ("cohort", "federation.quorum") and type(value) is float and value > 1:
             yield f"{path}: expected a share up to 1.0 (or a whole number of sites), got {value}"
-    if study.federation.port > 65535:
-        yield f"federation.port: expected at most 65535, got {study.federation.port}"
-    if not study.name or any(sign in study.name for sign in "/\\\0\n"):
-        yield f"name: expected text without slashes, got {study.name!r}"
+        if path == "federation.port" and value > 65535:
+            yield f"{path}: expected at most 65535, got {value}"
+    if type(study.name) is str and not re.fullmatch(r"[\w.][\w .-]{0,63}", study.name):
+        yield f"name: expected 1 to 64 letters, digits, spaces, '.', '-' or '_', got {study.name!r}"
 
 
 def _fit_record(record: Any, where: str, problems: list[str]) -> Any:
@@ -504,8 +521,7 @@ def _fit_spec(value: Any, kind: str, where: str, problems: list[str], inherited:
         return spec
     for name in spec.fields:
         if name not in fields:
-            guess = near(name, fields) or (f"; it has {', '.join(fields)}" if fields else "; it has none")
-            problems.append(f"{where}.{name}: {spec.name} has no such field{guess}")
+            problems.append(f"{where}.{name}: {no_field(spec.name, name, fields)}")
     new = {}
     for name, field in fields.items():
         default = spec.fields.get(name, field.default)
@@ -513,12 +529,19 @@ def _fit_spec(value: Any, kind: str, where: str, problems: list[str], inherited:
             if name not in inherited:
                 problems.append(f"{where}.{name}: {spec.name} needs {_words(field.hint)} here, got nothing")
         elif name in spec.fields or (kind not in _OPTAX and _plain(freeze(default))):
-            rate = ("learning_rate",) if name not in spec.fields or f"{name}_lr" in fields else ()
+            own_rate = any(one.endswith("_lr") or one == "learning_rate" for one in fields)
+            rate = ("learning_rate",) if own_rate or name not in spec.fields else ()
             new[name] = fit(freeze(default), field.hint, f"{where}.{name}", problems, rate)
     return Spec(kind, spec.name, new)
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def no_field(of: str, name: str, fields: Iterable[str]) -> str:
+    """The words for a field that is not there: near ones, else all that there are."""
+    names = list(fields)
+    return f"{of} has no field {name!r}" + (near(name, names) or f" (it has {', '.join(names) or 'none'})")
 
 
 def freeze(value: Any) -> Any:
