@@ -1,6 +1,6 @@
 """What every test runs under: small threads, no network but loopback, no traces in the user's folders, checked shapes.
 
-The environment is set before jax is first imported, and is inherited by the processes that tests start.
+What a test starts as a process of its own inherits the folders and the platform, and sets threads and devices itself.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
-# One thread a device and two devices: what a round is promised to give on the CPU (docs/reproducibility.md).
+# Annotations of the package are checked at each call, shapes and dtypes of arrays included. In tests alone.
+jaxtyping.install_import_hook("learner_jax", "beartype.beartype")
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("NPROC", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_COLOR", "1")
 for terminal in ("FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
     os.environ.pop(terminal, None)
@@ -30,6 +30,26 @@ for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HO
     os.environ[name] = str(folder)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _start_jax() -> None:
+    """Starts this process's jax as `learner` does on two cores: two host devices, one thread each.
+
+    jax reads the variables once, so they are taken back: a process that a test starts sets its own, as it would for a
+    user.
+    """
+    before = dict(os.environ)
+    os.environ.update(NPROC="1", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    import jax
+
+    assert len(jax.devices()) == 2, f"expected 2 devices of the CPU, got {jax.devices()}"
+    for name in ("NPROC", "XLA_FLAGS"):
+        os.environ.pop(name)
+        if name in before:
+            os.environ[name] = before[name]
+
+
+_start_jax()
 
 
 def _loopback(host: object) -> bool:

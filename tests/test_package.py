@@ -1,0 +1,149 @@
+"""What a user installs: the wheel and what lies in it, the public names, and what README and docs claim about both."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+PUBLIC = {
+    "__version__",
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(root)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_learner_jax_alone(wheel):
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert tops == {"learner_jax", "learner_jax-0.1.0.dist-info"}
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel, root):
+    """All that git would hold: modules, styles, templates, samples, py.typed; configs inside."""
+    here = {
+        str(path.relative_to(root))
+        for path in (root / "learner_jax").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    configs = {f"learner_jax/{path.relative_to(root)}" for path in (root / "configs").glob("*.py")}
+    assert configs
+    assert "learner_jax/py.typed" in here
+    assert "learner_jax/samples/diabetes130.parquet" in here
+    assert "learner_jax/samples/pbmc10k_cite_2000.h5ad" in here
+    inside = {name for name in wheel.namelist() if name.startswith("learner_jax/")}
+    assert inside == here | configs
+
+
+def test_the_wheel_has_one_script_and_says_its_licences(wheel):
+    info = "learner_jax-0.1.0.dist-info"
+    entries = configparser.ConfigParser()
+    entries.read_string(wheel.read(f"{info}/entry_points.txt").decode())
+    assert {section: dict(entries[section]) for section in entries.sections()} == {
+        "console_scripts": {"learner": "learner_jax.cli.main:main"}
+    }
+    assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= set(wheel.namelist())
+
+
+def test_the_script_is_there():
+    module, _, name = "learner_jax.cli.main:main".partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_constraints_name_no_place(root):
+    """No index address, no find-links, no path of a machine; a pin for each dependency that pyproject names."""
+    text = (root / "constraints.txt").read_text()
+    assert not re.search(r"://|--|/\w+/|@ ", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
+    pinned = {re.split(r"[=\s;]", line)[0] for line in text.splitlines() if line and not line.startswith("#")}
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    names = {re.split(r"[\[<>=,;\s]", one)[0].lower() for one in wanted}
+    assert names - pinned == set()
+    assert "jax==0.10" in text and "jax==0.12" in text
+
+
+def test_public_names_are_those_listed_here():
+    import learner_jax
+
+    assert {name for name in dir(learner_jax) if not name.startswith("_")} | {"__version__"} == PUBLIC
+    for name in PUBLIC:
+        getattr(learner_jax, name)
+
+
+def test_version_is_one(root):
+    import learner_jax
+
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert learner_jax.__version__ == project["version"]
+    assert f"version: {project['version']}" in (root / "CITATION.cff").read_text()
+    assert f"## {project['version']}" in (root / "CHANGELOG.md").read_text()
+
+
+def test_annotations_are_checked_while_tests_run():
+    """The import hook of conftest is at work: a wrong type is refused at the call."""
+    from learner_jax import trees
+
+    with pytest.raises(jaxtyping.TypeCheckError):
+        trees.rebuild({}, 3)  # pyright: ignore[reportArgumentType]
+
+
+# README and docs.
+
+
+def pages(root: Path) -> list[Path]:
+    return [*sorted(root.glob("*.md")), *sorted((root / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every `learner` command of a page, split into words, comments cut."""
+    found = []
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and Path(words[0]).name == "learner":
+                found.append(words[1:])
+    return found
+
+
+def test_links_lead_to_files(root):
+    dead = []
+    for page in pages(root):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not re.match(r"https?:|mailto:", target) and not (page.parent / target).exists():
+                dead.append(f"{page.relative_to(root)}: {target}")
+    assert dead == []
+
+
+def test_readme_is_short_and_opens_with_a_picture(root):
+    lines = (root / "README.md").read_text().splitlines()
+    assert len(lines) <= 130
+    assert lines[2].startswith("![") and "docs/images/learner.svg" in lines[2]
+
+
+def test_make_targets_that_pages_name_exist(root):
+    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), re.MULTILINE))
+    text = "\n".join(page.read_text() for page in pages(root))
+    named = set(re.findall(r"(?:`|^\s*)make ([a-z]+)", text, re.MULTILINE))
+    assert {"demo", "test", "soak", "lint", "bench", "bundle", "help"} <= targets
+    assert named and named <= targets
