@@ -1,0 +1,191 @@
+"""A study's "evaluation": each site and all of them, each cohort, each model, with intervals by patient.
+
+`evaluate` has the rows of every site (a simulation). `summarise_site` is what one hospital computes at home in a
+federation: only its figures leave, and `join.join_sites` puts many such summaries together.
+
+A SITE, the record of one row of the report:
+
+    {"name", "rows", "patients", "events",                       None: withheld, being under the site's floor
+     "models": {model: {"auroc": FIGURE, "auprc": FIGURE, "brier": FIGURE,
+                        "told": mean told chance, "intercept": float, "slope": float, + "_se" of both}},
+     "gain": {"federated-local_only": {"auroc": FIGURE, ...}}}   paired differences, the first model less the other
+    FIGURE = {"value", "low", "high", "se"} or None: with fewer than 10 events or 10 rows without, too few to judge
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from learner_jax.errors import DataError
+from learner_jax.evaluation.bootstrap import generator, interval, resample
+from learner_jax.evaluation.calibration import calibrate
+from learner_jax.evaluation.exact import FIGURES
+from learner_jax.evaluation.join import average_sites
+from learner_jax.types import Array
+
+ENOUGH = 10
+RANKING = ("auroc", "auprc")
+
+
+def evaluate(
+    scores: Mapping[str, Array],
+    y: Array,
+    group: Array | None,
+    site: Array,
+    cohorts: Mapping[str, Array] | None,
+    seed: int,
+    *,
+    draws: int = 1000,
+) -> dict[str, Any]:
+    """Judge models on held-back rows of every site.
+
+    Args:
+      scores: model -> float[n], the told *chance* of the event in [0, 1] (not a logit). For a model that differs from
+        site to site, each row's own site's. The first, or "federated" if it is there, is compared with each other.
+      y: [n] in {0, 1}.
+      group: int[n], the patient of each row; None if each row is another patient.
+      site: [n], the name of each row's site.
+      cohorts: name -> bool[n]; None for {"everyone": all}.
+      seed: of the bootstrap.
+      draws: of the bootstrap.
+
+    Returns:
+      {"cohorts": [{"name", "sites": [SITE, ...], "all": SITE of all rows together, "average": SITE averaged over the
+      sites' own figures, "calibration": [...], "intercept", "slope"}, ...]}: JSON-able, without nan.
+
+    Raises:
+      DataError: lengths differ, an outcome is not 0 or 1, or a score is no chance.
+    """
+    scores, y, group, cohorts = _checked(scores, y, group, cohorts)
+    site = np.asarray(site)
+    if len(site) != len(y):
+        raise DataError(f"evaluate: expected a site for each of {len(y)} rows, got {len(site)}")
+    names, member = np.unique(site.astype(str), return_inverse=True)
+    everyone = np.unique(np.column_stack([member, group]), axis=0, return_inverse=True)[1].ravel()
+    first = next(iter(scores))
+    found = []
+    for cohort, mask in cohorts.items():
+        sites = []
+        for at, name in enumerate(names):
+            mine = mask & (member == at)
+            sites.append(_summary(_take(scores, mine), y[mine], group[mine], seed, str(name), cohort, draws))
+        whole = _summary(_take(scores, mask), y[mask], everyone[mask], seed, "all sites", cohort, draws)
+        told = calibrate(scores[first][mask], y[mask])
+        found.append(
+            {
+                "name": cohort,
+                "sites": sites,
+                "all": {**whole, "how": "all rows together"},
+                "average": average_sites(sites),
+                "calibration": told["calibration"],
+                "intercept": told["intercept"],
+                "slope": told["slope"],
+            }
+        )
+    return {"cohorts": found}
+
+
+def summarise_site(
+    scores: Mapping[str, Array],
+    y: Array,
+    group: Array | None,
+    cohorts: Mapping[str, Array] | None,
+    seed: int,
+    *,
+    name: str = "",
+    draws: int = 1000,
+    floor: int = ENOUGH,
+) -> dict[str, dict[str, Any]]:
+    """Judge models on one site's own held-back rows; what it returns may leave the site.
+
+    Args:
+      scores: model -> float[n], the told *chance* of the event in [0, 1].
+      y: [n] in {0, 1}.
+      group: int[n], the patient of each row; None if each row is another patient.
+      cohorts: name -> bool[n]; None for {"everyone": all}.
+      seed: of the bootstrap.
+      name: the site's.
+      draws: of the bootstrap.
+      floor: a count below it is withheld (None). Where events, or rows without, are withheld, so is every figure.
+
+    Returns:
+      cohort -> SITE, JSON-able, without nan. The figures equal those of `evaluate` for the same name and seed.
+
+    Raises:
+      DataError: as `evaluate`.
+    """
+    scores, y, group, cohorts = _checked(scores, y, group, cohorts)
+    found = {}
+    for cohort, mask in cohorts.items():
+        mine = _summary(_take(scores, mask), y[mask], group[mask], seed, name, cohort, draws)
+        found[cohort] = _withhold(mine, floor)
+    return found
+
+
+def _withhold(site: dict[str, Any], floor: int) -> dict[str, Any]:
+    rows, events = site["rows"], site["events"]
+    if min(events, rows - events) < floor:
+        site |= {"events": None, "models": {}, "gain": {}}
+    for count in ("rows", "patients"):
+        if site[count] < floor:
+            site[count] = None
+    return site
+
+
+def _summary(
+    scores: dict[str, np.ndarray], y: np.ndarray, group: np.ndarray, seed: int, name: str, cohort: str, draws: int
+) -> dict[str, Any]:
+    rows, events = len(y), int(y.sum())
+    site: dict[str, Any] = {"name": name, "rows": rows, "patients": len(np.unique(group)), "events": events}
+    site |= {"models": {}, "gain": {}}
+    if rows == 0:
+        return site
+    judged = min(events, rows - events) >= ENOUGH
+    figures = {name: figure for name, figure in FIGURES.items() if judged or name not in RANKING}
+    drawn = resample(scores, y, group, generator(seed, name, cohort), draws)
+    exact = {model: {key: figure(y, score) for key, figure in figures.items()} for model, score in scores.items()}
+    for model, score in scores.items():
+        told = calibrate(score, y)
+        del told["calibration"]
+        site["models"][model] = {key: interval(exact[model][key], drawn[model][key]) for key in figures} | told
+    first, *others = scores
+    for other in others:
+        site["gain"][f"{first}-{other}"] = {
+            key: interval(exact[first][key] - exact[other][key], drawn[first][key] - drawn[other][key])
+            for key in figures
+        }
+    return site
+
+
+def _take(scores: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {model: score[mask] for model, score in scores.items()}
+
+
+def _checked(
+    scores: Mapping[str, Array], y: Array, group: Array | None, cohorts: Mapping[str, Array] | None
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The arguments as arrays, the model that others are compared with first."""
+    y = np.asarray(y, np.float64).ravel()
+    if not np.isin(y, (0.0, 1.0)).all():
+        raise DataError(f"evaluate: expected outcomes 0 or 1, got {y[~np.isin(y, (0.0, 1.0))][0]:g}")
+    if not scores:
+        raise DataError("evaluate: expected the scores of at least one model, got none")
+    order = sorted(scores, key=lambda model: model != "federated")
+    told = {model: np.asarray(scores[model], np.float64).ravel() for model in order}
+    group = np.arange(len(y)) if group is None else np.unique(np.asarray(group), return_inverse=True)[1].ravel()
+    masks = {"everyone": np.ones(len(y), bool)} if cohorts is None else cohorts
+    masks = {name: np.asarray(mask, bool).ravel() for name, mask in masks.items()}
+    for name, array in [*told.items(), ("group", group), *masks.items()]:
+        if len(array) != len(y):
+            raise DataError(f"evaluate: expected {len(y)} rows in {name!r}, as there are outcomes, got {len(array)}")
+    for model, score in told.items():
+        wrong = ~((score >= 0) & (score <= 1))
+        if wrong.any():
+            raise DataError(
+                f"evaluate: expected the told chances of {model!r} in [0, 1] (a sigmoid makes them of logits), "
+                f"got {float(score[wrong][0])!r} in row {int(np.flatnonzero(wrong)[0])}"
+            )
+    return told, y, group, masks
