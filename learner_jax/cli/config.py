@@ -225,7 +225,7 @@ def _literal(text: str, members: set[Any]) -> Any:
 
 def _spec(text: str, kind: str, where: str) -> Spec:
     """`adam`, or `adam(learning_rate=1e-3)`."""
-    name, bracket, inside = text.strip().partition("(")
+    name, bracket, _ = text.strip().partition("(")
     if not bracket:
         return Spec(kind, name)
     try:

@@ -52,6 +52,11 @@ def variables(study: Study, cores: int, one_site: bool = False) -> dict[str, str
     return new
 
 
+def for_one_site(threads: int = 1) -> dict[str, str]:
+    """The variables of a worker that has not heard of its study yet: one device, as `variables` gives it."""
+    return {"NPROC": str(threads), "XLA_FLAGS": f"{_DEVICES}=1"}
+
+
 def merged(new: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:
     """`new` without what the user has set already; flags are added to the user's XLA_FLAGS."""
     kept = {name: value for name, value in new.items() if name not in present}

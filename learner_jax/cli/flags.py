@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from absl import flags as absl_flags
-
 from learner_jax.errors import ConfigError
 from learner_jax.specs import near
 
@@ -62,6 +60,8 @@ def parse(argv: Sequence[str], declared: Sequence[Flag], config: bool = True) ->
     named, overrides, rest = _split(argv) if config else (None, [], list(argv))
     known = [flag.name for flag in declared] + (["config"] if config else [])
     _refuse_unknown(rest, declared, known)
+    from absl import flags as absl_flags  # 50 ms that --help does without
+
     values = absl_flags.FlagValues()
     define: dict[type, Callable[..., Any]] = {
         str: absl_flags.DEFINE_string,
@@ -118,12 +118,18 @@ def _refuse_unknown(rest: Sequence[str], declared: Sequence[Flag], known: Sequen
             continue
         name = found[1]
         if name not in plain:
-            stem, dot, tail = name.partition(".")
-            more = [f"no{flag.name}" for flag in declared if flag.kind is bool]
-            # --confg.rounds means --config.rounds
-            guess = near(stem, [*known, *more], lambda word: f"--{word}{dot + tail if word == 'config' else ''}")
-            raise ConfigError(f"--{name}: no such flag{guess or ' (--help lists them)'}")
+            raise ConfigError(_unknown(name, known, declared))
         skip = name in takes_value and "=" not in argument
+
+
+def _unknown(name: str, known: Sequence[str], declared: Sequence[Flag]) -> str:
+    stem, dot, tail = name.partition(".")
+
+    def show(word: str) -> str:  # --confg.rounds means --config.rounds
+        return f"--config{dot}{tail}" if word == "config" else f"--{word}"
+
+    guess = near(stem, [*known, *(f"no{flag.name}" for flag in declared if flag.kind is bool)], show)
+    return f"--{name}: no such flag{guess or ' (--help lists them)'}"
 
 
 def _one_line(error: Exception, kinds: dict[str, type]) -> str:

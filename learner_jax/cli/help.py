@@ -1,0 +1,197 @@
+"""The commands: their flags, and the words of `--help`. Nothing heavy is imported, so that help comes at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import NamedTuple
+
+from learner_jax.cli.flags import Flag
+from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study
+
+
+class Command(NamedTuple):
+    """One `learner NAME`.
+
+    Attributes:
+      line: what it does, in one line.
+      about: what it does, in a paragraph.
+      examples: command lines.
+      flags: its own, beside `--config`.
+      config: whether it takes `--config` and `--config.a.b=value`.
+      words: the arguments that are no flags, as shown: "RUN", "RUN RUN"; "" for none.
+    """
+
+    line: str
+    about: str
+    examples: tuple[str, ...]
+    flags: tuple[Flag, ...]
+    config: bool = False
+    words: str = ""
+
+
+_WORKDIR = Flag(
+    "workdir", str, "folder of the run; the same command goes on there (default: runs/ and a name of its own)"
+)
+_RUN = (
+    _WORKDIR,
+    Flag("resume", bool, "start anew, whatever the folder holds", True),
+    Flag("report", bool, "write no report.html at the end", True),
+    Flag("json", bool, "the last line of stdout is one JSON object; everything for people goes to stderr", False),
+    Flag("tensorboard", bool, "also write for TensorBoard (pip install 'learner-jax[tensorboard]')", False),
+)
+_OUT = Flag("out", str, "the HTML page to write")
+
+COMMANDS = {
+    "simulate": Command(
+        "all sites in one process, a round as one compiled program",
+        "Runs a study on this machine, all sites in one process, and ends with a table, three sentences and a report. "
+        "Ctrl-C or a lost machine cost at most the round at hand: the same command goes on.",
+        (
+            "learner simulate --config=readmission",
+            "learner simulate --config=my_study.py --config.rounds=100 --config.algorithm=scaffold "
+            "--config.algorithm.local_lr=0.05 --workdir=runs/scaffold",
+            "learner simulate --config=readmission --config.algorithm.local.learning_rate=1e-3 --config.cohort=0.5",
+        ),
+        _RUN,
+        config=True,
+    ),
+    "local": Command(
+        "the same study as real processes on this machine: a coordinator and its sites",
+        "Starts a coordinator and one worker for each site, with encrypted links between them, from the same config "
+        "as `learner simulate`.",
+        ("learner local --config=readmission", "learner local --config=readmission --sites=4 --workdir=runs/four"),
+        (Flag("sites", int, "the first so many sites of the config (default: all)"), *_RUN),
+        config=True,
+    ),
+    "compare": Command(
+        "two runs side by side",
+        "Sets the results of two or more runs side by side: metrics, seconds, bytes.",
+        ("learner compare runs/demo runs/scaffold", "learner compare runs/demo runs/scaffold --json"),
+        (_OUT, Flag("json", bool, "one JSON object in place of the table", False)),
+        words="RUN RUN...",
+    ),
+    "report": Command(
+        "the table, the sentences and the page of a finished run",
+        "Shows what a run found and writes it as one HTML page that needs nothing else.",
+        ("learner report runs/demo", "learner report runs/demo --out=readmission.html"),
+        (Flag("workdir", str, "the run's folder, if not given as RUN"), _OUT, _RUN[3]),
+        words="RUN",
+    ),
+    "coordinator": Command(
+        "hold the model, let sites enrol, run the rounds",
+        "Waits at one port for the study's sites, hands out join codes that work once, and runs the rounds. "
+        "Sites dial in; nobody dials them.",
+        (
+            "learner coordinator --config=readmission --host=0.0.0.0 --port=7443 --workdir=runs/study",
+            "learner coordinator --config=readmission --config.federation.quorum=0.8",
+        ),
+        (
+            Flag("host", str, "address to listen at (default: the config's federation.host)"),
+            Flag("port", int, "port to listen at (default: the config's federation.port; 0 is any free one)"),
+            *_RUN,
+        ),
+        config=True,
+    ),
+    "join": Command(
+        "take part in a study with this site's data",
+        "Takes part in a study with the data of this site. The join code is asked for, or read from a file; it never "
+        "stands on the command line, where others on this machine could read it. The data stay here.",
+        ("learner join --data=stays.csv", "learner join --join_file=code.txt --data=stays.csv --workdir=learner-site"),
+        (
+            Flag("join_file", str, "file that holds the join code (default: it is asked for)"),
+            Flag("data", str, "this site's table (CSV or Parquet)"),
+            Flag("workdir", str, "folder of this site's keys and state", "runs/site"),
+            Flag("json", bool, "the last line of stdout is one JSON object; words for people go to stderr", False),
+        ),
+    ),
+    "data": Command(
+        "public data sets; does our table fit a study?",
+        "list: the data sets that can be fetched, with licence and citation. fetch NAME: gets one, goes on where it "
+        "stopped. check: does this table fit what a study asks for? Answers in words; nothing leaves.",
+        (
+            "learner data list",
+            "learner data fetch diabetes130",
+            "learner data check --config=readmission --data=stays.csv",
+        ),
+        (
+            Flag("data", str, "check: the table (CSV or Parquet)"),
+            Flag("into", str, "fetch: the folder to put it in (default: LEARNER_DATA, else the user's cache)"),
+            Flag("json", bool, "one JSON object in place of words", False),
+        ),
+        config=True,
+        words="list | fetch NAME | check [PATH]",
+    ),
+}
+
+GROUPS = {
+    "for researchers": ("simulate", "local", "compare", "report"),
+    "for who runs a study": ("coordinator",),
+    "for sites: who has the data": ("data", "join"),
+}
+
+
+def overview() -> str:
+    """`learner --help`."""
+    lines = ["One model from the data of many hospitals. The data stay; model updates travel.", ""]
+    lines += ["  learner COMMAND [--flags]", ""]
+    for who, names in GROUPS.items():
+        lines += [f"{who}", *(f"  {name:<12} {COMMANDS[name].line}" for name in names), ""]
+    lines += ["to begin", "  learner simulate --config=readmission", "  learner COMMAND --help", ""]
+    lines += ["  --version    versions of learner, jax and Python"]
+    return "\n".join(lines)
+
+
+def command(name: str) -> str:
+    """`learner NAME --help`."""
+    this = COMMANDS[name]
+    usage = " ".join(
+        part for part in (f"learner {name}", "--config=FILE|NAME" if this.config else "", this.words) if part
+    )
+    lines = [f"  {usage} [--flags]", "", *textwrap.wrap(this.about, 96), "", "examples"]
+    for example in this.examples:
+        wrapped = textwrap.wrap(example, 92, break_long_words=False, break_on_hyphens=False)
+        lines += [
+            ("  " if not i else "    ") + part + (" \\" if part is not wrapped[-1] else "")
+            for i, part in enumerate(wrapped)
+        ]
+    lines += ["", "flags"]
+    rows = [("--config", "a file, or the name of a shipped config: readmission")] if this.config else []
+    rows += [(_shown(flag), flag.help) for flag in this.flags]
+    rows += [("--config.a.b=VALUE", "any field of the config, below")] if this.config and name != "data" else []
+    lines += [f"  {left:<20} {right}" for left, right in rows]
+    if this.config and name != "data":
+        lines += ["", "fields of the config, with their defaults", *_fields()]
+    return "\n".join(lines)
+
+
+def _shown(flag: Flag) -> str:
+    if flag.kind is bool:
+        return f"--no{flag.name}" if flag.default else f"--{flag.name}"
+    return f"--{flag.name}={'N' if flag.kind is int else flag.name.upper().removeprefix('JOIN_')}"
+
+
+def _fields() -> list[str]:
+    """What `--config.` reaches. A method's fields are its own: a wrong one is answered with those that there are."""
+    lines = []
+    for field in dataclasses.fields(Study):
+        default = field.default
+        if isinstance(default, Data | Engine | Federation | Checkpoint):
+            inner = (f"{field.name}.{one.name}={_value(one.default)}" for one in dataclasses.fields(default))
+            lines += textwrap.wrap(", ".join(inner), 92)
+        else:
+            lines.append(f"{field.name}={'...' if default is dataclasses.MISSING else _value(default)}")
+    first = [line for line in lines if "." not in line.partition("=")[0]]
+    rest = [line for line in lines if line not in first]
+    return [f"  {line}" for line in (*textwrap.wrap(", ".join(first), 92), *rest, *_METHOD)]
+
+
+def _value(value: object) -> str:
+    return value.name if isinstance(value, Spec) else str(value) if value != "" else '""'
+
+
+_METHOD = (
+    "algorithm.FIELD, aggregator.FIELD, model.FIELD, task.FIELD: those of the method named;",
+    "a wrong name is answered with what there is. before, after: optax's, such as",
+    "  --config.before='clip_by_global_norm(max_norm=1.0)'",
+)

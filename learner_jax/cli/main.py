@@ -1,0 +1,293 @@
+"""`learner COMMAND`: finds the command, runs it, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0 done; 1 a study, a table or a disk said no; 2 the command line or the config is wrong; 130 stopped by
+Ctrl-C, 143 by SIGTERM. Help, `--version` and refusals import neither jax nor anything else that is heavy.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from learner_jax.cli import doors, environment, help
+from learner_jax.cli.flags import Parsed, parse
+from learner_jax.errors import ConfigError, CryptoError, LearnerError
+from learner_jax.events import Observer
+from learner_jax.specs import Study, manifest_digest, near
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C, with an exit code of its own."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+      argv: without the program's name; None for the process's own.
+
+    Returns:
+      The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "--helpfull", "--helpshort", "help"):
+        topic = arguments[1] if len(arguments) > 1 and arguments[1] in help.COMMANDS else None
+        print(help.command(topic) if topic else help.overview())
+        return 0
+    if arguments[0] in ("--version", "version"):
+        print("\n".join(f"{name} {number}" for name, number in doors.versions().items()))
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in help.COMMANDS:
+        kind = "flag here" if name.startswith("-") else "command"
+        guess = near(name, help.COMMANDS) or f" (there are {', '.join(help.COMMANDS)})"
+        return _refuse("learner", f"no {kind} {name!r}{guess}", 2)
+    until = rest.index("--") if "--" in rest else len(rest)
+    if {"-h", "--help", "--helpfull", "--helpshort"} & set(rest[:until]):
+        print(help.command(name))
+        return 0
+    return _guarded(name, rest)
+
+
+def _guarded(name: str, rest: Sequence[str]) -> int:
+    """Runs a command; what we raise on purpose becomes a line, a bug of ours keeps its traceback."""
+    machine = "--json" in rest
+    try:
+        parsed = parse(rest, help.COMMANDS[name].flags, help.COMMANDS[name].config)
+        return _COMMANDS[name](parsed)
+    except LearnerError as error:
+        if machine:
+            print(json.dumps({"command": name, "error": str(error)}))
+        return _refuse(f"learner {name}", str(error), 2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt as stop:
+        print("stopped", file=sys.stderr)
+        return 143 if isinstance(stop, Stopped) else 130
+    except BrokenPipeError:  # `learner data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"learner {name}", f"{error.filename}: {error.strerror}", 1)
+
+
+def _refuse(who: str, words: str, code: int) -> int:
+    print(f"{who}: {' '.join(words.split())}", file=sys.stderr)
+    return code
+
+
+# ---- commands that run a study ---------------------------------------------------------------------------------------
+
+
+def _simulate(parsed: Parsed) -> int:
+    study = _study(parsed)
+    folder = _workdir(parsed, study, "")
+    resume = parsed.values["resume"]
+    return _run(parsed, study, folder, lambda tell: doors.simulate(study, folder, tell, resume))
+
+
+def _local(parsed: Parsed) -> int:
+    sites = parsed.values["sites"]
+    if sites is not None and sites < 1:
+        raise ConfigError(f"--sites: expected at least 1, got {sites}")
+    study = _study(parsed, one_site=True)
+    folder = _workdir(parsed, study, "-local")
+    return _run(parsed, study, folder, lambda tell: doors.local(study, folder, tell, sites))
+
+
+def _coordinator(parsed: Parsed) -> int:
+    study = _study(parsed, one_site=True)
+    folder = _workdir(parsed, study, "-coordinator")
+    host = parsed.values["host"] or study.federation.host
+    port = study.federation.port if parsed.values["port"] is None else parsed.values["port"]
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port: expected 0 to 65535, got {port}")
+    return _run(parsed, study, folder, lambda tell: doors.coordinator(study, folder, tell, host, port))
+
+
+def _join(parsed: Parsed) -> int:
+    if parsed.words:
+        raise ConfigError(
+            "a join code never stands on the command line, where others on this machine can read it: "
+            "give --join_file=PATH, or nothing and it is asked for"
+        )
+    if not parsed.values["data"]:
+        raise ConfigError("--data is missing: expected this site's table (CSV or Parquet)")
+    data = Path(parsed.values["data"])
+    if not data.exists():
+        raise ConfigError(f"--data: no file {str(data)!r}")
+    code = _join_code(parsed.values["join_file"])
+    environment.apply(environment.for_one_site())
+    folder = Path(parsed.values["workdir"])
+    return _run(parsed, None, folder, lambda tell: doors.join(code, data, folder, tell))
+
+
+def _join_code(file: str | None) -> str:
+    if file:
+        path = Path(file)
+        if not path.is_file():
+            raise ConfigError(f"--join_file: no file {file!r}")
+        code = path.read_text(encoding="utf-8", errors="replace").strip()
+    elif sys.stdin.isatty():
+        code = getpass.getpass("Join code (not shown): ").strip()
+    else:
+        code = sys.stdin.readline().strip()
+    if not code:
+        raise CryptoError(f"expected a join code, got nothing from {file or 'the prompt'}")
+    return code
+
+
+def _study(parsed: Parsed, one_site: bool = False) -> Study:
+    """The checked study; what jax reads at its start is set on the way."""
+    from learner_jax.cli import config
+
+    if parsed.words:
+        guess = f" (did you mean --config={parsed.words[0]}?)" if parsed.config is None else ""
+        raise ConfigError(f"expected flags only, got {parsed.words[0]!r}{guess}")
+
+    def before_jax(study: Study) -> None:
+        environment.apply(environment.variables(study, environment.cores(), one_site))
+
+    return config.load(parsed.config, parsed.overrides, before_jax)
+
+
+def _workdir(parsed: Parsed, study: Study, ending: str) -> Path:
+    """The run's folder: as given, or one that the same command finds again and another study does not."""
+    name = f"{study.name}-{study.algorithm.name}-{manifest_digest(study)[:8]}{ending}"
+    return Path(parsed.values["workdir"] or Path("runs") / name.replace(" ", "_"))
+
+
+def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[Observer], None]) -> int:
+    """Runs an engine under the listeners, then shows what it found."""
+    from learner_jax.cli import progress
+
+    values = parsed.values
+    people = sys.stderr if values["json"] else sys.stdout
+    stopped: KeyboardInterrupt | None = None
+    signal.signal(signal.SIGTERM, _stop)
+    with progress.listening(study, workdir, people, values.get("tensorboard", False)) as (tell, tally):
+        try:
+            engine(tell)
+        except KeyboardInterrupt as stop:
+            stopped = stop
+    if stopped is not None:
+        where = f"after round {tally.round}" if tally.round else "before a round was done"
+        print(f"stopped {where}; the same command goes on", file=people)
+    elif study is not None:
+        _show(tally.result or doors.result_of(workdir), workdir, people, values["report"])
+    if values["json"]:
+        print(progress.as_json(progress.summary(study, tally) | ({"stopped": True} if stopped else {})), flush=True)
+    return 0 if stopped is None else 143 if isinstance(stopped, Stopped) else 130
+
+
+def _show(result: doors.Result, workdir: Path, people: TextIO, report: bool) -> None:
+    print(doors.table(result), file=people)
+    if report:
+        doors.page(result, workdir / "report.html")
+        print(f"\nThe report: {workdir / 'report.html'}", file=people)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped
+
+
+# ---- commands that look at something ---------------------------------------------------------------------------------
+
+
+def _report(parsed: Parsed) -> int:
+    words = parsed.words or ((parsed.values["workdir"],) if parsed.values["workdir"] else ())
+    if len(words) != 1:
+        raise ConfigError(f"expected one run's folder, got {len(words)}: learner report RUN")
+    folder = Path(words[0])
+    result = doors.result_of(folder)
+    out = Path(parsed.values["out"] or folder / "report.html")
+    doors.page(result, out)
+    if parsed.values["json"]:
+        print(json.dumps({"run": str(folder), "report": str(out), "rounds": result.get("rounds")}))
+    else:
+        print(f"{doors.table(result)}\n\nThe report: {out}")
+    return 0
+
+
+def _compare(parsed: Parsed) -> int:
+    if len(parsed.words) < 2:
+        raise ConfigError(f"expected the folders of two runs or more, got {len(parsed.words)}: learner compare RUN RUN")
+    results = [doors.result_of(Path(word)) for word in parsed.words]
+    if parsed.values["json"]:
+        print(json.dumps([dict(result, run=word) for word, result in zip(parsed.words, results, strict=True)]))
+    else:
+        print(doors.compare(results))
+    return 0
+
+
+def _data(parsed: Parsed) -> int:
+    actions = {"list": _data_list, "fetch": _data_fetch, "check": _data_check}
+    word = parsed.words[0] if parsed.words else ""
+    if word not in actions:
+        raise ConfigError(f"expected list, fetch NAME or check, got {word or 'nothing'}{near(word, actions)}")
+    return actions[word](parsed._replace(words=parsed.words[1:]))
+
+
+def _data_list(parsed: Parsed) -> int:
+    sets = doors.data_sets()
+    if parsed.values["json"]:
+        print(json.dumps([dict(one) for one in sets]))
+        return 0
+    for one in sets:
+        print(f"{one['name']:<16} {one.get('title', '')} ({one.get('licence', 'licence unknown')})")
+    return 0
+
+
+def _data_fetch(parsed: Parsed) -> int:
+    if len(parsed.words) != 1:
+        raise ConfigError("expected one name: learner data fetch NAME (learner data list shows them)")
+    into = Path(parsed.values["into"]) if parsed.values["into"] else None
+    path = doors.fetch(parsed.words[0], into, _bar(sys.stderr))
+    print(json.dumps({"name": parsed.words[0], "path": str(path)}) if parsed.values["json"] else str(path))
+    return 0
+
+
+def _data_check(parsed: Parsed) -> int:
+    given = [*parsed.words, *([parsed.values["data"]] if parsed.values["data"] else [])]
+    if len(given) != 1:
+        raise ConfigError(f"expected one table, got {len(given)}: learner data check --config=STUDY --data=FILE")
+    study = _study(parsed._replace(words=()), one_site=True)
+    problems = list(doors.check_table(study, Path(given[0])))
+    if parsed.values["json"]:
+        print(json.dumps({"table": given[0], "study": study.name, "fits": not problems, "problems": problems}))
+    else:
+        print("\n".join(problems) or f"{given[0]} fits what {study.name} asks for. Nothing was sent.")
+    return 1 if problems else 0
+
+
+def _bar(stream: TextIO) -> Callable[[int, int | None], None]:
+    """A line of progress that rewrites itself on a terminal, and is silent elsewhere."""
+    from learner_jax.cli.progress import size
+
+    def tell(done: int, whole: int | None) -> None:
+        if stream.isatty():
+            end = "\n" if whole is not None and done >= whole else "\r"
+            print(f"{size(done)} of {size(whole) if whole else 'unknown'}   ", end=end, file=stream, flush=True)
+
+    return tell
+
+
+_COMMANDS: dict[str, Callable[[Parsed], int]] = {
+    "simulate": _simulate,
+    "local": _local,
+    "coordinator": _coordinator,
+    "join": _join,
+    "report": _report,
+    "compare": _compare,
+    "data": _data,
+}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

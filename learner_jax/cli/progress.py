@@ -1,0 +1,319 @@
+"""Who listens while a study runs: the terminal, the metrics file, TensorBoard, and the last line for machines.
+
+Each listener is a function of one `Event`; `listening` joins those that a run needs and closes them. On a terminal the
+rounds are a live line (rounds, sites, metric, time left); elsewhere each event is one plain line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from learner_jax.errors import ConfigError, StorageError
+from learner_jax.events import Event, Observer, fan_out
+from learner_jax.specs import Study
+
+QUIET = {"site_done", "checkpoint"}
+"""Kinds that have no plain line of their own: one per site, or per save, is too many."""
+
+
+@dataclasses.dataclass
+class Tally:
+    """What was heard so far: enough for the last line, and for a Ctrl-C that says where it stopped."""
+
+    study: str = ""
+    round: int = 0
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        self.study = event.study
+        if event.kind == "round_closed":
+            self.round = event.round or self.round
+            self.seconds += event.data.get("seconds", 0.0)
+            self.bytes_up += event.data.get("bytes_up", 0)
+            self.bytes_down += event.data.get("bytes_down", 0)
+        elif event.kind == "resumed":
+            self.round = event.round or self.round
+        elif event.kind == "done":
+            self.result = event.data.get("result", event.data)
+        if event.kind in ("round_closed", "evaluation") and event.data.get("metrics"):
+            self.metrics = {**self.metrics, **event.data["metrics"]}
+
+
+def summary(study: Study | None, tally: Tally, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object that ends every run.
+
+    Args:
+      study: the study; None at a site, which knows its name alone.
+      tally: what was heard, for a run that left no result.
+      result: what the run ended with (`result.json`).
+
+    Returns:
+      study, algorithm, rounds, seconds, bytes_up, bytes_down, metrics, weights_sha256.
+    """
+    result = result or tally.result
+    curve = result.get("curve") or [{}]
+    metrics = {name: value for name, value in curve[-1].items() if "/" in name} or dict(tally.metrics)
+    return {
+        "study": study.name if study else tally.study,
+        "algorithm": study.algorithm.name if study else None,
+        "rounds": result.get("rounds", tally.round),
+        "seconds": result.get("seconds", tally.seconds),
+        "bytes_up": result.get("bytes_up", tally.bytes_up),
+        "bytes_down": result.get("bytes_down", tally.bytes_down),
+        "metrics": metrics,
+        "weights_sha256": result.get("weights_sha256"),
+    }
+
+
+def as_json(value: Any) -> str:
+    """One line of JSON: what JSON cannot say (nan, inf) is null, arrays are lists, paths text."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    if hasattr(value, "tolist"):  # NumPy and jax arrays, and their scalars
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def metrics_file(path: Path) -> Observer:
+    """Appends one JSON line an event: event, study, round, site, time, and the event's own data.
+
+    Before the first round that it hears of, it drops the lines of that round and later ones, which an earlier run of
+    the same folder did not finish, and a last line that a kill has cut.
+
+    Raises:
+      StorageError: the file cannot be written.
+    """
+
+    cut = False
+
+    def tell(event: Event) -> None:
+        nonlocal cut
+        if event.kind == "done":
+            return  # the result has a file of its own
+        head = {"event": event.kind, "study": event.study, "round": event.round, "site": event.site}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not cut and event.round is not None and event.kind in ("resumed", "round_open", "round_closed"):
+                _keep_until(path, event.round - (event.kind != "resumed"))
+                cut = True
+            with path.open("a", encoding="utf-8") as file:
+                file.write(as_json({**head, "time": round(time.time(), 3), **event.data}) + "\n")
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+    return tell
+
+
+def _keep_until(path: Path, last: int) -> None:
+    """Rewrites the file without broken lines and without rounds after the last."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            number = json.loads(line).get("round")
+        except (ValueError, AttributeError):
+            continue
+        if number is None or number <= last:
+            kept.append(line + "\n")
+    fresh = path.with_suffix(".part")
+    fresh.write_text("".join(kept), encoding="utf-8")
+    fresh.replace(path)
+
+
+def tensorboard(folder: Path) -> tuple[Observer, Callable[[], None]]:
+    """(an observer that writes the metrics of each round as scalars, how to close it).
+
+    Raises:
+      ConfigError: tensorboardX is not installed.
+    """
+    try:
+        writer = importlib.import_module("tensorboardX").SummaryWriter(str(folder))
+    except ModuleNotFoundError as error:
+        raise ConfigError("--tensorboard: expected tensorboardX; pip install 'learner-jax[tensorboard]'") from error
+
+    def tell(event: Event) -> None:
+        if event.kind == "round_closed":
+            scalars = {**event.data.get("metrics", {})}
+            scalars |= {f"round/{name}": event.data[name] for name in ("seconds", "bytes_up") if name in event.data}
+            for name, value in scalars.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    writer.add_scalar(name, value, event.round)
+
+    return tell, writer.close
+
+
+# ---- for people ------------------------------------------------------------------------------------------------------
+
+
+def size(count: float) -> str:
+    """Bytes for people: 950 B, 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def figures(metrics: Mapping[str, Any], target: str = "") -> str:
+    """'valid/auroc 0.643, train/loss 0.312': the target first, then losses."""
+    first = [name for name in (target, "valid/loss", "train/loss") if name in metrics]
+    names = list(dict.fromkeys(first)) or list(metrics)[:2]
+    values = [(name, metrics[name]) for name in names[:2]]
+    known = ((name, value) for name, value in values if isinstance(value, int | float) and not isinstance(value, bool))
+    return ", ".join(f"{name} {value:.4g}" for name, value in known)
+
+
+def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
+    """One event in words, without the study's name; "" where it needs no line."""
+    data = event.data
+    number = f"round {event.round}" + (f" of {rounds}" if rounds and event.round else "")
+    if event.kind in ("start", "evaluation"):
+        words = {"start": "begins", "evaluation": "evaluation"}[event.kind]
+        told = figures(data.get("metrics", {}), target)
+        return f"{words}: {told}" if told else words
+    if event.kind == "statistics":
+        return "sites agree on means, scales and codes: sums only"
+    if event.kind == "round_closed":
+        sites, lost = data.get("sites", ()), data.get("lost", ())
+        parts = [figures(data.get("metrics", {}), target), _sites(sites), f"{data.get('seconds', 0.0):.2f} s"]
+        parts += [f"{size(data['bytes_up'])} up"] if data.get("bytes_up") else []
+        parts += [f"without {', '.join(lost)}"] if lost else []
+        return f"{number}: " + ", ".join(part for part in parts if part)
+    if event.kind == "site_lost":
+        return f"{number}: {event.site} is lost" + (f", {data['reason']}" if data.get("reason") else "")
+    if event.kind == "site_back":
+        return f"{number}: {event.site} is back" if event.round else f"{event.site} is back"
+    if event.kind == "resumed":
+        return f"goes on after {number}"
+    if event.kind == "reference":
+        return f"reference {data.get('name')}: round {data.get('round')} of {data.get('rounds')}"
+    if event.kind == "note":
+        return str(data.get("text", ""))
+    return ""
+
+
+def _sites(sites: Any) -> str:
+    count = sites if isinstance(sites, int) else len(sites)
+    return f"{count} site{'s' if count != 1 else ''}" if count else ""
+
+
+def plain(stream: TextIO, study: Study | None) -> Observer:
+    """One line an event, with the study's name; references once, not each of their rounds."""
+    rounds, target = (study.rounds, study.target) if study else (None, "")
+
+    def tell(event: Event) -> None:
+        if event.kind in QUIET or (event.kind == "reference" and event.data.get("round") != event.data.get("rounds")):
+            return
+        words = sentence(event, rounds, target)
+        if words:
+            print(f"{event.study}: {words}", file=stream, flush=True)
+
+    return tell
+
+
+@contextlib.contextmanager
+def live(stream: TextIO, study: Study | None) -> Iterator[Observer]:
+    """A moving line for rounds and one for each reference; losses, notes and the like stand above it."""
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    rounds, target = (study.rounds, study.target) if study else (None, "")
+    console = Console(file=stream)
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=24),
+        progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        progress.TimeRemainingColumn(compact=True),
+        progress.TextColumn("{task.fields[sites]}  {task.fields[said]}", markup=False),
+    )
+    with progress.Progress(*columns, console=console) as bars:
+        lines: dict[str, Any] = {}
+
+        def line(name: str, total: int | None) -> Any:
+            if name not in lines:
+                lines[name] = bars.add_task(name, total=total or 0, sites="", said="")
+            return lines[name]
+
+        heard: set[str] = set()
+
+        def tell(event: Event) -> None:
+            data = event.data
+            if event.kind == "round_open":
+                heard.clear()
+                asked = data.get("sites", data.get("cohort", ()))
+                bars.update(line("rounds", rounds), sites=f"0/{asked if isinstance(asked, int) else len(asked)} sites")
+            elif event.kind == "site_done":
+                heard.add(event.site or "")
+                before = bars.tasks[line("rounds", rounds)].fields["sites"]
+                bars.update(line("rounds", rounds), sites=f"{len(heard)}/{before.partition('/')[2]}")
+            elif event.kind == "round_closed":
+                said = figures(data.get("metrics", {}), target)
+                task = line("rounds", rounds)
+                bars.update(task, completed=event.round, sites=_sites(data.get("sites", ())), said=said)
+            elif event.kind == "resumed":
+                bars.update(line("rounds", rounds), completed=event.round or 0)
+            elif event.kind == "reference":
+                task = line(str(data.get("name")), data.get("rounds"))
+                bars.update(task, completed=data.get("round") or 0)
+            if event.kind in ("site_lost", "site_back", "resumed", "note", "statistics"):
+                words = sentence(event, rounds, target)
+                if words:
+                    console.print(Text(words))
+
+        yield tell
+
+
+@contextlib.contextmanager
+def listening(
+    study: Study | None, workdir: Path, stream: TextIO | None = None, board: bool = False
+) -> Iterator[tuple[Observer, Tally]]:
+    """Everything that listens to a run.
+
+    Args:
+      study: the study; None where it is not known yet (a site that joins).
+      workdir: where metrics.jsonl (and TensorBoard's files) go.
+      stream: where people read; stdout, or stderr where stdout is for machines.
+      board: also write for TensorBoard.
+
+    Yields:
+      (the observer, the tally).
+    """
+    stream = stream or sys.stdout
+    tally = Tally()
+    with contextlib.ExitStack() as stack:
+        observers: list[Observer] = [tally]
+        if board:
+            tell, close = tensorboard(workdir / "tensorboard")
+            observers.append(tell)
+            stack.callback(close)
+        observers.append(metrics_file(workdir / "metrics.jsonl"))
+        moving = stream.isatty() and os.environ.get("TERM") != "dumb"
+        observers.append(stack.enter_context(live(stream, study)) if moving else plain(stream, study))
+        yield fan_out(*observers), tally
