@@ -1,0 +1,96 @@
+"""One site's rows as arrays, and how patients are dealt to training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from learner_jax.leaves import site_ids
+from learner_jax.statistics import combine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from learner_jax.data.schema import Checklist
+
+TRAIN, VALID, TEST = 0, 1, 2
+
+
+class SiteData(NamedTuple):
+    """One site's rows, encoded.
+
+    Attributes:
+      rows: pytree of arrays [n, ...]; for a table {"x": float32[n, d], "y": float32[n]}.
+      split: int8[n]; 0 train, 1 valid, 2 test.
+      group: int64[n], the patient: for intervals and for splits by patient.
+      cohorts: name -> bool[n], on whom the model is judged.
+    """
+
+    rows: dict[str, Any]
+    split: np.ndarray
+    group: np.ndarray
+    cohorts: dict[str, np.ndarray]
+
+
+def share_of(group: np.ndarray, seed: int, purpose: str) -> np.ndarray:
+    """A number in [0, 1) for each row that depends on nothing but its patient, the seed and the purpose.
+
+    Args:
+      group: int64[n], patients.
+      seed: of the study.
+      purpose: "valid", "test": draws for different purposes are independent.
+
+    Returns:
+      float64[n].
+
+    Reference: the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+    """
+    salt = int.from_bytes(hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:8], "little")
+    with np.errstate(over="ignore"):
+        z = (group.astype(np.int64).view(np.uint64) ^ np.uint64(salt)) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def deal(group: np.ndarray, test: np.ndarray | None, seed: int, valid_share: float, test_share: float) -> np.ndarray:
+    """Split of each row, int8[n], by patient.
+
+    Args:
+      group: int64[n], patients.
+      test: bool[n] if the table says who is held back; None to draw `test_share` of the patients.
+      seed: of the draw.
+      valid_share: share of the patients outside the test who become validation rows.
+      test_share: only used where the table does not say.
+    """
+    if test is None:
+        test = share_of(group, seed, "test") < test_share
+    valid = ~test & (share_of(group, seed, "valid") < valid_share)
+    return np.where(test, TEST, np.where(valid, VALID, TRAIN)).astype(np.int8)
+
+
+def encode_sites(
+    checklist: Checklist, frames: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, Any], dict[str, SiteData]]:
+    """Check, measure, fit and encode all sites in one process: the same arrays as each site makes alone.
+
+    Args:
+      checklist: of the task.
+      frames: a table a site.
+
+    Returns:
+      What was fitted, and the sites by name, in ascending order of site id (as everything that is summed).
+
+    Raises:
+      DataError: a table does not fit the checklist.
+    """
+    ids = site_ids(frames)
+    names = sorted(frames, key=ids.__getitem__)
+    for name in names:
+        checklist.check(frames[name], f"site '{name}'")
+    fitted = checklist.fit(combine([checklist.measure(frames[name]) for name in names]))
+    return fitted, {name: checklist.encode(frames[name], fitted) for name in names}

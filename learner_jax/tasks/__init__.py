@@ -1,0 +1,5 @@
+"""What is predicted from what: one task a file, each a factory that returns a `Task`."""
+
+from learner_jax.tasks.readmission import readmission
+
+__all__ = ["readmission"]
