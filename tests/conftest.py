@@ -14,8 +14,10 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-# Annotations of the package are checked at each call, shapes and dtypes of arrays included. In tests alone.
-jaxtyping.install_import_hook("learner_jax", "beartype.beartype")
+# Annotations of the package are checked at each call, shapes and dtypes of arrays included. In tests alone. An int
+# passes for a float, as it does for type checkers.
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+jaxtyping.install_import_hook("learner_jax", _CHECKER)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NO_COLOR", "1")

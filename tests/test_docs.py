@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
+
+import pytest
+
+from learner_jax.cli import config, flags, help
 
 
 def pages(root: Path) -> list[Path]:
@@ -48,3 +53,31 @@ def test_make_targets_that_pages_name_exist(root):
     named = set(re.findall(r"(?:`|^\s*)make ([a-z]+)", text, re.MULTILINE))
     assert {"demo", "test", "soak", "lint", "bench", "bundle", "help"} <= targets
     assert named and named <= targets
+
+
+@pytest.fixture
+def fedmomentum(root, tmp_path, monkeypatch) -> str:
+    """The method of docs/your-own-method.md, installed from the page as pip would install it; its source."""
+    page = root / "docs" / "your-own-method.md"
+    (source,), (project,) = blocks(page, "python"), blocks(page, "toml")
+    (tmp_path / "fedmomentum.py").write_text(source)
+    points = tomllib.loads(project)["project"]["entry-points"]
+    lines = [f"[{group}]\n{name} = {value}" for group, found in points.items() for name, value in found.items()]
+    info = tmp_path / "fedmomentum-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fedmomentum\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return source
+
+
+def test_commands_of_pages_are_understood(root, fedmomentum):
+    """Each is parsed as the terminal would, and its config is checked, fields of the method included."""
+    found = [(page.name, words) for page in pages(root) for words in commands(page)]
+    assert len(found) > 5
+    for page, words in found:
+        assert words[0] in help.COMMANDS, f"{page}: learner {words[0]}"
+        command = help.COMMANDS[words[0]]
+        parsed = flags.parse(words[1:], command.flags, command.config)
+        if parsed.config:
+            config.load(parsed.config, parsed.overrides)
