@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -81,3 +82,35 @@ def test_commands_of_pages_are_understood(root, fedmomentum):
         parsed = flags.parse(words[1:], command.flags, command.config)
         if parsed.config:
             config.load(parsed.config, parsed.overrides)
+
+
+def names_in(folder: Path) -> set[str]:
+    """Every name that the source under a folder defines: rooms, modules, functions, classes, arguments, variables."""
+    found = {path.name for path in folder.iterdir() if path.is_dir()}
+    for path in folder.rglob("*.py"):
+        found.add(path.stem)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.arg):
+                found.add(node.arg)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+    return found
+
+
+# Of jax, and of no module of ours.
+ELSEWHERE = {"shard_map", "vmap"}
+
+
+def test_how_a_round_travels_speaks_of_what_is_there(root):
+    """Files exist; of each `name` or `module.name` every part is defined somewhere in the package."""
+    defined = names_in(root / "learner_jax") | ELSEWHERE | {"learner_jax"}
+    wrong = []
+    for token in re.findall(r"`([^`\n]+)`", (root / "docs" / "how-a-round-travels.md").read_text()):
+        if re.fullmatch(r"[\w/]+/|[\w/]+\.py", token):
+            if not (root / "learner_jax" / token).exists() and not (root / token).exists():
+                wrong.append(token)
+        elif re.fullmatch(r"[A-Za-z_][\w.]*", token) and not token.endswith((".json", ".jsonl")):
+            wrong += [token] if set(token.split(".")) - defined else []
+    assert wrong == []
