@@ -1,0 +1,1 @@
+"""Sockets and keys: the only room that loads zmq."""

@@ -1,0 +1,180 @@
+"""The coordinator's journal: append-only SQLite (WAL, synchronous=FULL), one row a step of a round.
+
+What is in it has happened, whatever crashes next. One writer a folder (a file lock says so); one study a journal, whose
+name and manifest digest lie inside, so that another run's folder is refused. Each opening is a new epoch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+from learner_jax.errors import CorruptError, LocalProtocolError, StorageError, StudyError
+from learner_jax.protocol import rows
+from learner_jax.protocol.rows import Accepted, Aggregated, Closed, Committed, Opened, Row
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS epochs (epoch INTEGER PRIMARY KEY AUTOINCREMENT, process INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
+  site TEXT NOT NULL, attempt INTEGER NOT NULL, body TEXT NOT NULL, UNIQUE (kind, round, phase, site, attempt));
+CREATE TRIGGER IF NOT EXISTS rows_stay BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+"""
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+class Journal:
+    """Opens (or starts) a study's journal and begins a new epoch. Any thread may call it.
+
+    Args:
+      path: of the database file; its folder is made if needed.
+      study: the study's name.
+      manifest_digest: sha256 of what the study means.
+
+    Attributes:
+      epoch: this incarnation, from 1.
+
+    Raises:
+      StudyError: another study's folder, or another coordinator is running in it.
+      CorruptError: not a journal.
+    """
+
+    def __init__(self, path: str | Path, study: str, manifest_digest: str):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._guard = threading.RLock()
+        self._lock = _lock_file(self.path)
+        self._base: sqlite3.Connection | None = None
+        try:
+            self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute("PRAGMA synchronous=FULL")
+            self._base.executescript(_TABLES)
+            self._own(study, manifest_digest)
+            cursor = self._base.execute("INSERT INTO epochs (process) VALUES (?)", (os.getpid(),))
+            self.epoch = int(cursor.lastrowid or 0)
+        except sqlite3.OperationalError as error:
+            self.close()
+            raise StorageError(f"expected to open the journal {self.path}, got: {error}") from None
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise CorruptError(f"expected a journal in {self.path}, got: {error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _own(self, study: str, manifest_digest: str) -> None:
+        ours = {"study": study, "manifest_digest": manifest_digest}
+        found = dict(self._sql("SELECT name, value FROM meta"))
+        if not found:
+            self._sql("INSERT INTO meta VALUES ('study', ?), ('manifest_digest', ?)", (study, manifest_digest))
+        elif found != ours:
+            what = "another study" if found.get("study") != study else "this study with other settings"
+            theirs = f"'{found.get('study')}' (manifest {str(found.get('manifest_digest'))[:12]})"
+            raise StudyError(
+                f"expected the folder of study '{study}' (manifest {manifest_digest[:12]}), but {self.path.parent} "
+                f"is of {what}: {theirs}; name a new folder"
+            )
+
+    def _sql(self, text: str, values: tuple = ()) -> list[tuple]:
+        with self._guard:
+            if self._base is None:
+                raise StorageError(f"expected an open journal, got one that was closed: {self.path}")
+            return self._base.execute(text, values).fetchall()
+
+    def write(self, row: Row) -> None:
+        """Appends one row, durably. The same row again changes nothing.
+
+        Raises:
+          LocalProtocolError: a different row in the same place: a site counted twice, a frozen list changed.
+          StorageError: the disk is full or refuses.
+        """
+        kind = type(row).__name__.lower()
+        fields = row._asdict()
+        place = (kind, row.round, fields.get("phase", ""), fields.get("site", ""), fields.get("attempt", 0))
+        body = json.dumps(fields, sort_keys=True)
+        try:
+            self._sql(
+                "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)", (*place, body)
+            )
+        except sqlite3.IntegrityError:
+            ((there,),) = self._sql(
+                "SELECT body FROM rows WHERE (kind, round, phase, site, attempt) = (?, ?, ?, ?, ?)", place
+            )
+            if there != body:
+                raise LocalProtocolError(
+                    f"expected one row for {place} in {self.path}, got {body} over {there}"
+                ) from None
+        except sqlite3.Error as error:
+            raise StorageError(f"expected to write a row to {self.path}, got: {error}") from None
+
+    def history(self) -> tuple[Row, ...]:
+        """All rows, oldest first."""
+        found = []
+        for kind, body in self._sql("SELECT kind, body FROM rows ORDER BY seq"):
+            fields = {name: _tuples(value) for name, value in json.loads(body).items()}
+            found.append(getattr(rows, kind.capitalize())(**fields))
+        return tuple(found)
+
+    def open_round(self) -> tuple[Opened, dict[str, str]] | None:
+        """The last opening of a round that is not closed, and {site: digest} accepted in it so far."""
+        history = self.history()
+        closed = {(row.round, row.phase) for row in history if isinstance(row, Closed)}
+        opened = [row for row in history if isinstance(row, Opened) and (row.round, row.phase) not in closed]
+        if not opened:
+            return None
+        last = opened[-1]
+        place = (last.round, last.phase)
+        accepted = {r.site: r.digest for r in history if isinstance(r, Accepted) and (r.round, r.phase) == place}
+        return last, accepted
+
+    def closed(self) -> dict[tuple[int, str], Closed]:
+        """(round, phase) -> its frozen list, oldest first."""
+        return {(row.round, row.phase): row for row in self.history() if isinstance(row, Closed)}
+
+    def accepted(self) -> dict[tuple[int, str, str], str]:
+        """(round, phase, site) -> digest, of every update that counts or counted."""
+        return {(r.round, r.phase, r.site): r.digest for r in self.history() if isinstance(r, Accepted)}
+
+    def aggregated(self) -> frozenset[tuple[int, str]]:
+        """(round, phase) of what was added up."""
+        return frozenset((row.round, row.phase) for row in self.history() if isinstance(row, Aggregated))
+
+    def committed(self) -> dict[int, str]:
+        """round -> digest of its server state, oldest first."""
+        return {row.round: row.digest for row in self.history() if isinstance(row, Committed)}
+
+    def close(self) -> None:
+        """Lets the folder go. May be called twice."""
+        with self._guard:
+            if self._base is not None:
+                self._base.close()
+                self._base = None
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lock_file(path: Path) -> int:
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StudyError(f"expected one coordinator a folder, but another is running in {path.parent}") from None
+    return handle

@@ -1,0 +1,267 @@
+"""Checkpoints: one folder a step, written by Orbax; the only module that loads it.
+
+A step is named leaves in named items ("server", "sites") and a JSON value ("meta"). It is written into a hidden folder,
+fsynced and renamed, so a step that can be seen is whole whatever is killed when. `step.json` in it holds the meta value
+and the sha256 of every file: what is restored is what was saved, or a `CorruptError` names the folder. (Orbax is given
+sound files only: on corrupt ones it raises too, but leaves tasks and tracebacks behind.)
+
+Orbax refuses empty items and arrays without elements and does not know bfloat16 in NumPy; these are said in
+`step.json` and made again on restoring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learner_jax.errors import CorruptError, StorageError
+from learner_jax.storage.atomic import fsync_folder, read_json, write_json
+
+Items = Mapping[str, Mapping[str, Any]]
+_SAVING, _OLD = ".saving-", ".old-"
+
+
+def _orbax() -> Any:
+    """Loads Orbax (2 s) where it is first needed, and keeps its log lines from the terminal: errors are raised here."""
+    from orbax.checkpoint import v1
+
+    logger = logging.getLogger("absl")
+    if not any(isinstance(mark, _NoOrbax) for mark in logger.filters):
+        logger.addFilter(_NoOrbax())
+    return v1
+
+
+class _NoOrbax(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+class Steps:
+    """The steps of one run.
+
+    Args:
+      folder: made if it is not there; only one process may write into it.
+      keep_last: newest steps kept.
+      keep_best: steps kept for the best metric seen.
+      higher_is_better: which way the metric is up.
+    """
+
+    def __init__(self, folder: str | Path, keep_last: int = 3, keep_best: int = 1, higher_is_better: bool = True):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in (*self.folder.glob(f"{_SAVING}*"), *self.folder.glob(f"{_OLD}*")):
+            shutil.rmtree(path, ignore_errors=True)
+        self.keep_last, self.keep_best = max(1, keep_last), keep_best
+        self._sign = 1.0 if higher_is_better else -1.0
+        self._metrics: dict[int, float | None] = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="steps")
+        self._flight: Future[None] | None = None
+
+    def all(self) -> tuple[int, ...]:
+        """Steps that are durable, oldest first."""
+        return tuple(sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit()))
+
+    def latest(self) -> int | None:
+        """The newest durable step; one still in flight is not counted."""
+        return max(self.all(), default=None)
+
+    def save(self, step: int, items: Items, wait: bool = False, metric: float | None = None) -> bool:
+        """Saves a step in the background; the arrays are copied before this returns.
+
+        Args:
+          step: the round, from 0. A step that is there is replaced.
+          items: item -> {leaf name: array}, and "meta" -> any JSON dict.
+          wait: wait for the save in flight, if any, and for this one. Without it, a call during a save does nothing.
+          metric: what `keep_best` looks at.
+
+        Returns:
+          whether the step was (or is being) saved.
+
+        Raises:
+          StorageError: this save, or the one before it, failed.
+        """
+        if self._flight is not None and not self._flight.done() and not wait:
+            return False
+        self.wait()
+        arrays = {item: {name: _host(leaf) for name, leaf in items[item].items()} for item in items if item != "meta"}
+        self._flight = self._worker.submit(self._write, step, arrays, dict(items.get("meta", {})), metric)
+        if wait:
+            self.wait()
+        return True
+
+    def _write(self, step: int, items: dict[str, dict[str, np.ndarray]], meta: dict, metric: float | None) -> None:
+        beside, path = self.folder / f"{_SAVING}{step}", self.folder / str(step)
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            said = {item: {name: _said(leaf) for name, leaf in leaves.items()} for item, leaves in items.items()}
+            full = {item: {n: _raw(leaf) for n, leaf in leaves.items() if leaf.size} for item, leaves in items.items()}
+            full = {item: leaves for item, leaves in full.items() if leaves} or {"empty": {"empty": np.zeros(1)}}
+            _orbax().save_checkpointables(beside, full)
+            about = {"meta": meta, "items": said, "metric": metric, "files": _fsynced_files(beside)}
+            write_json(beside / "step.json", {"about": about, "sha256": _json_digest(about)})
+            if path.exists():
+                path.rename(self.folder / f"{_OLD}{step}")
+            beside.rename(path)
+            fsync_folder(self.folder)
+            self._metrics[step] = metric
+            self._prune()
+        except Exception as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StorageError(f"expected to save step {step} in {self.folder}, got: {reason[:200]}") from error
+
+    def _prune(self) -> None:
+        steps = self.all()
+        scored = [(self._sign * m, s) for s in steps if (m := self._metric(s)) is not None and m == m]
+        keep = set(steps[-self.keep_last :]) | {s for _, s in sorted(scored)[-self.keep_best :] if self.keep_best > 0}
+        for step in steps:
+            if step not in keep:
+                (self.folder / str(step)).rename(self.folder / f"{_OLD}{step}")
+        for path in self.folder.glob(f"{_OLD}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _metric(self, step: int) -> float | None:
+        if step not in self._metrics:
+            try:
+                self._metrics[step] = self._about(step)["metric"]
+            except StorageError:
+                self._metrics[step] = None
+        return self._metrics[step]
+
+    def best(self) -> int | None:
+        """The durable step with the best metric; the earliest of equals."""
+        scored = [(self._sign * m, -s) for s in self.all() if (m := self._metric(s)) is not None and m == m]
+        return -max(scored)[1] if scored else None
+
+    def _about(self, step: int) -> dict[str, Any]:
+        path = self.folder / str(step)
+        if not path.is_dir():
+            raise StorageError(f"expected step {step} in {self.folder}, which has {list(self.all()) or 'none'}")
+        try:
+            found = read_json(path / "step.json")
+            if found["sha256"] != _json_digest(found["about"]):
+                raise CorruptError(f"expected {path / 'step.json'} as it was written, got other bytes")
+        except (StorageError, KeyError, TypeError) as error:
+            raise CorruptError(f"expected an intact step in {path}, got: {error}") from None
+        return found["about"]
+
+    def restore(self, step: int | None = None) -> tuple[int, dict[str, dict[str, Any]]]:
+        """Reads a step and checks every leaf.
+
+        Args:
+          step: which; None is the newest intact one (`skipped` then lists the corrupt ones passed over).
+
+        Returns:
+          (step, items): item -> {leaf name: NumPy array}; "meta" -> the JSON dict.
+
+        Raises:
+          StorageError: there is no such step.
+          CorruptError: what lies there is not what was saved; names the folder.
+        """
+        self.wait()
+        self.skipped: list[str] = []
+        if step is not None:
+            return step, self._read(step)
+        for candidate in reversed(self.all()):
+            try:
+                return candidate, self._read(candidate)
+            except CorruptError as error:
+                self.skipped.append(str(error))
+        if self.skipped:
+            raise CorruptError(f"expected an intact step in {self.folder}, got none: {self.skipped[0]}")
+        raise StorageError(f"expected a step in {self.folder}, got none")
+
+    def _read(self, step: int) -> dict[str, dict[str, Any]]:
+        about, path = self._about(step), self.folder / str(step)
+        if (files := _files(path)) != about["files"]:
+            name = min(set(files.items()) ^ set(about["files"].items()))[0]
+            raise CorruptError(f"expected an intact step in {path}, but '{name}' is not as it was written")
+        try:
+            found = _orbax().load_checkpointables(path)
+        except Exception as error:
+            raise CorruptError(f"expected an intact step in {path}, got: {type(error).__name__}") from None
+        items: dict[str, dict[str, Any]] = {"meta": about["meta"]}
+        for item, leaves in about["items"].items():
+            items[item] = {}
+            for name, (dtype, shape) in leaves.items():
+                empty = 0 in shape
+                leaf = np.zeros(shape, _dtype(dtype)) if empty else np.asarray(found[item][name]).view(_dtype(dtype))
+                items[item][name] = leaf.reshape(shape)
+        return items
+
+    def wait(self) -> None:
+        """Waits for the save in flight.
+
+        Raises:
+          StorageError: it failed.
+        """
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight.result()
+
+    def close(self) -> None:
+        """Waits for the save in flight and ends the writer. May be called twice."""
+        try:
+            self.wait()
+        finally:
+            self._worker.shutdown()
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _host(leaf: Any) -> np.ndarray:
+    """A copy in host memory, in C order: the caller may donate or change its own at once."""
+    return np.array(leaf, order="C", copy=True)
+
+
+def _dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def _raw(leaf: np.ndarray) -> np.ndarray:
+    return leaf.view(np.uint16) if str(leaf.dtype) == "bfloat16" else leaf
+
+
+def _said(leaf: np.ndarray) -> list:
+    return [str(leaf.dtype), list(leaf.shape)]
+
+
+def _json_digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _files(folder: Path, sync: bool = False) -> dict[str, str]:
+    """Relative path -> sha256 of every file but step.json; fsyncs files and folders on the way if asked."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            with path.open("rb") as file:
+                if path != folder / "step.json":
+                    found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+                if sync:
+                    os.fsync(file.fileno())
+        if sync:
+            fsync_folder(Path(place))
+    return found
+
+
+def _fsynced_files(folder: Path) -> dict[str, str]:
+    return _files(folder, sync=True)
