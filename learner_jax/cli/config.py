@@ -5,7 +5,8 @@ canonical JSON that a run has left. The overrides are applied in an order of the
 line does not matter: whole things first (`--config.algorithm=scaffold`), then their fields. A new method brings its
 own fields; those that the file had set for the old one go, those of the command line stay.
 
-`engine` comes before all else: XLA reads its settings when jax starts, and resolving a method's name starts jax.
+`engine` and `precision` come before all else: jax reads its settings when it starts, and to resolve a method's name
+starts jax.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def load(
     Args:
       named: a path, or the name of a shipped config.
       overrides: as typed.
-      before_jax: called with the study whose `engine` is final, before any name is resolved.
+      before_jax: called with the study whose `engine` and `precision` are final, before any name is resolved.
 
     Raises:
       ConfigError: one line with all that is wrong.
     """
     study = read(named)
-    early = [one for one in overrides if one.path[0] == "engine"]
+    early = [one for one in overrides if one.path[0] in ("engine", "precision")]
     problems: list[str] = []
     study = override(study, early, problems)
     if not problems:

@@ -30,11 +30,8 @@ class Command(NamedTuple):
     words: str = ""
 
 
-_WORKDIR = Flag(
-    "workdir", str, "folder of the run; the same command goes on there (default: runs/ and a name of its own)"
-)
 _RUN = (
-    _WORKDIR,
+    Flag("workdir", str, "folder of the run; the same command goes on there (default: a name of its own in runs/)"),
     Flag("resume", bool, "start anew, whatever the folder holds", True),
     Flag("report", bool, "write no report.html at the end", True),
     Flag("json", bool, "the last line of stdout is one JSON object; everything for people goes to stderr", False),
@@ -145,16 +142,11 @@ def overview() -> str:
 def command(name: str) -> str:
     """`learner NAME --help`."""
     this = COMMANDS[name]
-    usage = " ".join(
-        part for part in (f"learner {name}", "--config=FILE|NAME" if this.config else "", this.words) if part
-    )
-    lines = [f"  {usage} [--flags]", "", *textwrap.wrap(this.about, 96), "", "examples"]
+    usage = ["learner", name, *(["--config=FILE|NAME"] if this.config else []), *([this.words] if this.words else [])]
+    lines = [f"  {' '.join(usage)} [--flags]", "", *textwrap.wrap(this.about, 96), "", "examples"]
     for example in this.examples:
         wrapped = textwrap.wrap(example, 92, break_long_words=False, break_on_hyphens=False)
-        lines += [
-            ("  " if not i else "    ") + part + (" \\" if part is not wrapped[-1] else "")
-            for i, part in enumerate(wrapped)
-        ]
+        lines.append("  " + " \\\n    ".join(wrapped))
     lines += ["", "flags"]
     rows = [("--config", "a file, or the name of a shipped config: readmission")] if this.config else []
     rows += [(_shown(flag), flag.help) for flag in this.flags]

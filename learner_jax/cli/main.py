@@ -170,12 +170,14 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
     values = parsed.values
     people = sys.stderr if values["json"] else sys.stdout
     stopped: KeyboardInterrupt | None = None
-    signal.signal(signal.SIGTERM, _stop)
     with progress.listening(study, workdir, people, values.get("tensorboard", False)) as (tell, tally):
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             engine(tell)
         except KeyboardInterrupt as stop:
             stopped = stop
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if stopped is not None:
         where = f"after round {tally.round}" if tally.round else "before a round was done"
         print(f"stopped {where}; the same command goes on", file=people)

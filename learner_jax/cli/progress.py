@@ -305,7 +305,7 @@ def listening(
     Yields:
       (the observer, the tally).
     """
-    stream = stream or sys.stdout
+    people = stream or sys.stdout
     tally = Tally()
     with contextlib.ExitStack() as stack:
         observers: list[Observer] = [tally]
@@ -314,6 +314,6 @@ def listening(
             observers.append(tell)
             stack.callback(close)
         observers.append(metrics_file(workdir / "metrics.jsonl"))
-        moving = stream.isatty() and os.environ.get("TERM") != "dumb"
-        observers.append(stack.enter_context(live(stream, study)) if moving else plain(stream, study))
+        moving = people.isatty() and os.environ.get("TERM") != "dumb"
+        observers.append(stack.enter_context(live(people, study)) if moving else plain(people, study))
         yield fan_out(*observers), tally
