@@ -1,0 +1,144 @@
+"""Moving a blob in chunks, asked for by the receiver: windowed, resumable, checked by digest.
+
+The receiver keeps at most `window` chunks under way; one that does not come within `patience_s` is asked for again.
+Loss, duplication and reordering cost time, never correctness; what is not on the grid of chunks is the peer's error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+from learner_jax.errors import RemoteProtocolError
+from learner_jax.protocol.messages import CHUNK, Blob, Chunk, Want
+
+Frame = tuple[Chunk, memoryview]
+
+
+class Receiver:
+    """One blob on its way here.
+
+    Args:
+      study: named in each Want.
+      blob: what was announced; the caller has checked its size against what it expects.
+      window: chunks under way at most.
+      patience_s: seconds until a chunk is asked for again.
+      peer: whom an error names.
+    """
+
+    def __init__(self, study: str, blob: Blob, window: int = 8, patience_s: float = 5.0, peer: str = "unknown"):
+        self.blob = blob
+        self._study, self._peer, self._window, self._patience = study, peer, window, patience_s
+        self._buffer = bytearray(blob.size)
+        self._missing = set(range(-(-blob.size // CHUNK)))
+        self._fresh = 0  # chunks before this one were asked for at least once
+        self._asked: dict[int, float] = {}
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+
+    @property
+    def received(self) -> int:
+        """Bytes that are here."""
+        return self.blob.size - sum(self._length(index) for index in self._missing)
+
+    def _length(self, index: int) -> int:
+        return min(CHUNK, self.blob.size - index * CHUNK)
+
+    def resume(self) -> None:
+        """Forgets what was under way: the peer or the line was restarted."""
+        self._asked.clear()
+
+    def wants(self, now: float) -> list[Want]:
+        """What to ask for now."""
+        for index, asked in list(self._asked.items()):
+            if now - asked >= self._patience:
+                del self._asked[index]
+        free = self._window - len(self._asked)
+        if free <= 0 or (self._asked and free < self._window // 2):
+            return []
+        picked = sorted(self._missing - self._asked.keys())[:free] if self._missing else []
+        asks: list[list[int]] = []
+        for index in picked:
+            self._asked[index] = now
+            if asks and sum(asks[-1]) == index:
+                asks[-1][1] += 1
+            else:
+                asks.append([index, 1])
+        return [Want(self._study, self.blob.digest, index * CHUNK, credit) for index, credit in asks]
+
+    def take(self, chunk: Chunk, payload: bytes | memoryview) -> bool:
+        """Puts a chunk in its place; one that is there already, or of another blob, changes nothing.
+
+        Returns:
+          whether it was new.
+
+        Raises:
+          RemoteProtocolError: not on the grid of chunks, or of another length than its place.
+        """
+        if chunk.digest != self.blob.digest:
+            return False
+        index, rest = divmod(chunk.offset, CHUNK)
+        if rest or chunk.offset >= self.blob.size or len(payload) != self._length(index):
+            expected = f"expected chunks of {CHUNK} bytes of {self.blob.size}"
+            raise RemoteProtocolError(self._peer, f"{expected}, got {len(payload)} at {chunk.offset}")
+        if index not in self._missing:
+            return False
+        self._buffer[chunk.offset : chunk.offset + len(payload)] = payload
+        self._missing.discard(index)
+        self._asked.pop(index, None)
+        while self._hashed * CHUNK < self.blob.size and self._hashed not in self._missing:
+            start = self._hashed * CHUNK
+            with memoryview(self._buffer) as view:
+                self._hash.update(view[start : start + self._length(self._hashed)])
+            self._hashed += 1
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is here."""
+        return not self._missing
+
+    def data(self) -> memoryview:
+        """The bytes, read-only, once complete.
+
+        Raises:
+          RemoteProtocolError: they are not those announced.
+        """
+        got = self._hash.hexdigest()
+        if got != self.blob.digest:
+            raise RemoteProtocolError(self._peer, f"expected bytes with sha256 {self.blob.digest[:12]}, got {got[:12]}")
+        return memoryview(self._buffer).toreadonly()
+
+
+class Holder:
+    """Blobs that may be fetched from here; the last few are kept.
+
+    Args:
+      keep: how many.
+    """
+
+    def __init__(self, keep: int = 2):
+        self._keep = keep
+        self._blobs: OrderedDict[str, memoryview] = OrderedDict()
+
+    def hold(self, digest: str, data: bytes | memoryview) -> None:
+        """Offers these bytes under their digest."""
+        self._blobs[digest] = memoryview(data)
+        self._blobs.move_to_end(digest)
+        while len(self._blobs) > self._keep:
+            self._blobs.popitem(last=False)
+
+    def get(self, digest: str) -> memoryview | None:
+        """The bytes, if they are still held."""
+        return self._blobs.get(digest)
+
+    def chunks(self, want: Want) -> list[Frame]:
+        """The chunks that a Want asks for; none if the blob is not held or the offset is not on the grid."""
+        data = self._blobs.get(want.digest)
+        if data is None or want.offset % CHUNK:
+            return []
+        stop = min(len(data), want.offset + want.credit * CHUNK)
+        return [
+            (Chunk(want.study, want.digest, at, at + CHUNK >= len(data)), data[at : min(at + CHUNK, stop)])
+            for at in range(want.offset, stop, CHUNK)
+        ]

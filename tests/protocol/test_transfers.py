@@ -1,0 +1,98 @@
+"""Transfers: whatever is lost, doubled or reordered, the bytes arrive whole; what does not fit is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner_jax.errors import RemoteProtocolError
+from learner_jax.protocol import transfers
+from learner_jax.protocol.messages import Blob, Chunk, Want
+from learner_jax.protocol.transfers import Holder, Receiver
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(transfers, "CHUNK", 8)
+
+
+def blob(data: bytes) -> Blob:
+    return Blob(hashlib.sha256(data).hexdigest(), len(data), "0" * 64)
+
+
+def holder(data: bytes) -> Holder:
+    held = Holder()
+    held.hold(blob(data).digest, data)
+    return held
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 300), st.integers(1, 9), st.integers(0, 2**32))
+def test_any_schedule_ends_with_the_same_bytes(size, window, seed):
+    rng = random.Random(seed)
+    data = rng.randbytes(size)
+    there, here = holder(data), Receiver("s", blob(data), window=window, patience_s=3)
+    now, line = 0.0, []
+    while not here.complete:
+        now += 1
+        assert now < 3000
+        line += [frame for want in here.wants(now) for frame in there.chunks(want) if rng.random() > 0.3]
+        assert len(here._asked) <= window
+        rng.shuffle(line)
+        for _ in range(min(len(line), rng.randrange(4))):
+            frame = line.pop() if rng.random() > 0.2 else line[-1]
+            here.take(*frame)
+    assert bytes(here.data()) == data and here.received == size
+
+
+def test_without_loss_nothing_is_sent_twice_and_a_window_is_one_want():
+    data = bytes(range(100))
+    there, here = holder(data), Receiver("s", blob(data), window=4)
+    assert here.wants(0.0) == [Want("s", blob(data).digest, 0, 4)]
+    assert here.wants(0.1) == []
+    sent = 0
+    for frame in there.chunks(Want("s", blob(data).digest, 0, 4)):
+        sent += here.take(*frame)
+    while not here.complete:
+        for want in here.wants(0.2):
+            for frame in there.chunks(want):
+                assert here.take(*frame)
+                sent += 1
+    assert sent == 13 and bytes(here.data()) == data
+
+
+def test_a_chunk_is_asked_for_again_after_patience_or_at_once_after_a_restart():
+    here = Receiver("s", blob(bytes(32)), window=4, patience_s=5)
+    first = here.wants(0.0)
+    assert here.wants(4.9) == [] and here.wants(5.0) == first
+    here.resume()
+    assert here.wants(5.1) == first
+
+
+@pytest.mark.parametrize("offset, length", [(4, 8), (32, 8), (24, 8), (0, 7), (0, 9), (1 << 39, 8), (24, 0)])
+def test_off_the_grid_is_refused(offset, length):
+    data = bytes(27)
+    with pytest.raises(RemoteProtocolError, match="h00: expected chunks of 8 bytes of 27"):
+        Receiver("s", blob(data), peer="h00").take(Chunk("s", blob(data).digest, offset, False), bytes(length))
+
+
+def test_other_bytes_are_seen_at_the_end():
+    here = Receiver("s", blob(b"announce"), peer="h00")
+    here.take(Chunk("s", here.blob.digest, 0, True), b"deliver!")
+    with pytest.raises(RemoteProtocolError, match="expected bytes with sha256"):
+        here.data()
+
+
+def test_what_is_not_held_or_not_on_the_grid_is_not_sent():
+    held = Holder(keep=2)
+    for data in (b"a", b"b", b"c"):
+        held.hold(blob(data).digest, data)
+    assert held.get(blob(b"a").digest) is None
+    assert held.chunks(Want("s", blob(b"a").digest, 0, 1)) == []
+    assert held.chunks(Want("s", blob(b"c").digest, 3, 1)) == []
+    assert held.chunks(Want("s", blob(b"c").digest, 800, 1)) == []
+    assert [bytes(payload) for _, payload in held.chunks(Want("s", blob(b"c").digest, 0, 9))] == [b"c"]
