@@ -1,0 +1,65 @@
+"""What a federation is compared with: each site alone, and all rows in one place.
+
+*Local only* is an algorithm like any other, in which every site's weight is 0 and its model is its own lasting state.
+*Pooled* is FedAvg of a single site that holds every row, which only a simulation can have.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from learner_jax import trees
+from learner_jax.algorithms.fedavg import fedavg
+from learner_jax.algorithms.local import Local, Loss, begin, descend, optimizer
+from learner_jax.specs import Optimizer
+from learner_jax.types import Algorithm, Pass, Report
+
+
+def local_only(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Algorithm:
+    """Each site trains its own model on its own rows, from the common start; nothing is averaged.
+
+    The local optimizer's state is lasting, so that rounds are only a way to count epochs.
+
+    Args:
+      loss: (weights, batch) -> (mean loss, kept).
+      local_lr: the learning rate.
+      local: the optimizer.
+    """
+    client_opt = optimizer(local, local_lr)
+
+    def start(broadcast, site, found):
+        weights, state = site
+        return begin(client_opt, weights)._replace(optimizer=state)
+
+    def step(broadcast, site, carry, batch):
+        return descend(loss, client_opt, carry, batch)
+
+    def finish(broadcast, site, carry: Local):
+        nothing = trees.zeros_like(broadcast)
+        return Report(nothing, jnp.zeros_like(carry.loss), carry.metrics()), (carry.weights, carry.optimizer)
+
+    return Algorithm(
+        init=lambda weights, key: weights,
+        enrol=lambda weights: (weights, client_opt.init(weights)),
+        zero=trees.zeros_like,
+        send=lambda server: server,
+        passes=(Pass(start, step),),
+        finish=finish,
+        apply=lambda server, update, total, round: server,
+        model=lambda broadcast, site: site[0],
+    )
+
+
+def pooled(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Algorithm:
+    """Training on all rows in one place, its optimizer's state lasting from epoch to epoch.
+
+    To be run with one site that holds every site's rows.
+    """
+    alone = local_only(loss, local_lr=local_lr, local=local)
+    base = fedavg(loss, local_lr=local_lr, local=local)
+
+    def finish(broadcast, site, carry: Local):
+        _, site = alone.finish(broadcast, site, carry)
+        return Report(trees.subtract(carry.weights, broadcast), jnp.ones_like(carry.loss), carry.metrics()), site
+
+    return base._replace(enrol=alone.enrol, passes=alone.passes, finish=finish)

@@ -1,0 +1,70 @@
+"""Batch plans: which rows make which step of which site.
+
+A plan is made on the host by a counter-based generator, keyed by (seed, site) and counted by (round, pass), so that a
+worker and a simulator draw the same batches without having to agree on anything else. An entry is a row's place among
+the site's own rows; -1 marks padding, which comes only at the end of a batch, and no batch is all padding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def generator(seed: int, site: int, round_number: int, pass_number: int) -> np.random.Generator:
+    """NumPy's Philox for one (seed, round, site, pass).
+
+    Reference: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+    """
+    bits = np.random.Philox(key=[seed % 2**64, site], counter=[0, 0, round_number, pass_number])
+    return np.random.Generator(bits)
+
+
+def steps_of(rows: int, batch_size: int, epochs: int, steps: int | None) -> int:
+    """Steps that a site with so many rows makes in one pass: 0 if it has none."""
+    if rows == 0:
+        return 0
+    return steps if steps is not None else epochs * -(-rows // batch_size)
+
+
+def train_plan(
+    rows: np.ndarray, batch_size: int, epochs: int, steps: int | None, draw: np.random.Generator
+) -> np.ndarray:
+    """Shuffled epochs of a site's rows.
+
+    Args:
+      rows: int32[n], the places of the rows that are trained on.
+      batch_size: B; the short last batch of an epoch is kept, padded.
+      epochs: how many times each row is seen, unless steps is given.
+      steps: how many batches are taken, over as many epochs as that needs; None for whole epochs.
+      draw: the generator, consumed.
+
+    Returns:
+      int32[steps, B], -1 where padded.
+    """
+    wanted = steps_of(len(rows), batch_size, epochs, steps)
+    per_epoch = -(-len(rows) // batch_size)
+    parts = [in_order(draw.permutation(rows), batch_size) for _ in range(-(-wanted // per_epoch) if wanted else 0)]
+    plan = np.concatenate(parts) if parts else np.empty((0, batch_size), np.int32)
+    return plan[:wanted]
+
+
+def in_order(rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """Every row once, in the order given: int32[steps, B], -1 where padded."""
+    plan = np.full((-(-len(rows) // batch_size), batch_size), -1, np.int32)
+    plan.reshape(-1)[: len(rows)] = rows
+    return plan
+
+
+def cohort(seed: int, round_number: int, ids: np.ndarray, size: int) -> np.ndarray:
+    """The sites asked in one round: `size` of the ids, drawn without replacement, in ascending order.
+
+    Args:
+      seed: the study's.
+      round_number: from 1.
+      ids: uint32[N], the enrolled sites' ids, ascending.
+      size: how many; N or more is everyone.
+    """
+    if size >= len(ids):
+        return ids
+    draw = generator(seed, 2**40, round_number, 0)
+    return np.sort(draw.choice(ids, size, replace=False))

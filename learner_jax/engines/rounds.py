@@ -1,0 +1,260 @@
+"""The compiled parts of a round, used by every engine.
+
+    local_round   one site's part: look, passes, finish, encode        (simulator's loop body; a worker runs a loop of one)
+    accumulate    a finished wire joins the running sum                (in the loop; at the coordinator, wire by wire)
+    server_step   decode, after, apply, and the new state's digest     (both)
+
+A wire is finished before it is added: it crosses the loop's boundary as `pending` and joins the sum in the next turn.
+Were it added where it is made, LLVM would contract weight and sum into one fused multiply-add and a simulator's sum
+would differ in its last bit from a coordinator's. For the same reason a loop's length is an argument, never a constant (XLA would unroll a loop of one), and the server's
+step is `sealed`: a loop of one turn, which XLA compiles apart from whatever surrounds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from learner_jax import trees
+from learner_jax.federate import Federated, Server, Site, Wire
+from learner_jax.types import Batch, Pass, PyTree, Round, Session
+
+
+class Draw(NamedTuple):
+    """The batches of one pass, for several sites.
+
+    Attributes:
+      index: int32[T, B], places of rows; -1 is padding.
+      first: int32[S], where a site's steps begin in index.
+      steps: int32[S], how many they are.
+    """
+
+    index: Any
+    first: Any
+    steps: Any
+
+
+def make_round(study: Any, seed: Any, number: Any, cohort: Any, enrolled: Any) -> Round:
+    """The record of one round; its key is fold_in(key(seed), number)."""
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    return Round(study, number, key, cohort, enrolled)
+
+
+def fold(p: Pass, broadcast: PyTree, site: Site, found: PyTree, draw: Draw, rows: PyTree, key: Any) -> PyTree:
+    """One pass over one site's batches.
+
+    Args:
+      p: the pass.
+      broadcast, site: fixed in this round.
+      found: the last carry of the pass before.
+      draw: this site's batches; first and steps are scalars here.
+      rows: pytree [N, ...], all examples.
+      key: of this pass.
+
+    Returns:
+      The last carry.
+    """
+
+    def step(i, carry):
+        index = jax.lax.dynamic_index_in_dim(draw.index, draw.first + i, 0, keepdims=False)
+        taken = jax.tree.map(lambda column: jnp.take(column, index, axis=0, mode="clip"), rows)
+        return trees.strong(p.step(broadcast, site, carry, Batch(taken, index >= 0, jax.random.fold_in(key, i), i)))
+
+    return jax.lax.fori_loop(0, draw.steps, step, trees.strong(p.begin(broadcast, site, found)))
+
+
+def local_round(
+    federated: Federated,
+    template: PyTree,
+    broadcast: PyTree,
+    site: Site,
+    draws: tuple[Draw, ...],
+    rows: PyTree,
+    round: Round,
+    site_id: Any,
+) -> tuple[Wire, Site]:
+    """One site's part of one round.
+
+    Args:
+      federated: what is run.
+      template: shapes of the weights.
+      broadcast: what the coordinator sent.
+      site: this site's state.
+      draws: one for the watch, if there is one, then one for each pass.
+      rows: pytree [N, ...].
+      round: the round.
+      site_id: uint32.
+
+    Returns:
+      The finished Wire, and the site's new state.
+    """
+    key = jax.random.fold_in(round.key, site_id)
+    looked, found = (), ()
+    if federated.watch is not None:
+        looked = fold(federated.watch, broadcast, site, (), draws[0], rows, jax.random.fold_in(key, 0))
+        draws = draws[1:]
+    for number, (p, draw) in enumerate(zip(federated.passes, draws, strict=True), 1):
+        found = fold(p, broadcast, site, found, draw, rows, jax.random.fold_in(key, number))
+    return federated.finish(broadcast, site, looked, found, Session(round, site_id, federated.zero(template)))
+
+
+class Loop(NamedTuple):
+    """What one stream brings back.
+
+    Attributes:
+      sum: the terms of all its wires but the last (additive), or ().
+      pending: the last finished wire, or the last row of lanes [L, ...].
+      stack: every wire, [S, ...], for reductions that are no sum; or ().
+      states: the sites' new states, [S, ...].
+    """
+
+    sum: PyTree
+    pending: PyTree
+    stack: PyTree
+    states: PyTree
+
+
+def stream(
+    federated: Federated,
+    template: PyTree,
+    lanes: int,
+    broadcast: PyTree,
+    states: PyTree,
+    draws: tuple[Draw, ...],
+    rows: PyTree,
+    round: Round,
+    ids: Any,
+    present: Any,
+    count: Any,
+) -> Loop:
+    """Sites one after the other, or L of them side by side.
+
+    Args:
+      federated, template, broadcast, rows, round: as in `local_round`.
+      lanes: L, how many sites go abreast; 1 on a CPU.
+      states: [S, ...], read only; S is a multiple of L.
+      draws: first and steps are int32[S].
+      ids: uint32[S].
+      present: bool[S]; False marks a slot that fills up a row of lanes.
+      count: int32, how many rows of L sites there are; an argument, see the module's docstring.
+    """
+
+    def one(s, here):
+        site = jax.tree.map(lambda column: jax.lax.dynamic_index_in_dim(column, s, 0, keepdims=False), states)
+        mine = tuple(Draw(d.index, d.first[s], d.steps[s]) for d in draws)
+        wire, site = local_round(federated, template, broadcast, site, mine, rows, round, ids[s])
+        return (trees.where(here, wire, trees.zeros_like(wire)) if lanes > 1 else wire), site
+
+    def row(r):
+        if lanes == 1:
+            return one(r, True)
+        slots = r * lanes + jnp.arange(lanes, dtype=jnp.int32)
+        return jax.vmap(one)(slots, present[slots])
+
+    wire_shape = jax.eval_shape(row, jnp.int32(0))[0]
+    none = trees.zeros_like(wire_shape)
+    single = wire_shape if lanes == 1 else jax.eval_shape(lambda w: jax.tree.map(lambda x: x[0], w), wire_shape)
+
+    def put(stack, values, r):
+        if lanes == 1:
+            values = jax.tree.map(lambda x: x[None], values)
+        return jax.tree.map(
+            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, r * lanes, 0), stack, values
+        )
+
+    def turn(r, loop: Loop):
+        total = accumulate(federated, template, lanes, loop.sum, loop.pending) if federated.additive else ()
+        wire, new = row(r)
+        stack = () if federated.additive else put(loop.stack, wire, r)
+        return Loop(total, wire, stack, put(loop.states, new, r))
+
+    term = jax.eval_shape(lambda w: federated.lift(w, template), single)
+    slots = ids.shape[0]
+    stack = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), single)
+    start = Loop(
+        trees.zeros_like(term) if federated.additive else (),
+        none,
+        () if federated.additive else stack,
+        states,
+    )
+    return jax.lax.fori_loop(0, count, turn, start)
+
+
+def accumulate(federated: Federated, template: PyTree, lanes: int, total: PyTree, pending: PyTree) -> PyTree:
+    """total + the term of a finished wire, or of a row of lanes."""
+    if lanes == 1:
+        return trees.add(total, federated.lift(pending, template))
+    terms = jax.vmap(lambda wire: federated.lift(wire, template))(pending)
+    return trees.add(total, jax.tree.map(lambda rows: jnp.sum(rows, 0, dtype=rows.dtype), terms))
+
+
+def sealed(f: Callable[..., PyTree], once: Any, *arguments: PyTree) -> PyTree:
+    """f(*arguments), compiled as the body of a loop of one turn, so that no neighbour is fused into it.
+
+    Args:
+      f: a pure function.
+      once: int32 1, an argument of the jitted program and no constant.
+      *arguments: of f.
+    """
+    none = trees.zeros_like(jax.eval_shape(f, *arguments))
+
+    def turn(_, carry):  # the arguments change in the loop: XLA would move work on unchanging ones out of it
+        return trees.zeros_like(carry[0]), f(*carry[0])
+
+    return jax.lax.fori_loop(0, once, turn, (arguments, none))[1]
+
+
+def server_step(
+    federated: Federated, template: PyTree, server: Server, term: Wire, round: Round, once: Any
+) -> tuple[Server, PyTree, Any]:
+    """The coordinator's part of a round.
+
+    Args:
+      once: see `sealed`.
+
+    Returns:
+      The new server state, the metrics' sums, and the state's digest, uint32[4].
+    """
+
+    def step(server, term):
+        server = federated.step(server, term, round, template)
+        return server, trees.digest(server)
+
+    server, digest = sealed(step, once, server, term)
+    return server, term.metrics, digest
+
+
+def look_round(
+    federated: Federated,
+    broadcast: PyTree,
+    states: PyTree,
+    draw: Draw,
+    rows: PyTree,
+    round: Round,
+    ids: Any,
+    count: Any,
+) -> PyTree:
+    """The watch alone, summed over sites in their order: what ends a study.
+
+    Returns:
+      The metrics' sums.
+    """
+    watch = federated.watch
+    assert watch is not None
+
+    def one(s):
+        site = jax.tree.map(lambda column: jax.lax.dynamic_index_in_dim(column, s, 0, keepdims=False), states)
+        mine = Draw(draw.index, draw.first[s], draw.steps[s])
+        key = jax.random.fold_in(jax.random.fold_in(round.key, ids[s]), 0)
+        return federated.release(fold(watch, broadcast, site, (), mine, rows, key))
+
+    def turn(s, carry):
+        total, pending = carry
+        return trees.add(total, pending), one(s)
+
+    none = trees.zeros_like(jax.eval_shape(one, jnp.int32(0)))
+    total, pending = jax.lax.fori_loop(0, count, turn, (none, none))
+    return trees.add(total, pending)

@@ -1,0 +1,194 @@
+"""The examples on the device, once and flat, and the batch plans over them.
+
+A simulator's world holds every site; a worker's holds one. Both make their plans here, by the same generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learner_jax.data import plans
+from learner_jax.data.sites import SiteData
+from learner_jax.engines.rounds import Draw
+from learner_jax.errors import DataError
+from learner_jax.leaves import site_ids
+from learner_jax.types import PyTree
+
+TRAIN, VALID, TEST = 0, 1, 2
+
+
+class World(NamedTuple):
+    """Sites in ascending order of id, and their rows one after the other.
+
+    Attributes:
+      names: the sites' names.
+      ids: uint32[N].
+      rows: pytree [M, ...] on the device.
+      train, valid, test: for each site the int32 places of its rows.
+    """
+
+    names: tuple[str, ...]
+    ids: np.ndarray
+    rows: PyTree
+    train: tuple[np.ndarray, ...]
+    valid: tuple[np.ndarray, ...]
+    test: tuple[np.ndarray, ...]
+
+
+class Local(NamedTuple):
+    """How a site goes through its rows in a round.
+
+    Attributes:
+      batch_size: B.
+      epochs: passes over the rows, unless steps is given.
+      steps: batches a round, or None.
+      seed: the study's.
+    """
+
+    batch_size: int
+    epochs: int
+    steps: int | None
+    seed: int
+
+
+def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32) -> World:
+    """Puts the sites' rows on the device, floating columns in `dtype`.
+
+    Raises:
+      DataError: no site, two names with one id, or rows of different shapes.
+    """
+    if not sites:
+        raise DataError("expected at least one site, got none")
+    ids = site_ids(sites)
+    ordered = [sites[name] for name in ids]
+    _same_shapes(ids, ordered)
+    starts = np.cumsum([0] + [len(site.split) for site in ordered])
+
+    def column(*parts):
+        whole = np.concatenate([np.asarray(part) for part in parts])
+        return jnp.asarray(whole.astype(dtype) if whole.dtype.kind == "f" else whole)
+
+    def places(part):
+        return tuple(
+            (np.flatnonzero(site.split == part) + start).astype(np.int32)
+            for site, start in zip(ordered, starts, strict=False)
+        )
+
+    return World(
+        names=tuple(ids),
+        ids=np.fromiter(ids.values(), np.uint32, len(ids)),
+        rows=jax.tree.map(column, *[site.rows for site in ordered]),
+        train=places(TRAIN),
+        valid=places(VALID),
+        test=places(TEST),
+    )
+
+
+def _same_shapes(names: Sequence[str] | Mapping[str, int], sites: Sequence[SiteData]) -> None:
+    def shape(site):
+        return jax.tree.map(lambda leaf: (tuple(np.shape(leaf)[1:]), np.asarray(leaf).dtype.kind), site.rows)
+
+    first = None
+    for name, site in zip(names, sites, strict=True):
+        first = first or (name, shape(site))
+        if shape(site) != first[1]:
+            raise DataError(f"expected rows like those of site '{first[0]}' {first[1]}, got {shape(site)} at '{name}'")
+
+
+def fixed_draws(world: World, kind: str, batch_size: int) -> Draw:
+    """Every row of a kind once, in order, for all N sites.
+
+    Args:
+      world: the rows.
+      kind: "look" (training rows) or "valid".
+      batch_size: B.
+    """
+    parts = [plans.in_order(rows, batch_size) for rows in (world.train if kind == "look" else world.valid)]
+    steps = np.array([len(part) for part in parts], np.int32)
+    first = np.concatenate([[0], np.cumsum(steps)[:-1]]).astype(np.int32)
+    index = np.concatenate(parts) if steps.sum() else np.full((1, batch_size), -1, np.int32)
+    return Draw(index, first, steps)
+
+
+class Deal(NamedTuple):
+    """Which site goes where in one round, for D streams of S slots each.
+
+    Attributes:
+      slots: int32[D, S], place of the site in the world; N where a slot is empty.
+      count: int32[D], rows of lanes in use.
+      position: int32[C], for the cohort in ascending id: its place among the D x S slots.
+    """
+
+    slots: np.ndarray
+    count: np.ndarray
+    position: np.ndarray
+
+
+def deal(cohort: np.ndarray, steps: np.ndarray, streams: int, lanes: int, size: int, enrolled: int) -> Deal:
+    """Deals a cohort to streams by longest processing time, and within a stream to rows of lanes of like length.
+
+    With one stream and one lane the order is that of the ids: the reference. Rows of lanes hold sites sorted by steps,
+    so the steps wasted by waiting for the longest lane telescope to at most L times the longest site's.
+
+    Args:
+      cohort: int32[C], places of sites, ascending.
+      steps: int32[C], their steps.
+      streams, lanes: D and L.
+      size: the largest cohort there will be; fixes S.
+      enrolled: N.
+
+    Reference: Graham, "Bounds on Multiprocessing Timing Anomalies", SIAM J. Appl. Math. 1969.
+    """
+    slots_each = slot_count(size, streams, lanes)
+    longest = np.argsort(-steps, kind="stable")
+    piles: list[list[int]] = [[] for _ in range(streams)]
+    loads = np.zeros(streams)
+    for k in longest:
+        open_piles = [d for d in range(streams) if len(piles[d]) < slots_each]
+        d = min(open_piles, key=lambda d: loads[d])
+        piles[d].append(int(k))
+        loads[d] += steps[k] + 1
+    slots = np.full((streams, slots_each), enrolled, np.int32)
+    position = np.empty(len(cohort), np.int32)
+    for d, pile in enumerate(piles):
+        order = sorted(pile) if lanes == 1 else pile
+        slots[d, : len(order)] = cohort[order]
+        position[order] = d * slots_each + np.arange(len(order), dtype=np.int32)
+    return Deal(slots, np.array([-(-len(pile) // lanes) for pile in piles], np.int32), position)
+
+
+def slot_count(size: int, streams: int, lanes: int) -> int:
+    """S: slots of each stream; half as many again as an even deal, in whole rows of lanes."""
+    each = size if streams == 1 else min(size, -(-3 * size // (2 * streams)) + 1)
+    return -(-each // lanes) * lanes
+
+
+def train_capacity(world: World, local: Local, size: int) -> int:
+    """Steps that the `size` busiest sites make in a pass: a plan of this many never has to grow."""
+    steps = sorted((plans.steps_of(len(rows), local.batch_size, local.epochs, local.steps) for rows in world.train))
+    return max(1, sum(steps[-size:]))
+
+
+def train_draws(
+    world: World, local: Local, dealt: Deal, round_number: int, pass_number: int, capacity: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A round's shuffled batches: index int32[D, T, B], first int32[D, S], steps int32[D, S]."""
+    streams, slots = dealt.slots.shape
+    index = np.full((streams, capacity, local.batch_size), -1, np.int32)
+    first, steps = np.zeros((streams, slots), np.int32), np.zeros((streams, slots), np.int32)
+    for d in range(streams):
+        at = 0
+        for s, place in enumerate(dealt.slots[d]):
+            if place >= len(world.names):
+                continue
+            draw = plans.generator(local.seed, int(world.ids[place]), round_number, pass_number)
+            plan = plans.train_plan(world.train[place], local.batch_size, local.epochs, local.steps, draw)
+            index[d, at : at + len(plan)] = plan
+            first[d, s], steps[d, s] = at, len(plan)
+            at += len(plan)
+    return index, first, steps

@@ -1,0 +1,192 @@
+"""Joins an algorithm with the way its updates cross the wire: what an engine runs.
+
+At the site: finish, before, encode, wire; the state of `before` and the aggregator's memory are kept with the site's
+own state. At the coordinator: lift, reduce, decode, after, apply; the states of `after` and of the aggregator are kept
+with the server's. A round of a site is `Federated.local_round`, traced once and used by every engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from learner_jax import trees
+from learner_jax.aggregators.mean import mean
+from learner_jax.types import Aggregator, Algorithm, Pass, PyTree, Round, Session
+
+
+class Server(NamedTuple):
+    """What the coordinator keeps and checkpoints.
+
+    Attributes:
+      learned: the algorithm's server state.
+      after: the state of the transformation after the mean.
+      state: the aggregator's.
+    """
+
+    learned: PyTree
+    after: PyTree
+    state: PyTree
+
+
+class Site(NamedTuple):
+    """What one site keeps and never sends.
+
+    Attributes:
+      own: the algorithm's state of this site.
+      before: the state of the transformation before encoding.
+      memory: the aggregator's.
+    """
+
+    own: PyTree
+    before: PyTree
+    memory: PyTree
+
+
+class Wire(NamedTuple):
+    """What one site sends in one round.
+
+    Attributes:
+      update: as the aggregator encoded it.
+      metrics: sums: {"train/loss": ..., "valid/auroc": {...}, ...}.
+    """
+
+    update: PyTree
+    metrics: PyTree
+
+
+class Watch(NamedTuple):
+    """The look at a site's validation rows that travels with its next report.
+
+    Attributes:
+      look: (model: (broadcast, site) -> params) -> Pass.
+      release: (carry) -> metrics, a dict of sums: all that leaves.
+    """
+
+    look: Callable[[Callable], Pass]
+    release: Callable[[PyTree], dict[str, PyTree]]
+
+
+class Federated(NamedTuple):
+    """An algorithm and an aggregator as one; `template` is the weights' tree, or its shapes.
+
+    Attributes:
+      init: (weights, key) -> Server.
+      enrol: (weights) -> Site.
+      send: (server) -> broadcast.
+      watch: the look at validation rows, or None.
+      release: (the watch's last carry) -> metrics.
+      passes: the algorithm's.
+      finish: (broadcast, site, looked, carry, session) -> (Wire, Site).
+      lift: (Wire, template) -> term, metrics as they are.
+      reduce: (terms [S, ...], share float[S], Server) -> term.
+      step: (server, term, round, template) -> Server.
+      model: (broadcast, site) -> params that this site predicts with.
+      zero: (template) -> an update's zeros.
+      additive: reduce is a sum.
+    """
+
+    init: Callable[[PyTree, Any], Server]
+    enrol: Callable[[PyTree], Site]
+    send: Callable[[Server], PyTree]
+    watch: Pass | None
+    release: Callable[[PyTree], PyTree]
+    passes: tuple[Pass, ...]
+    finish: Callable[..., tuple[Wire, Site]]
+    lift: Callable[[Wire, PyTree], Wire]
+    reduce: Callable[[PyTree, Any, Server], Wire]
+    step: Callable[[Server, Wire, Round, PyTree], Server]
+    model: Callable[[PyTree, Site], PyTree]
+    zero: Callable[[PyTree], PyTree]
+    additive: bool
+
+
+def federate(
+    algorithm: Algorithm,
+    aggregator: Aggregator | None = None,
+    before: optax.GradientTransformation | None = None,
+    after: optax.GradientTransformation | None = None,
+    watch: Watch | None = None,
+) -> Federated:
+    """Joins what is learned with how it travels.
+
+    Args:
+      algorithm: what is learned.
+      aggregator: how updates meet; `mean()` if None.
+      before: an optax transformation of each site's update (a clip).
+      after: one of the aggregated update (a noise).
+      watch: what is looked at on the validation rows, on the arriving broadcast and the old site state.
+    """
+    aggregator = mean() if aggregator is None else aggregator
+    before = optax.identity() if before is None else before
+    after = optax.identity() if after is None else after
+
+    def init(weights, key):
+        zero = algorithm.zero(weights)
+        return Server(algorithm.init(weights, key), after.init(zero), aggregator.start(zero)[1])
+
+    def enrol(weights):
+        zero = algorithm.zero(weights)
+        return Site(algorithm.enrol(weights), before.init(zero), aggregator.start(zero)[0])
+
+    def finish(broadcast, site: Site, looked, carry, session: Session):
+        report, own = algorithm.finish(broadcast, site.own, carry)
+        update, before_state = before.update(report.update, site.before)
+        wire, memory = aggregator.encode(update, report.weight, site.memory, session)
+        valid = watch.release(looked) if watch is not None else {}
+        return Wire(wire, {**report.metrics, **valid}), Site(own, before_state, memory)
+
+    def lift(wire: Wire, template):
+        return Wire(aggregator.lift(wire.update, algorithm.zero(template)), wire.metrics)
+
+    def reduce(terms: Wire, share, server: Server):
+        metrics = jax.tree.map(lambda rows: jnp.tensordot((share > 0).astype(rows.dtype), rows, 1), terms.metrics)
+        return Wire(aggregator.reduce(terms.update, share, server.state), metrics)
+
+    def step(server: Server, term: Wire, round: Round, template):
+        zero = algorithm.zero(template)
+        session = Session(round, jnp.uint32(0), zero)
+        update, total, state = aggregator.decode(term.update, server.state, session)
+        moved, after_state = after.update(update, server.after)
+        present = _any_present(total)
+        moved = trees.where(present, moved, update)
+        after_state = trees.where(present, after_state, server.after)
+        return Server(algorithm.apply(server.learned, moved, total, round), after_state, state)
+
+    return Federated(
+        init=init,
+        enrol=enrol,
+        send=lambda server: algorithm.send(server.learned),
+        watch=None if watch is None else watch.look(lambda broadcast, site: algorithm.model(broadcast, site.own)),
+        release=watch.release if watch is not None else lambda looked: {},
+        passes=tuple(_at_home(p) for p in algorithm.passes),
+        finish=finish,
+        lift=lift,
+        reduce=reduce,
+        step=step,
+        model=lambda broadcast, site: algorithm.model(broadcast, site.own),
+        zero=algorithm.zero,
+        additive=aggregator.additive,
+    )
+
+
+def _at_home(p: Pass) -> Pass:
+    """A pass that is handed the whole Site and shows the algorithm its own part."""
+    return Pass(
+        lambda broadcast, site, found: p.begin(broadcast, site.own, found),
+        lambda broadcast, site, carry, batch: p.step(broadcast, site.own, carry, batch),
+        p.batches,
+    )
+
+
+def _any_present(total: PyTree) -> Any:
+    """Whether any leaf of a total is above 0."""
+    leaves = [jnp.any(leaf > 0) for leaf in jax.tree.leaves(total)]
+    return jnp.any(jnp.stack(leaves)) if leaves else jnp.bool_(True)
+
+
+__all__ = ["Federated", "Server", "Site", "Watch", "Wire", "federate"]

@@ -1,0 +1,95 @@
+"""A Flax module, NNX or Linen, as the two pure functions that the rest of the code sees.
+
+Weights are plain dicts of arrays; statistics of batch norm are kept apart as `stats`. An NNX module's random streams
+never enter the tree: a forward pass gets its key from the batch. NNX modules are split once; each call merges a copy,
+since `nnx.merge` would otherwise hand out the caller's own arrays.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from learner_jax.errors import ConfigError
+from learner_jax.types import Model, PyTree
+
+
+def from_flax(module: Any) -> Model:
+    """A Model of a Flax Linen module, an NNX module, or `(rngs, rows) -> NNX module`.
+
+    Args:
+      module: a linen.Module (initialised on the first rows), an nnx.Module (its present values are the start; every
+        seed then starts alike), or a function that makes an NNX module from `(nnx.Rngs, rows)`.
+
+    Returns:
+      A Model; the module is called with rows["x"], or with rows where there is no "x".
+
+    Raises:
+      ConfigError: it is none of these.
+    """
+    if isinstance(module, Model):
+        return module
+    if isinstance(module, nnx.Module):
+        return _from_nnx(lambda rngs, rows: module)
+    if hasattr(module, "init") and hasattr(module, "apply"):
+        return _from_linen(module)
+    if callable(module):
+        return _from_nnx(module)
+    raise ConfigError(f"expected model: a Flax module, a Model or a function that makes one, got {type(module).__name__}")
+
+
+def inputs(rows: PyTree) -> PyTree:
+    """What the network is called with."""
+    return rows["x"] if isinstance(rows, dict) and "x" in rows else rows
+
+
+def _takes(call: Callable, name: str) -> bool:
+    parameters = inspect.signature(call).parameters.values()
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _from_nnx(make: Callable[[nnx.Rngs, PyTree], nnx.Module]) -> Model:
+    graphs: dict[bool, Any] = {}  # train -> graph definition, filled by the first init or apply that needs them
+
+    def split(key, rows):
+        module = make(nnx.Rngs(key), rows)
+        for train in (True, False):
+            module.train() if train else module.eval()
+            graphs[train], weights, stats, _ = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+        return nnx.to_pure_dict(weights), nnx.to_pure_dict(stats)
+
+    def init(key, rows):
+        return split(key, rows)
+
+    def apply(params, stats, rows, key, train):
+        if not graphs:
+            jax.eval_shape(split, jax.random.key(0), rows)
+        module = nnx.merge(graphs[train], nnx.State(params), nnx.State(stats), copy=True)
+        extra = {"rngs": nnx.Rngs(key)} if train and _takes(module.__call__, "rngs") else {}
+        output = module(inputs(rows), **extra)
+        return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+    return Model(init, apply)
+
+
+def _from_linen(module: Any) -> Model:
+    mode = {"train": lambda train: {"train": train}, "deterministic": lambda train: {"deterministic": not train}}
+    given = next((flag for name, flag in mode.items() if _takes(module.__call__, name)), lambda train: {})
+
+    def init(key, rows):
+        variables = dict(module.init({"params": key, "dropout": key}, inputs(rows), **given(False)))
+        return variables.pop("params", {}), variables
+
+    def apply(params, stats, rows, key, train):
+        if not train:
+            return module.apply({"params": params, **stats}, inputs(rows), **given(False)), stats
+        output, renewed = module.apply(
+            {"params": params, **stats}, inputs(rows), **given(True), rngs={"dropout": key}, mutable=list(stats)
+        )
+        return output, dict(renewed)
+
+    return Model(init, apply)
