@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learner_jax.errors import StorageError, StudyError
+from learner_jax.errors import StudyError
 from learner_jax.events import Observer
 from learner_jax.specs import Study
 
@@ -39,17 +38,12 @@ def result_of(folder: Path) -> Result:
     """The result.json of a run's folder.
 
     Raises:
-      StudyError: no run is there, or it has not finished.
-      StorageError: the file is broken.
+      StudyError: the run there has not finished.
+      StorageError: no run is there, or its file is broken.
     """
-    path = folder / "result.json" if folder.is_dir() else folder
-    if not path.is_file():
-        what = "a run that has not finished" if (folder / "metrics.jsonl").exists() else "no run"
-        raise StudyError(f"{folder}: expected a finished run (result.json), found {what}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StorageError(f"{path}: expected JSON, got {error}") from error
+    if (folder / "metrics.jsonl").exists() and not (folder / "result.json").exists():
+        raise StudyError(f"{folder}: expected a finished run, found one that has not finished")
+    return module("reports.result").load(folder)
 
 
 def table(result: Result) -> str:
@@ -79,7 +73,11 @@ def fetch(name: str, into: Path | None, progress: Callable[[int, int | None], No
 
 
 def check_table(study: Study, path: Path) -> Sequence[str]:
-    """What does not fit in a site's table, in words; empty where it fits."""
+    """Remarks on a site's table that fits what the study asks for.
+
+    Raises:
+      DataError: all that does not fit, in one line.
+    """
     from learner_jax import specs
 
     frame = module("data.tables").read(path)

@@ -13,13 +13,16 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from learner_jax.cli import doors, environment, help
 from learner_jax.cli.flags import Parsed, parse
-from learner_jax.errors import ConfigError, CryptoError, LearnerError
+from learner_jax.errors import ConfigError, CryptoError, DataError, LearnerError
 from learner_jax.events import Observer
 from learner_jax.specs import Study, manifest_digest, near
+
+if TYPE_CHECKING:
+    from learner_jax.cli.progress import Stream
 
 
 class Stopped(KeyboardInterrupt):
@@ -188,7 +191,7 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
     return 0 if stopped is None else 143 if isinstance(stopped, Stopped) else 130
 
 
-def _show(result: doors.Result, workdir: Path, people: TextIO, report: bool) -> None:
+def _show(result: doors.Result, workdir: Path, people: Stream, report: bool) -> None:
     print(doors.table(result), file=people)
     if report:
         doors.page(result, workdir / "report.html")
@@ -260,15 +263,19 @@ def _data_check(parsed: Parsed) -> int:
     if len(given) != 1:
         raise ConfigError(f"expected one table, got {len(given)}: learner data check --config=STUDY --data=FILE")
     study = _study(parsed._replace(words=()), one_site=True)
-    problems = list(doors.check_table(study, Path(given[0])))
     if parsed.values["json"]:
-        print(json.dumps({"table": given[0], "study": study.name, "fits": not problems, "problems": problems}))
-    else:
-        print("\n".join(problems) or f"{given[0]} fits what {study.name} asks for. Nothing was sent.")
-    return 1 if problems else 0
+        try:
+            remarks, problem = list(doors.check_table(study, Path(given[0]))), None
+        except DataError as error:
+            remarks, problem = [], str(error)
+        print(json.dumps({"table": given[0], "study": study.name, "problem": problem, "remarks": remarks}))
+        return 0 if problem is None else 1
+    remarks = doors.check_table(study, Path(given[0]))
+    print("\n".join([*remarks, f"{given[0]} fits what the study {study.name} asks for. Nothing was sent."]))
+    return 0
 
 
-def _bar(stream: TextIO) -> Callable[[int, int | None], None]:
+def _bar(stream: Stream) -> Callable[[int, int | None], None]:
     """A line of progress that rewrites itself on a terminal, and is silent elsewhere."""
     from learner_jax.cli.progress import size
 

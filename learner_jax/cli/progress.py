@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import math
 import os
@@ -16,11 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from learner_jax.errors import ConfigError, StorageError
 from learner_jax.events import Event, Observer, fan_out
 from learner_jax.specs import Study
+
+Stream = io.TextIOBase | TextIO
+"""A text file that people read."""
 
 QUIET = {"site_done", "checkpoint"}
 """Kinds that have no plain line of their own: one per site, or per save, is too many."""
@@ -66,7 +70,7 @@ def summary(study: Study | None, tally: Tally, result: Mapping[str, Any] | None 
     """
     result = result or tally.result
     curve = result.get("curve") or [{}]
-    metrics = {name: value for name, value in curve[-1].items() if "/" in name} or dict(tally.metrics)
+    metrics = {name: value for name, value in curve[-1].items() if name.count("/") == 1} or dict(tally.metrics)
     return {
         "study": study.name if study else tally.study,
         "algorithm": study.algorithm.name if study else None,
@@ -173,11 +177,11 @@ def tensorboard(folder: Path) -> tuple[Observer, Callable[[], None]]:
 
 def size(count: float) -> str:
     """Bytes for people: 950 B, 1.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
-    raise AssertionError
+    return f"{count:.1f} GB"
 
 
 def figures(metrics: Mapping[str, Any], target: str = "") -> str:
@@ -223,7 +227,7 @@ def _sites(sites: Any) -> str:
     return f"{count} site{'s' if count != 1 else ''}" if count else ""
 
 
-def plain(stream: TextIO, study: Study | None) -> Observer:
+def plain(stream: Stream, study: Study | None) -> Observer:
     """One line an event, with the study's name; references once, not each of their rounds."""
     rounds, target = (study.rounds, study.target) if study else (None, "")
 
@@ -238,14 +242,14 @@ def plain(stream: TextIO, study: Study | None) -> Observer:
 
 
 @contextlib.contextmanager
-def live(stream: TextIO, study: Study | None) -> Iterator[Observer]:
+def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
     """A moving line for rounds and one for each reference; losses, notes and the like stand above it."""
     from rich import progress
     from rich.console import Console
     from rich.text import Text
 
     rounds, target = (study.rounds, study.target) if study else (None, "")
-    console = Console(file=stream)
+    console = Console(file=cast(TextIO, stream))
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=24),
@@ -292,7 +296,7 @@ def live(stream: TextIO, study: Study | None) -> Iterator[Observer]:
 
 @contextlib.contextmanager
 def listening(
-    study: Study | None, workdir: Path, stream: TextIO | None = None, board: bool = False
+    study: Study | None, workdir: Path, stream: Stream | None = None, board: bool = False
 ) -> Iterator[tuple[Observer, Tally]]:
     """Everything that listens to a run.
 
