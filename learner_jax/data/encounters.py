@@ -11,7 +11,8 @@ bits alone or among a million others.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -58,9 +59,15 @@ def _count(name: str, low: int, high: int, unit: str = "", about: str = "") -> C
 
 COLUMNS: tuple[Column, ...] = (
     Column(name="patient", kind="id", missing="refuse", about="who; never sent, never an input"),
-    Column(name="order", kind="number", missing="refuse", about="rises with time: which encounters of one patient are earlier"),
-    Column(name="split", kind="category", codes=("train", "test"), missing="refuse", required=False, about="held-back patients"),
-    Column(name=LABEL, kind="category", codes=("<30", ">30", "NO"), missing="refuse", about="days to the next inpatient stay"),
+    Column(name="order", kind="number", missing="refuse", about="rises with time, within a patient"),
+    Column(
+        name="split", kind="category", codes=("train", "test"), missing="refuse", required=False,
+        about="who is held back",
+    ),
+    Column(
+        name=LABEL, kind="category", codes=("<30", ">30", "NO"), missing="refuse",
+        about="days to the next inpatient stay",
+    ),
     Column(name="age", kind="category", codes=_AGES, about="in decades of years"),
     Column(name="gender", kind="category", codes=("Female", "Male", "Unknown/Invalid")),
     Column(name="race", kind="category", codes=_RACES),
@@ -361,7 +368,7 @@ def _is(frame: pd.DataFrame, name: str, word: str) -> np.ndarray:
     return frame[name].cat.codes.to_numpy() == words.get_loc(word)
 
 
-def _looked_up(column: pd.Series, function, otherwise) -> np.ndarray:
+def _looked_up(column: Any, function: Callable[[str], Any], otherwise: Any) -> np.ndarray:
     """function(word) for each row, each distinct word once; `otherwise` where missing."""
     table = np.array([*(function(word) for word in column.cat.categories), otherwise])
     return table[column.cat.codes.to_numpy()]

@@ -189,7 +189,7 @@ def rows_shown(index: pd.Index, bad: np.ndarray) -> str:
     return f"row {first}" + (f" and {len(places) - 1} more" if len(places) > 1 else "")
 
 
-def _canonical(series: pd.Series, column: Column) -> tuple[pd.Series, list[str]]:
+def _canonical(series: Any, column: Column) -> tuple[pd.Series, list[str]]:
     """One column in canonical form and what is wrong with it; each distinct value is looked at once."""
     import pandas as pd
 

@@ -14,7 +14,7 @@ def missing(absent: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
       {"rows": int64[], "missing": int64[d]}.
     """
-    return {"rows": np.int64(len(absent)), "missing": absent.sum(axis=0, dtype=np.int64)}
+    return {"rows": np.array(len(absent), np.int64), "missing": absent.sum(axis=0, dtype=np.int64)}
 
 
 def missing_rate(total: dict[str, np.ndarray]) -> np.ndarray:

@@ -170,8 +170,8 @@ def _patients_that_do_not_fit(table: pd.DataFrame) -> list[str]:
     if twice.any():
         problems.append(f"column 'order', {rows_shown(table.index, twice)}: the same patient has this order already")
     if "split" in table:
-        test = (table["split"] == "test").to_numpy()
-        both = table["patient"].isin(set(table["patient"][test]) & set(table["patient"][~test])).to_numpy()
+        patient, test = table["patient"].to_numpy(), (table["split"] == "test").to_numpy()
+        both = np.isin(patient, np.intersect1d(patient[test], patient[~test]))
         if both.any():
             problems.append(f"column 'split', {rows_shown(table.index, both)}: the patient is in both train and test")
     return problems
