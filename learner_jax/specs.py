@@ -32,8 +32,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from learner_jax.errors import ConfigError
 
-KINDS = ("algorithms", "aggregators", "models", "tasks", "optimizers", "transforms")
+KINDS = ("algorithms", "aggregators", "models", "tasks", "partitions", "optimizers", "transforms")
 _OPTAX = ("optimizers", "transforms")
+_HOMES = {"partitions": "learner_jax.data.partition"}
 _T = typing.TypeVar("_T")
 
 
@@ -118,7 +119,7 @@ class Data:
     source: str = ""
     site_column: str | None = "site"
     split_column: str | None = "split"
-    partition: Spec | None = None
+    partition: Annotated[Spec, Kind("partitions")] | None = None
     sites: tuple[str, ...] | None = None
 
 
@@ -265,7 +266,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     if kind not in KINDS:
         raise ConfigError(f"expected one of {_either(KINDS)}, got kind {kind!r}")
     if name.isidentifier() and not name.startswith("_"):
-        found = _in_optax(kind, name) if kind in _OPTAX else _in_package(f"learner_jax.{kind}", name)
+        found = _in_optax(kind, name) if kind in _OPTAX else _in_package(kind, name)
         if found is not None:
             return found
     for point in metadata.entry_points(group=f"learner.{kind}", name=name):
@@ -285,13 +286,17 @@ def known(kind: str) -> list[str]:
     if kind in _OPTAX:
         optax = importlib.import_module("optax")
         return sorted(names | {name for name in dir(optax) if name[0] != "_" and _in_optax(kind, name)})
-    package = _module(f"learner_jax.{kind}")
+    package = _module(_home(kind))
     if package is not None:
         listed = getattr(package, "__all__", None)
-        inside = (found.name for found in pkgutil.iter_modules(package.__path__))
+        inside = (*dir(package), *(found.name for found in pkgutil.iter_modules(getattr(package, "__path__", ()))))
         public = [name for name in (inside if listed is None else listed) if not name.startswith("_")]
-        names |= {name for name in public if _in_package(f"learner_jax.{kind}", name)}
+        names |= {name for name in public if _in_package(kind, name)}
     return sorted(names)
+
+
+def _home(kind: str) -> str:
+    return _HOMES.get(kind, f"learner_jax.{kind}")
 
 
 def _module(name: str) -> types.ModuleType | None:
@@ -303,23 +308,27 @@ def _module(name: str) -> types.ModuleType | None:
         raise
 
 
-def _in_package(package_name: str, name: str) -> Callable[..., Any] | None:
-    package = _module(package_name)
+def _in_package(kind: str, name: str) -> Callable[..., Any] | None:
+    home = _home(kind)
+    package = _module(home)
     found = getattr(package, name, None)
-    if found is None and package is not None and importlib.util.find_spec(f"{package_name}.{name}"):
-        found = _module(f"{package_name}.{name}")
+    if found is None and hasattr(package, "__path__") and importlib.util.find_spec(f"{home}.{name}"):
+        found = _module(f"{home}.{name}")
     if isinstance(found, types.ModuleType):  # a submodule, once imported, hides the lazy attribute of its own name
         found = getattr(found, name, None)
-    return found if inspect.isfunction(found) and _makes(found, package_name) else None
+    return found if inspect.isfunction(found) and _makes(found, kind) else None
 
 
-def _makes(factory: Callable[..., Any], package_name: str) -> bool:
-    """Whether a function says that it returns this kind's record, or says nothing; helpers beside them do not."""
-    record = {"algorithms": "Algorithm", "aggregators": "Aggregator", "models": "Model", "tasks": "Task"}
-    returned = inspect.signature(factory).return_annotation
-    expected = record.get(package_name.rpartition(".")[2], "")
+def _makes(factory: Callable[..., Any], kind: str) -> bool:
+    """Whether a function is a factory of this kind and no helper beside it: by what it returns, if it says so."""
+    signature = inspect.signature(factory)
+    returned = signature.return_annotation
     text = returned if isinstance(returned, str) else getattr(returned, "__name__", "")
-    return returned is inspect.Signature.empty or expected in text
+    record = kind.removesuffix("s").capitalize()
+    if returned is not inspect.Signature.empty and record not in text:
+        return False
+    keyword_only = all(one.kind is one.KEYWORD_ONLY for one in signature.parameters.values())
+    return keyword_only if kind != "algorithms" else bool(signature.parameters)
 
 
 def _in_optax(kind: str, name: str) -> Callable[..., Any] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learner_jax.errors import StudyError
+from learner_jax.errors import DataError, StudyError
 from learner_jax.events import Observer
 from learner_jax.specs import Study
 
@@ -63,25 +64,37 @@ def compare(results: Sequence[Result]) -> str:
 
 
 def data_sets() -> list[Mapping[str, Any]]:
-    """What can be fetched: name, licence, citation, ..."""
-    return module("data.fetch").listed()
+    """What can be fetched: name, title, licence, citation, page, url, file, sha256 ("" if pinned at first use)."""
+    return [one._asdict() for one in module("data.fetch").SETS.values()]
 
 
-def fetch(name: str, into: Path | None, progress: Callable[[int, int | None], None]) -> Path:
-    """Gets a public data set; progress(bytes so far, bytes in all)."""
-    return module("data.fetch").fetch(name, into=into, progress=progress)
+def fetch(name: str, into: Path | None, progress: Callable[[int, int | None], None]) -> Any:
+    """Gets a public data set; progress(bytes so far, bytes in all). Returns its path, sha256 and a notice to show."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = into or Path(os.environ.get("LEARNER_DATA") or Path(home).expanduser() / "learner" / "data")
+    return module("data.fetch").fetch(name, folder, progress)
 
 
-def check_table(study: Study, path: Path) -> Sequence[str]:
-    """Remarks on a site's table that fits what the study asks for.
+def check_table(study: Study, path: Path) -> list[str]:
+    """Remarks on a table (or a folder of them) that fits what the study asks for.
 
     Raises:
       DataError: all that does not fit, in one line.
     """
     from learner_jax import specs
 
-    frame = module("data.tables").read(path)
-    return specs.make(study.task).checklist.check(frame, str(path))
+    checklist = specs.make(study.task).checklist
+    columns = {"site_column": study.data.site_column, "split_column": study.data.split_column}
+    tables = module("data.tables").read_sites(path, **columns)
+    remarks, wrong = [], []
+    for site, frame in tables.items():
+        try:
+            remarks += checklist.check(frame, str(path) if len(tables) == 1 else f"{path}, site {site}")
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("; ".join(wrong))
+    return remarks
 
 
 def versions() -> dict[str, str]:

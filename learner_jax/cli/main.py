@@ -245,7 +245,7 @@ def _data_list(parsed: Parsed) -> int:
         print(json.dumps([dict(one) for one in sets]))
         return 0
     for one in sets:
-        print(f"{one['name']:<16} {one.get('title', '')} ({one.get('licence', 'licence unknown')})")
+        print(f"{one['name']:<16} {one['title']}\n{'':<16} {one['licence']}; cite: {one['citation']}")
     return 0
 
 
@@ -253,8 +253,12 @@ def _data_fetch(parsed: Parsed) -> int:
     if len(parsed.words) != 1:
         raise ConfigError("expected one name: learner data fetch NAME (learner data list shows them)")
     into = Path(parsed.values["into"]) if parsed.values["into"] else None
-    path = doors.fetch(parsed.words[0], into, _bar(sys.stderr))
-    print(json.dumps({"name": parsed.words[0], "path": str(path)}) if parsed.values["json"] else str(path))
+    got = doors.fetch(parsed.words[0], into, _bar(sys.stderr))
+    if parsed.values["json"]:
+        told = {"name": parsed.words[0], "path": str(got.path), "sha256": got.sha256, "downloaded": got.downloaded}
+        print(json.dumps({**told, "pinned": got.pinned}))
+    else:
+        print(f"{got.notice}\n{got.path}" + ("" if got.downloaded else " (was there already)"))
     return 0
 
 

@@ -102,6 +102,11 @@ def refusal(file: Path | str, *arguments: str) -> str:
         ),
         (["--config.model=mlp", "--config.model.hidden=8"], "model.fields.hidden", (8,)),
         (["--config.model.hidden=(8, 4)", "--config.model=mlp"], "model.fields.hidden", (8, 4)),
+        (
+            ["--config.data.partition=dirichlet(label='readmitted')", "--config.data.partition.alpha=1"],
+            "data.partition",
+            Spec("partitions", "dirichlet", {"alpha": 1.0, "group": None, "label": "readmitted", "sites": 10}),
+        ),
         (["--config.aggregator=median"], "aggregator", Spec("aggregators", "median")),
     ],
 )
@@ -184,6 +189,8 @@ def test_the_engine_is_known_before_any_name_is_resolved(file, monkeypatch):
             ["--config.engine.plan=lane"],
             "engine.plan: expected auto, sequential, streams or lanes, got 'lane'",
         ),
+        (["--config.data.partition=dirchlet"], "data.partition: no partition 'dirchlet' (did you mean dirichlet?)"),
+        (["--config.data.partition=dirichlet"], "data.partition.label: dirichlet needs text here, got nothing"),
         (["--config.rounds=ten"], "rounds: expected a whole number, got 'ten'"),
         (["--config.rounds=None"], "rounds: expected a whole number, got None"),
         (["--config.rounds"], "rounds: expected a value, got nothing"),

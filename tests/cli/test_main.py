@@ -16,6 +16,7 @@ import pytest
 
 from learner_jax.cli import doors, help
 from learner_jax.cli.main import main
+from learner_jax.data import fetch
 from learner_jax.errors import DataError, StudyError
 from learner_jax.events import Event
 from learner_jax.specs import Study
@@ -351,12 +352,21 @@ def test_data_check_answers_in_words(capsys, monkeypatch):
 
 
 def test_data_list_and_fetch(capsys, monkeypatch, tmp_path):
-    sets = [{"name": "diabetes130", "title": "Diabetes 130-US Hospitals", "licence": "CC BY 4.0"}]
-    monkeypatch.setattr(doors, "data_sets", lambda: sets)
-    monkeypatch.setattr(doors, "fetch", lambda name, into, progress: (into or tmp_path) / f"{name}.zip")
-    assert run(capsys, "data", "list")[1] == "diabetes130      Diabetes 130-US Hospitals (CC BY 4.0)\n"
-    assert json.loads(run(capsys, "data", "list", "--json")[1]) == sets
-    assert run(capsys, "data", "fetch", "diabetes130", "--into=here")[1] == "here/diabetes130.zip\n"
+    code, out, _ = run(capsys, "data", "list")
+    assert code == 0
+    assert "diabetes130      Diabetes 130-US Hospitals" in out and "CC BY 4.0; cite: Strack" in out
+    assert {"name", "licence", "citation"} <= set(json.loads(run(capsys, "data", "list", "--json")[1])[0])
+    source = tmp_path / "published.csv"
+    source.write_text("a,b\n1,2\n")
+    one = fetch.PublicSet("ours", "Our set", source.as_uri(), "ours.csv", "", "CC BY 4.0", "Us 2026", "")
+    monkeypatch.setitem(fetch.SETS, "ours", one)
+    code, out, err = run(capsys, "data", "fetch", "ours", "--into=here")
+    assert (code, err) == (0, "") and "CC BY 4.0" in out and out.endswith("here/ours.csv\n")
+    assert Path("here/ours.csv").read_text() == "a,b\n1,2\n"
+    again = json.loads(run(capsys, "data", "fetch", "ours", "--into=here", "--json")[1])
+    assert again["downloaded"] is False
+    code, out, err = run(capsys, "data", "fetch", "diabetes13")
+    assert (code, out) == (1, "") and "near: diabetes130" in err
 
 
 def test_a_build_without_a_part_says_so(capsys, monkeypatch):
