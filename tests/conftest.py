@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
@@ -30,6 +31,10 @@ for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HO
     folder = _home / name.lower()
     folder.mkdir()
     os.environ[name] = str(folder)
+
+# No deadline for one example: the first compiles. Where changes are let in, the same examples each time.
+hypothesis.settings.register_profile("learner", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("learner")
 
 ROOT = Path(__file__).resolve().parent.parent
 
