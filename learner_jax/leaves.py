@@ -19,7 +19,19 @@ from learner_jax.errors import DataError, RemoteProtocolError
 # Every dtype that may cross the wire: name -> (NumPy dtype of the raw bytes). bfloat16 travels as uint16.
 _RAW = {
     name: np.dtype(name).newbyteorder("<")
-    for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
+    for name in (
+        "float64",
+        "float32",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+    )
 } | {"bool": np.dtype("bool"), "bfloat16": np.dtype("<u2")}
 
 

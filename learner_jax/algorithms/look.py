@@ -9,9 +9,7 @@ from learner_jax import trees
 from learner_jax.types import Batch, Pass, PyTree
 
 
-def look(
-    zero: Callable[[PyTree], PyTree], f: Callable[[PyTree, PyTree, Batch], PyTree], batches: str = "look"
-) -> Pass:
+def look(zero: Callable[[PyTree], PyTree], f: Callable[[PyTree, PyTree, Batch], PyTree], batches: str = "look") -> Pass:
     """Sums f over batches while nothing changes: IFCA's losses, MIME's gradient, an evaluation.
 
     Args:

@@ -87,7 +87,7 @@ class Program:
         self._fixed_index = {kind: jnp.asarray(draw.index) for kind, draw in self._fixed.items()}
         self._simulate = jax.jit(self._round, donate_argnums=(1,))
         self._local = jax.jit(self._one)
-        self._look = jax.jit(functools.partial(rounds.look_round, federated))
+        self._look = jax.jit(functools.partial(rounds.look_each, federated))
 
     def place(self, tree: PyTree) -> PyTree:
         """A copy of the tree on the plan's devices, so that the first round compiles for the placement of all others."""
@@ -226,12 +226,35 @@ class Program:
         )
         return loop.pending, jax.tree.map(lambda x: x[0], loop.states)
 
+    def wire_shape(self, broadcast: PyTree, states: PyTree) -> PyTree:
+        """Shapes of what a site sends; nothing is run.
+
+        Args:
+          broadcast: shapes of what it gets.
+          states: [N, ...].
+        """
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
+        alone = Draw(jax.ShapeDtypeStruct((1, self.local.batch_size), np.int32), np.int32(0), np.int32(0))
+
+        def one(broadcast, state, rows):
+            round = self._record(jnp.int32(1), jnp.int32(1))
+            draws = tuple(alone._replace(index=jnp.zeros(alone.index.shape, jnp.int32)) for _ in self._passes)
+            return rounds.local_round(
+                self.federated, self.template, broadcast, state, draws, rows, round, jnp.uint32(0)
+            )[0]
+
+        return jax.eval_shape(one, broadcast, state, trees.shapes(self.world.rows))
+
     # ---- looking --------------------------------------------------------------------------------------------------
 
-    def look(self, broadcast: PyTree, states: PyTree, number: int) -> PyTree:
-        """The watch's sums over every site of the world, on this broadcast; nothing changes."""
+    def look(self, broadcast: PyTree, states: PyTree, number: int) -> tuple[PyTree, PyTree]:
+        """The watch's sums at every site of the world, on this broadcast; nothing changes.
+
+        Returns:
+          Of each site, [N, ...], and over all of them.
+        """
         if self.federated.watch is None:
-            return {}
+            return {}, {}
         fixed = self._fixed["valid"]
         draw = Draw(self._fixed_index["valid"], fixed.first, fixed.steps)
         sites = np.int32(len(self.world.names))
@@ -275,9 +298,7 @@ class Reducer:
             for wire in wires:
                 term = self._add(term, wire)
         else:
-            absent = [jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)] * (
-                self.size - len(wires)
-            )
+            absent = [jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)] * (self.size - len(wires))
             stack = jax.tree.map(lambda *leaves: np.stack(leaves), *wires, *absent)
             share = (np.arange(self.size) < len(wires)).astype(np.float32)
             term = self._stacked(stack, share, server)

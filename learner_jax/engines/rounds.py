@@ -227,7 +227,7 @@ def server_step(
     return server, term.metrics, digest
 
 
-def look_round(
+def look_each(
     federated: Federated,
     broadcast: PyTree,
     states: PyTree,
@@ -236,11 +236,11 @@ def look_round(
     round: Round,
     ids: Any,
     count: Any,
-) -> PyTree:
-    """The watch alone, summed over sites in their order: what ends a study.
+) -> tuple[PyTree, PyTree]:
+    """The watch alone, at every site: what ends a study.
 
     Returns:
-      The metrics' sums.
+      The metrics' sums of each site, [N, ...], and over all sites, added in their order.
     """
     watch = federated.watch
     assert watch is not None
@@ -252,9 +252,13 @@ def look_round(
         return federated.release(fold(watch, broadcast, site, (), mine, rows, key))
 
     def turn(s, carry):
-        total, pending = carry
-        return trees.add(total, pending), one(s)
+        each, total, pending = carry
+        found = one(s)
+        each = jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, s, 0), each, found)
+        return each, trees.add(total, pending), found
 
-    none = trees.zeros_like(jax.eval_shape(one, jnp.int32(0)))
-    total, pending = jax.lax.fori_loop(0, count, turn, (none, none))
-    return trees.add(total, pending)
+    shape = jax.eval_shape(one, jnp.int32(0))
+    none = trees.zeros_like(shape)
+    each = jax.tree.map(lambda x: jnp.zeros((ids.shape[0], *x.shape), x.dtype), shape)
+    each, total, pending = jax.lax.fori_loop(0, count, turn, (each, none, none))
+    return each, trees.add(total, pending)

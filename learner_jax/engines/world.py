@@ -170,7 +170,7 @@ def slot_count(size: int, streams: int, lanes: int) -> int:
 
 def train_capacity(world: World, local: Local, size: int) -> int:
     """Steps that the `size` busiest sites make in a pass: a plan of this many never has to grow."""
-    steps = sorted((plans.steps_of(len(rows), local.batch_size, local.epochs, local.steps) for rows in world.train))
+    steps = sorted(plans.steps_of(len(rows), local.batch_size, local.epochs, local.steps) for rows in world.train)
     return max(1, sum(steps[-size:]))
 
 

@@ -39,7 +39,9 @@ def from_flax(module: Any) -> Model:
         return _from_linen(module)
     if callable(module):
         return _from_nnx(module)
-    raise ConfigError(f"expected model: a Flax module, a Model or a function that makes one, got {type(module).__name__}")
+    raise ConfigError(
+        f"expected model: a Flax module, a Model or a function that makes one, got {type(module).__name__}"
+    )
 
 
 def inputs(rows: PyTree) -> PyTree:

@@ -1,0 +1,153 @@
+"""LEARNER: hospitals and laboratories train one model together, and their data stay at home.
+
+    import learner_jax as lr
+
+    run = lr.simulate("readmission", rounds=50, algorithm=lr.scaffold(local_lr=0.05))
+    run.report("out.html")
+
+Public names are lazy: importing this package loads no jax.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# name -> the module that has it
+_PUBLIC = {
+    **dict.fromkeys(
+        (
+            "Run",
+            "fedadagrad",
+            "fedadam",
+            "fedavg",
+            "fedavgm",
+            "fedprox",
+            "fedyogi",
+            "load",
+            "local",
+            "logistic",
+            "mean",
+            "median",
+            "mlp",
+            "optimizer",
+            "readmission",
+            "scaffold",
+            "simulate",
+            "transform",
+        ),
+        "learner_jax.api",
+    ),
+    **dict.fromkeys(("Checkpoint", "Data", "Engine", "Federation", "Spec", "Study"), "learner_jax.specs"),
+    **dict.fromkeys(
+        (
+            "Aggregator",
+            "Algorithm",
+            "Batch",
+            "Metric",
+            "Model",
+            "Pass",
+            "Report",
+            "Round",
+            "Session",
+            "Task",
+        ),
+        "learner_jax.types",
+    ),
+    "Event": "learner_jax.events",
+    "LearnerError": "learner_jax.errors",
+    "federate": "learner_jax.federate",
+    **dict.fromkeys(("accuracy", "auprc", "auroc", "brier", "log_loss"), "learner_jax.evaluation.metrics"),
+}
+
+__all__ = [
+    "Aggregator",
+    "Algorithm",
+    "Batch",
+    "Checkpoint",
+    "Data",
+    "Engine",
+    "Event",
+    "Federation",
+    "LearnerError",
+    "Metric",
+    "Model",
+    "Pass",
+    "Report",
+    "Round",
+    "Run",
+    "Session",
+    "Spec",
+    "Study",
+    "Task",
+    "accuracy",
+    "auprc",
+    "auroc",
+    "brier",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "federate",
+    "fedprox",
+    "fedyogi",
+    "load",
+    "local",
+    "log_loss",
+    "logistic",
+    "mean",
+    "median",
+    "mlp",
+    "optimizer",
+    "readmission",
+    "scaffold",
+    "simulate",
+    "transform",
+]
+
+if TYPE_CHECKING:
+    from learner_jax.api import (
+        Run,
+        fedadagrad,
+        fedadam,
+        fedavg,
+        fedavgm,
+        fedprox,
+        fedyogi,
+        load,
+        local,
+        logistic,
+        mean,
+        median,
+        mlp,
+        optimizer,
+        readmission,
+        scaffold,
+        simulate,
+        transform,
+    )
+    from learner_jax.errors import LearnerError
+    from learner_jax.evaluation.metrics import accuracy, auprc, auroc, brier, log_loss
+    from learner_jax.events import Event
+    from learner_jax.federate import federate
+    from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study
+    from learner_jax.types import Aggregator, Algorithm, Batch, Metric, Model, Pass, Report, Round, Session, Task
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        import difflib
+
+        near = difflib.get_close_matches(name, _PUBLIC, 3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise AttributeError(f"learner_jax has no '{name}'{hint}")
+    import importlib
+
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,435 @@
+"""What `import learner_jax` offers: studies run from a notebook, and methods by their names."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+from learner_jax import algorithms, specs
+from learner_jax import models as models_
+from learner_jax import tasks as tasks_
+from learner_jax.aggregators import mean as mean_
+from learner_jax.aggregators import median as median_
+from learner_jax.data.sites import SiteData, deal
+from learner_jax.errors import ConfigError, DataError, StudyError
+from learner_jax.events import Event, Observer, silent
+from learner_jax.specs import Spec, Study
+from learner_jax.types import Algorithm, PyTree, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from learner_jax.engines.parts import Parts
+
+P = ParamSpec("P")
+
+
+# ---- names: lr.scaffold(local_lr=0.05) is a Spec, the frozen hyperparameters of a factory --------------------------------
+
+
+def _method(factory: Callable[Concatenate[Any, P], Algorithm]) -> Callable[P, Spec]:
+    """The public face of an algorithm's factory: its fields now, the loss later."""
+
+    @functools.wraps(factory, assigned=("__name__", "__doc__"))
+    def public(*args: P.args, **fields: P.kwargs) -> Spec:
+        return _spec("algorithms", factory.__name__, fields)
+
+    return public
+
+
+def _named(kind: str, factory: Callable[P, Any]) -> Callable[P, Spec]:
+    """The public face of any other factory."""
+
+    @functools.wraps(factory, assigned=("__name__", "__doc__"))
+    def public(*args: P.args, **fields: P.kwargs) -> Spec:
+        return _spec(kind, factory.__name__, fields)
+
+    return public
+
+
+def _spec(kind: str, name: str, fields: Mapping[str, Any]) -> Spec:
+    known = specs.schema(kind, name)
+    for field in fields:
+        if field not in known:
+            raise ConfigError(
+                f"{name}: no field '{field}'{specs.near(field, known) or f' (there are {sorted(known)})'}"
+            )
+    return Spec(kind, name, fields)
+
+
+fedavg = _method(algorithms.fedavg)
+fedadam = _method(algorithms.fedadam)
+fedyogi = _method(algorithms.fedyogi)
+fedadagrad = _method(algorithms.fedadagrad)
+fedavgm = _method(algorithms.fedavgm)
+fedprox = _method(algorithms.fedprox)
+scaffold = _method(algorithms.scaffold)
+mean = _named("aggregators", mean_)
+median = _named("aggregators", median_)
+mlp = _named("models", models_.mlp)
+logistic = _named("models", models_.logistic)
+readmission = _named("tasks", tasks_.readmission)
+
+
+def optimizer(name: str, **fields: Any) -> Spec:
+    """An optax optimizer by name: `lr.optimizer("sgd", learning_rate=1.0, momentum=0.9)`."""
+    return _spec("optimizers", name, fields)
+
+
+def transform(name: str, **fields: Any) -> Spec:
+    """An optax transformation by name: `lr.transform("clip_by_global_norm", max_norm=1.0)`."""
+    return _spec("transforms", name, fields)
+
+
+# ---- running --------------------------------------------------------------------------------------------------------------
+
+
+class TrainedModel:
+    """A trained model, with what it needs to read a table.
+
+    Args:
+      parts: the study.
+      weights: {"params": ..., "stats": ...}.
+      fitted: by the checklist, or None where rows are arrays.
+    """
+
+    def __init__(self, parts: Parts, weights: PyTree, fitted: Mapping[str, Any] | None):
+        self.parts, self.weights, self.fitted = parts, weights, fitted
+
+    def predict(self, table: Any) -> np.ndarray:
+        """The model's predictions, in the order of the rows.
+
+        Args:
+          table: a pandas frame with the checklist's columns; or arrays float[n, ...] where the study was given arrays.
+
+        Returns:
+          Chances float64[n] of a task with one logit a row, else the model's output.
+
+        Raises:
+          DataError: the table does not fit the checklist.
+        """
+        from learner_jax.engines.judge import chances, predictor
+
+        checklist = self.parts.task.checklist
+        if checklist is not None and self.fitted is not None:
+            rows = {"x": checklist.encode(table, self.fitted, labelled=False).rows["x"]}
+        else:
+            import numpy as np
+
+            rows = {"x": np.asarray(table)}
+        output = predictor(self.parts)(self.weights, rows)
+        binary = any(metric.name == "auroc" for metric in self.parts.task.metrics)
+        return chances(output) if binary and output.ndim == 1 else output
+
+    def save(self, folder: str | Path) -> None:
+        """Writes weights.npz and model.json; `lr.load(folder)` reads them."""
+        from learner_jax.engines.outcome import save_model
+
+        save_model(Path(folder), self.parts.study, self.weights, self.fitted, {})
+
+
+class Run:
+    """A finished run.
+
+    Args:
+      result: as in result.json.
+      model: the trained model.
+      workdir: the run's folder, None if it was kept nowhere.
+    """
+
+    def __init__(self, result: dict[str, Any], model: TrainedModel, workdir: Path | None = None):
+        self.result, self.model, self.workdir = result, model, workdir
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row a round: train/loss, valid/loss, valid/auroc, ..., seconds, bytes."""
+        import pandas as pd
+
+        return pd.DataFrame(self.result["curve"]).set_index("round")
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.result["weights_sha256"]
+
+    def report(self, path: str | Path) -> Path:
+        """Writes the result as one self-contained HTML page."""
+        from learner_jax.reports import html
+
+        path = Path(path)
+        path.write_text(html.page(self.result), encoding="utf-8")
+        return path
+
+    def __repr__(self) -> str:
+        from learner_jax.reports import table
+
+        return table.text(self.result)
+
+
+def simulate(
+    study: Study | str | Path | Task,
+    *,
+    sites: Mapping[str, Any] | None = None,
+    workdir: str | Path | None = None,
+    on_event: Observer = silent,
+    resume: bool = True,
+    **fields: Any,
+) -> Run:
+    """Trains a study with all sites in this process.
+
+    Args:
+      study: a Study, the name of a shipped config, the path of a config file, or a Task.
+      sites: name -> (x [n, ...], y [n, ...]), SiteData, or a pandas frame where the task has a checklist; None for what
+        the study's `data` names. Of arrays, 10 % are validation rows and 20 % are held back, drawn by the seed.
+      workdir: the run's folder: checkpoints, journal, metrics, result, model. The same call goes on where it stopped.
+        None keeps everything in memory.
+      on_event: told what happens.
+      resume: False refuses a folder that holds a run.
+      **fields: in place of the study's own: `rounds=50`, `algorithm=lr.scaffold(local_lr=0.05)`.
+
+    Returns:
+      The finished run.
+
+    Raises:
+      ConfigError, DataError, StudyError, StorageError: each says in one line what was expected and what came.
+    """
+    task = study if isinstance(study, Task) else None
+    study = _study(study, fields)
+    folder = None if workdir is None else Path(workdir)
+    if folder is not None:
+        finished = _finished(study, folder, resume)
+        if finished is not None:
+            on_event(Event("note", study.name, data={"text": f"nothing to do: {folder} holds this study, finished"}))
+            on_event(Event("done", study.name, len(finished["curve"]), data={"result": finished, "finished": True}))
+            return Run(finished, load(folder / "model", task), folder)
+    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds, "study": study.to_json()}))
+    return _run(study, task, sites, folder, on_event, started, begun)
+
+
+def _run(
+    study: Study, task: Task | None, sites: Any, folder: Path | None, on_event: Observer, started: str, begun: float
+) -> Run:
+    import numpy as np
+
+    from learner_jax.build import build
+    from learner_jax.engines import judge, outcome
+    from learner_jax.engines.simulator import simulate as run_rounds
+    from learner_jax.engines.simulator import template_rows
+
+    _compilation_cache(study)
+    parts = build(study, task)
+    fitted, data, notes = _sites(parts, sites, on_event)
+    trained, world = run_rounds(parts, data, folder, on_event)
+    weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
+               for place in range(len(world.names))]  # fmt: skip
+    evaluation: dict[str, Any] = {"cohorts": []}
+    if judge.is_binary(parts, data) and any((site.split == 2).any() for site in data.values()):
+        models = {"federated": weights, **judge.train_references(parts, data, world, on_event)}
+        evaluation = judge.judge(parts, data, world, models)
+        on_event(Event("evaluation", study.name, data={"evaluation": evaluation}))
+    result = outcome.result(
+        study, "simulation", started, time.perf_counter() - begun, trained.history, trained.sha256, evaluation, notes,
+        trained.bytes_up, trained.bytes_down,
+    )  # fmt: skip
+    model = TrainedModel(parts, parts.federated.model(parts.federated.send(trained.best),
+                                                      _fresh(parts, template_rows(world))), fitted)  # fmt: skip
+    if folder is not None:
+        finish(folder, study, result, model, template_rows(world))
+    on_event(Event("done", study.name, len(result["curve"]), data={"result": result}))
+    del np
+    return Run(result, model, folder)
+
+
+def finish(folder: Path, study: Study, result: dict[str, Any], model: TrainedModel, rows: PyTree) -> None:
+    """Leaves a finished run on disk: model/, report.html, and result.json last."""
+    from learner_jax.engines.outcome import save_model
+    from learner_jax.reports import html
+    from learner_jax.reports import result as results
+    from learner_jax.storage.atomic import write_bytes
+
+    save_model(folder / "model", study, model.weights, model.fitted, rows)
+    write_bytes(folder / "report.html", html.page(result).encode())
+    results.save(result, folder / "result.json")
+
+
+def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
+    """A saved model.
+
+    Args:
+      folder: as `run.model.save` or a run's `model/` left it.
+      task: needed where the study was given a Task that no config names.
+
+    Raises:
+      StorageError, CorruptError: it is not there, or not readable.
+    """
+    import jax
+    import numpy as np
+
+    from learner_jax import trees
+    from learner_jax.build import build
+    from learner_jax.engines.outcome import load_model
+
+    about, leaves = load_model(Path(folder))
+    parts = build(specs.check(Study.from_json(specs.to_json(about["study"]))), task)
+    rows = trees_of_rows(about["rows"])
+    shapes = jax.eval_shape(parts.init_weights, rows)
+    weights = trees.rebuild(shapes, {name: np.asarray(leaf) for name, leaf in leaves.items()})
+    return TrainedModel(parts, weights, about["fitted"])
+
+
+def trees_of_rows(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Two rows of zeros with the shapes of model.json: {"x": ["float32", [178]]}."""
+    import numpy as np
+
+    return {name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in shapes.items()}
+
+
+def local(study: Study | str | Path, **arguments: Any) -> dict[str, Any]:
+    """Trains a study as processes on this machine; see `learner_jax.engines.local.local`."""
+    from learner_jax.engines.local import local as run_local
+
+    return run_local(_study(study, arguments.pop("fields", {})), **arguments)
+
+
+# ---- what a call means ------------------------------------------------------------------------------------------------------
+
+
+def _study(study: Study | str | Path | Task, fields: Mapping[str, Any]) -> Study:
+    if isinstance(study, Task):
+        target = f"valid/{study.metrics[0].name}" if study.metrics else "valid/loss"
+        study = Study(name="study", task=Spec("tasks", "given"), target=target, references=())
+        if "references" not in fields:
+            fields = {"references": ("local_only", "pooled"), **fields}
+        return _replaced(study, fields)
+    if not isinstance(study, Study):
+        from learner_jax.cli.config import load as load_config
+
+        study = load_config(str(study))
+    return specs.check(_replaced(study, fields))
+
+
+def _replaced(study: Study, fields: Mapping[str, Any]) -> Study:
+    known = [field.name for field in dataclasses.fields(Study)]
+    for name in fields:
+        if name not in known:
+            raise ConfigError(f"a study has no field '{name}'{specs.near(name, known)}")
+    return dataclasses.replace(study, **fields)
+
+
+def _finished(study: Study, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The result in a folder, if it is of this very study.
+
+    Raises:
+      StudyError: it is another's, or resume is False.
+    """
+    from learner_jax.reports import result as results
+
+    if not resume and (folder / "journal.sqlite").exists():
+        raise StudyError(f"{folder}: holds a run, and going on with it was not asked for; name a new folder")
+    if not (folder / "result.json").exists():
+        return None
+    found = results.load(folder)
+    theirs = specs.to_json(found["study"])
+    if specs.manifest_digest(Study.from_json(theirs)) != specs.manifest_digest(study):
+        raise StudyError(f"expected the folder of study '{study.name}' with these settings, but {folder} holds another "
+                         f"finished run ('{found['study'].get('name')}'); name a new folder")  # fmt: skip
+    return found
+
+
+def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str, SiteData], list[str]]:
+    """(fitted, name -> rows, notes) of what the call or the config names."""
+    from learner_jax.data.sites import encode_sites
+
+    study, checklist = parts.study, parts.task.checklist
+    if given is None:
+        frames = frames_of(study)
+    elif checklist is None or not all(hasattr(value, "columns") for value in given.values()):
+        return None, {name: site_of(name, value, study.seed) for name, value in given.items()}, []
+    else:
+        frames = dict(given)
+    if checklist is None:
+        raise DataError("expected sites=...: this task has no checklist, so a study's data cannot name its rows")
+    fitted, data = encode_sites(checklist, frames)
+    on_event(Event("statistics", study.name, data={"sites": len(data), "inputs": len(fitted.get("inputs", ()))}))
+    return fitted, data, list(notes_of(study))
+
+
+def frames_of(study: Study) -> dict[str, Any]:
+    """name -> raw table, from the study's `data`."""
+    from learner_jax.data import partition
+    from learner_jax.data.tables import read_sites, read_table
+
+    data = study.data
+    if not data.source:
+        raise DataError("data.source: expected a sample's name, a file or a folder, got nothing")
+    if data.partition is None:
+        return read_sites(data.source, site_column=data.site_column, split_column=data.split_column, sites=data.sites)
+    from learner_jax.data.tables import files_of
+
+    (path,) = files_of(data.source)
+    return partition.make(data.partition.name, data.partition.fields)(read_table(path), study.seed)
+
+
+def notes_of(study: Study) -> tuple[str, ...]:
+    """What must be said wherever a result is shown."""
+    if study.data.source == "diabetes130":
+        return ("The sites are artificial: real patients of 130 hospitals, dealt to ten made-up sites.",)
+    return ()
+
+
+def site_of(name: str, value: Any, seed: int) -> SiteData:
+    """One site's rows from (x, y) or SiteData.
+
+    Raises:
+      DataError: lengths differ, there are no rows, or a number is not finite.
+    """
+    import numpy as np
+
+    if isinstance(value, SiteData):
+        return value
+    try:
+        x, y = value
+    except (TypeError, ValueError):
+        raise DataError(f"site '{name}': expected (x, y), got {type(value).__name__}") from None
+    x, y = np.asarray(x), np.asarray(y)
+    if len(x) != len(y) or not len(x):
+        raise DataError(
+            f"site '{name}': expected as many rows in x as in y, and at least one, got {len(x)} and {len(y)}"
+        )
+    for part, values in (("x", x), ("y", y)):
+        if values.dtype.kind not in "fiub":
+            raise DataError(f"site '{name}': expected numbers in {part}, got {values.dtype}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            where = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
+            raise DataError(f"site '{name}': expected finite numbers in {part}, got NaN or infinity in row {where}")
+    x = x.astype(np.float32) if x.dtype.kind == "f" else x
+    y = y.astype(np.float32) if y.dtype.kind in "fb" else y
+    group = np.arange(len(x), dtype=np.int64)
+    return SiteData({"x": x, "y": y}, deal(group, None, seed, 0.1, 0.2), group, {})
+
+
+def _row(states: PyTree, place: int) -> PyTree:
+    import jax
+
+    return jax.tree.map(lambda x: x[place], states)
+
+
+def _fresh(parts: Parts, rows: PyTree) -> PyTree:
+    return parts.federated.enrol(parts.init_weights(rows))
+
+
+def _compilation_cache(study: Study) -> None:
+    """Compiled programs are kept on disk, so that a second run starts at once."""
+    import jax
+
+    folder = specs.cache_folder(study.engine)
+    if folder is None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,169 @@
+"""What each site gained: references trained beside the study, and the models judged on held-back rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learner_jax import trees
+from learner_jax.data.sites import SiteData
+from learner_jax.engines.history import History
+from learner_jax.engines.parts import Parts, values
+from learner_jax.engines.program import Plan, Program, enrol_all
+from learner_jax.engines.simulator import plan_of, template_rows
+from learner_jax.engines.world import World, build_world
+from learner_jax.evaluation import evaluate
+from learner_jax.events import Event, Observer
+from learner_jax.types import PyTree
+
+CHUNK = 2048
+
+
+def train_references(
+    parts: Parts, sites: Mapping[str, SiteData], world: World, on_event: Observer
+) -> dict[str, list[PyTree]]:
+    """Trains the study's references for as many rounds as the study.
+
+    Returns:
+      name -> the weights that each site of the world would use, in the world's order.
+    """
+    found: dict[str, list[PyTree]] = {}
+    for name in parts.references:
+        if name == "local_only":
+            found[name] = train_alone(parts, world, on_event)
+        else:
+            found[name] = [train_pooled(parts, sites, on_event)] * len(world.names)
+    return found
+
+
+def train_alone(parts: Parts, world: World, on_event: Observer) -> list[PyTree]:
+    """Each site trains its own model on its own rows; its best round by the loss on its own validation rows is kept."""
+    study, federated = parts.study, parts.references["local_only"]
+    weights = parts.init_weights(template_rows(world))
+    plan = plan_of(study.engine, len(world.names))
+    program = Program(federated, trees.shapes(weights), world, parts.local, plan, study=parts.number)
+    server = program.place(federated.init(weights, jax.random.key(study.seed)))
+    states = program.place(enrol_all(federated, weights, len(world.names)))
+    everyone = np.arange(len(world.names), dtype=np.int32)
+    best, lowest = jax.tree.map(jnp.copy, states), jnp.full(len(world.names), jnp.inf)
+    for number in range(1, study.rounds + 1):
+        states = program.round(server, states, number, everyone).states
+        each, _ = program.look(weights, states, number)
+        best, lowest = _keep_lower(best, lowest, states, each)
+        on_event(Event("reference", study.name, number, data={"name": "local_only", "rounds": study.rounds}))
+    take = jax.jit(lambda states, place: federated.model(weights, jax.tree.map(lambda x: x[place], states)))
+    return [take(best, place) for place in range(len(world.names))]
+
+
+@jax.jit
+def _keep_lower(best: PyTree, lowest: Any, states: PyTree, each: PyTree) -> tuple[PyTree, Any]:
+    """Sites whose validation loss is lower than ever keep their present state; those without such rows, always."""
+    rows = each["valid/rows"]
+    loss = jnp.where(rows > 0, each["valid/loss"] / jnp.maximum(rows, 1), -jnp.inf)
+    lower = (loss < lowest) | (rows == 0)
+
+    def one(old, new):
+        return jnp.where(lower.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(one, best, states), jnp.where(lower, loss, lowest)
+
+
+def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer) -> PyTree:
+    """One model on all rows in one place; its best round by the study's target is kept."""
+    study, federated = parts.study, parts.references["pooled"]
+    world = build_world({"pooled": merge(list(sites.values()))}, parts.dtype)
+    weights = parts.init_weights(template_rows(world))
+    program = Program(federated, trees.shapes(weights), world, parts.local, Plan(), study=parts.number)
+    server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, 1)
+    history, best = History(parts), server
+    for number in range(1, study.rounds + 1):
+        outcome = program.round(server, states, number, np.zeros(1, np.int32))
+        if history.look(values(outcome.metrics, parts.task.metrics)):
+            best = server
+        server, states = outcome.server, outcome.states
+        history.add({})
+        on_event(Event("reference", study.name, number, data={"name": "pooled", "rounds": study.rounds}))
+    _, sums = program.look(federated.send(server), states, study.rounds + 1)
+    best = server if history.look(values(sums, parts.task.metrics)) else best
+    return federated.send(best)
+
+
+def merge(sites: Sequence[SiteData]) -> SiteData:
+    """All rows in one place."""
+    return SiteData(
+        rows=jax.tree.map(lambda *columns: np.concatenate(columns), *[site.rows for site in sites]),
+        split=np.concatenate([site.split for site in sites]),
+        group=np.concatenate([site.group for site in sites]),
+        cohorts={name: np.concatenate([site.cohorts[name] for site in sites]) for name in sites[0].cohorts},
+    )
+
+
+def predictor(parts: Parts) -> Callable[[PyTree, PyTree], np.ndarray]:
+    """(weights, rows [n, ...]) -> the model's output [n, ...], in chunks of one shape."""
+    model = parts.model
+    run = jax.jit(lambda weights, rows: model.apply(weights["params"], weights["stats"], rows, None, False)[0])
+
+    def predict(weights: PyTree, rows: PyTree) -> np.ndarray:
+        outputs = [np.asarray(run(weights, chunk))[:count] for chunk, count in _chunks(rows)]
+        return np.concatenate(outputs) if outputs else np.zeros(0)
+
+    return predict
+
+
+def _chunks(rows: PyTree) -> Iterator[tuple[PyTree, int]]:
+    total = len(jax.tree.leaves(rows)[0])
+    for start in range(0, total, CHUNK):
+        count = min(CHUNK, total - start)
+        yield (
+            jax.tree.map(
+                lambda x: np.concatenate([x[start : start + count], np.repeat(x[:1], CHUNK - count, 0)]), rows
+            ),
+            count,
+        )
+
+
+def chances(output: np.ndarray) -> np.ndarray:
+    """The chance that a logit tells, float64 in [0, 1]."""
+    return 1 / (1 + np.exp(-output.astype(np.float64)))
+
+
+def is_binary(parts: Parts, sites: Mapping[str, SiteData]) -> bool:
+    """Whether the study can be judged by ranking: AUROC is watched and outcomes are 0 or 1."""
+    watched = {metric.name for metric in parts.task.metrics}
+    return "auroc" in watched and all(np.isin(site.rows["y"], (0, 1)).all() for site in sites.values())
+
+
+def judge(
+    parts: Parts, sites: Mapping[str, SiteData], world: World, models: Mapping[str, Sequence[PyTree]]
+) -> dict[str, Any]:
+    """The "evaluation" of a result: every model on the held-back rows of every site.
+
+    Args:
+      parts: the study.
+      sites: name -> rows.
+      world: its order counts for `models`.
+      models: name -> each site's weights; "federated" first.
+    """
+    predict = predictor(parts)
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    held = {name: np.flatnonzero(sites[name].split == 2) for name in world.names}
+    for place, name in enumerate(world.names):
+        rows = jax.tree.map(lambda x: np.asarray(x)[held[name]], sites[name].rows)
+        for model, weights in models.items():
+            scores[model].append(chances(predict(weights[place], rows)))
+
+    def column(of):
+        return np.concatenate([np.asarray(of(sites[name]))[held[name]] for name in world.names])
+
+    return evaluate(
+        {name: np.concatenate(parts_) for name, parts_ in scores.items()},
+        column(lambda site: site.rows["y"]),
+        column(lambda site: site.group),
+        np.concatenate([np.repeat(name, len(held[name])) for name in world.names]),
+        {cohort: column(lambda site: site.cohorts[cohort]) for cohort in sites[world.names[0]].cohorts} or None,
+        parts.study.seed,
+    )

@@ -1,0 +1,112 @@
+"""A run's folder: steps, journal, and going on where a run was stopped.
+
+A step is a cache of a deterministic function: a run that was killed restores the newest step and runs the rounds after
+it again; each must give the digest that the journal remembers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from learner_jax import specs, trees
+from learner_jax.engines.history import History
+from learner_jax.errors import StorageError, StudyError
+from learner_jax.protocol.rows import Committed
+from learner_jax.specs import Study
+from learner_jax.storage.journal import Journal
+from learner_jax.storage.steps import Steps
+from learner_jax.types import PyTree
+
+
+class Keeper:
+    """Keeps what a run must not lose; a keeper without a folder keeps nothing.
+
+    Args:
+      study: the config.
+      folder: the run's, or None.
+      journal: one that is open already, as a coordinator's.
+    """
+
+    def __init__(self, study: Study, folder: Path | None, journal: Journal | None = None):
+        self.folder, self._checkpoint = folder, study.checkpoint
+        self._steps = self._best = self._journal = None
+        self._committed: dict[int, str] = {}
+        if folder is None:
+            return
+        self._own_journal = journal is None
+        self._journal = journal or Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
+        self._committed = self._journal.committed()
+        self._steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0)
+        self._best = Steps(folder / "best", max(2, study.checkpoint.keep_best), 0)
+
+    def restore(
+        self, server: PyTree, states: PyTree, history: History
+    ) -> tuple[int, PyTree, PyTree, PyTree, list[str]]:
+        """Where the run stands.
+
+        Args:
+          server, states: fresh ones, for their shapes.
+          history: filled from the step.
+
+        Returns:
+          (round, server, states, best server or None, notes on corrupt steps that were passed over).
+        """
+        notes: list[str] = []
+        if self._steps is None or self._best is None:
+            return 0, server, states, None, notes
+        for step in reversed(self._steps.all()):
+            try:
+                _, items = self._steps.restore(step)
+                best_round = items["meta"]["best_round"]
+                best = None
+                if best_round is not None and best_round != step:
+                    best = trees.rebuild(server, self._best.restore(best_round)[1]["server"])
+            except StorageError as error:
+                notes.append(str(error))
+                continue
+            restored = trees.rebuild(server, items["server"])
+            history.restore(items["meta"])
+            return step, restored, trees.rebuild(states, items["sites"]), best or restored, notes
+        return 0, server, states, None, notes
+
+    def commit(self, round_number: int, digest: str) -> None:
+        """Writes the round's digest, or holds it against the one of an earlier run of the same round.
+
+        Raises:
+          StudyError: the round gave something else than before.
+        """
+        if self._journal is None:
+            return
+        before = self._committed.get(round_number)
+        if before is not None and before != digest:
+            raise StudyError(
+                f"expected round {round_number} to end in state {before[:12]}, as it did before in {self.folder}, got "
+                f"{digest[:12]}: other data, versions, devices or XLA flags than at the start; name a new folder"
+            )
+        if before is None:
+            self._journal.write(Committed(round_number, digest))
+            self._committed[round_number] = digest
+
+    def step(self, round_number: int, server: PyTree, states: PyTree, history: History, last: bool = False) -> bool:
+        """Saves a step, if one is due; True if it was."""
+        if self._steps is None or (not last and round_number % self._checkpoint.every):
+            return False
+        items = {
+            "server": trees.named_leaves(server),
+            "sites": trees.named_leaves(states),
+            "meta": history.to_json(),
+        }
+        return self._steps.save(round_number, items, wait=last or self._checkpoint.wait)
+
+    def best(self, round_number: int, server: PyTree) -> None:
+        """Saves the best round's model."""
+        if self._best is not None:
+            self._best.save(round_number, {"server": trees.named_leaves(server), "meta": {}}, wait=True)
+
+    def close(self) -> None:
+        """Lets the folder go; waits for a save in flight."""
+        for steps in (self._steps, self._best):
+            if steps is not None:
+                steps.close()
+        if self._journal is not None and self._own_journal:
+            self._journal.close()

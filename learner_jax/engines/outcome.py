@@ -1,0 +1,99 @@
+"""The result of a run as one dict, and the model that it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from learner_jax import trees
+from learner_jax.engines.history import History
+from learner_jax.errors import CorruptError, StorageError
+from learner_jax.specs import Study
+from learner_jax.storage.atomic import write_bytes, write_json
+from learner_jax.types import PyTree
+
+
+def versions() -> dict[str, str]:
+    """Of everything whose change can change a bit."""
+    found = {}
+    for name in ("learner-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyzmq"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version()}
+
+
+def device() -> str:
+    """ "cpu x 2"."""
+    devices = jax.devices()
+    return f"{devices[0].device_kind} x {len(devices)}"
+
+
+def command() -> str:
+    """The command line as typed, the program's name without its folder."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def result(
+    study: Study, kind: str, started: str, seconds: float, history: History, sha256: str, evaluation: Mapping[str, Any],
+    notes: list[str], bytes_up: int, bytes_down: int,
+) -> dict[str, Any]:  # fmt: skip
+    """result.json, as `learner_jax.reports.result` lays it out."""
+    return {
+        "study": json.loads(study.to_json()),
+        "kind": kind,
+        "started": started,
+        "seconds": seconds,
+        "rounds": len(history.curve),
+        "best_round": history.best_round,
+        "weights_sha256": sha256,
+        "bytes_up": bytes_up,
+        "bytes_down": bytes_down,
+        "curve": history.curve,
+        "evaluation": dict(evaluation),
+        "versions": versions(),
+        "device": device(),
+        "command": command(),
+        "notes": notes,
+    }
+
+
+def save_model(folder: Path, study: Study, weights: PyTree, fitted: Mapping[str, Any] | None, rows: PyTree) -> None:
+    """Writes the trained model: weights.npz (no pickle) and model.json (the study, what was fitted, the row's shapes)."""
+    import io
+
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **trees.named_leaves(weights))
+    write_bytes(folder / "weights.npz", packed.getvalue())
+    shapes = {name: [str(leaf.dtype), list(leaf.shape[1:])] for name, leaf in trees.named_leaves(rows).items()}
+    write_json(
+        folder / "model.json",
+        {"format": 1, "study": json.loads(study.to_json()), "fitted": fitted, "rows": shapes, "versions": versions()},
+    )
+
+
+def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(model.json, named weights) of a saved model.
+
+    Raises:
+      StorageError: there is none.
+      CorruptError: it cannot be read.
+    """
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        with np.load(folder / "weights.npz", allow_pickle=False) as packed:
+            return about, {name: packed[name] for name in packed.files}
+    except FileNotFoundError as error:
+        raise StorageError(f"expected a saved model in {folder}, found no {Path(error.filename).name}") from None
+    except (ValueError, OSError, KeyError) as error:
+        raise CorruptError(f"expected a saved model in {folder}, got: {error}") from None

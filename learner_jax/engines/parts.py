@@ -1,0 +1,155 @@
+"""What an engine is handed: a study's config turned into functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from learner_jax import trees
+from learner_jax.algorithms.local import Loss
+from learner_jax.algorithms.look import look
+from learner_jax.engines.world import Local
+from learner_jax.errors import DataError
+from learner_jax.federate import Federated, Watch
+from learner_jax.leaves import site_id
+from learner_jax.specs import Study
+from learner_jax.types import Metric, Model, PyTree, Task
+
+
+class Parts(NamedTuple):
+    """A study, built.
+
+    Attributes:
+      study: its config, checked.
+      task: with its model as a Model.
+      federated: what the engines run.
+      references: name -> what is trained beside it, to compare with.
+    """
+
+    study: Study
+    task: Task
+    federated: Federated
+    references: Mapping[str, Federated]
+
+    @property
+    def model(self) -> Model:
+        return self.task.model
+
+    @property
+    def number(self) -> int:
+        """uint32 of the study, from its name."""
+        return site_id(self.study.name)
+
+    @property
+    def local(self) -> Local:
+        study = self.study
+        return Local(study.batch_size, study.epochs, study.steps, study.seed)
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.dtype(self.study.precision)
+
+    def init_weights(self, rows: PyTree) -> PyTree:
+        """The common start: {"params": ..., "stats": ...}, the same wherever it is made.
+
+        Args:
+          rows: one example batch, for its shapes.
+        """
+        params, stats = self.model.init(jax.random.key(self.study.seed), rows)
+        return jax.tree.map(self._cast, {"params": params, "stats": stats})
+
+    def _cast(self, leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(self.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def target(rows: PyTree) -> PyTree:
+    """What is predicted."""
+    return rows["y"]
+
+
+def objective(model: Model, loss: Callable[[PyTree, PyTree], Any]) -> Loss:
+    """The loss that algorithms take, from a model and a loss per row; the mean over unmasked rows.
+
+    Args:
+      model: with statistics, if any, renewed in each step.
+      loss: (output, target) -> float[B].
+
+    Raises:
+      DataError: while tracing, where the loss gives anything but one number a row.
+    """
+
+    def of(weights, batch):
+        output, stats = model.apply(weights["params"], weights["stats"], batch.rows, batch.key, True)
+        each = loss(output, target(batch.rows))
+        if jnp.shape(each) != batch.mask.shape:
+            raise DataError(f"expected loss: one number a row, float{list(batch.mask.shape)}, got {jnp.shape(each)}")
+        rows = jnp.maximum(jnp.sum(batch.mask, dtype=jnp.int32), 1)
+        value = jnp.sum(jnp.where(batch.mask, each, 0)) / rows.astype(each.dtype)
+        return value, ({"stats": stats} if jax.tree.leaves(stats) else {})
+
+    return of
+
+
+def watching(model: Model, loss: Callable[[PyTree, PyTree], Any], metrics: tuple[Metric, ...]) -> Watch:
+    """The look at validation rows: the mean loss and each metric, under "valid/"."""
+
+    def zero(broadcast):
+        none = jnp.zeros((), jnp.result_type(float))
+        return {"loss": none, "rows": none, **{metric.name: metric.zero() for metric in metrics}}
+
+    def make(model_of):
+        def step(broadcast, site, carry, batch):
+            weights = model_of(broadcast, site)
+            output, _ = model.apply(weights["params"], weights["stats"], batch.rows, batch.key, False)
+            each = jnp.where(batch.mask, loss(output, target(batch.rows)), 0)
+            new = {m.name: m.step(carry[m.name], output, target(batch.rows), batch.mask) for m in metrics}
+            float_ = carry["loss"].dtype
+            return {
+                "loss": carry["loss"] + jnp.sum(each).astype(float_),
+                "rows": carry["rows"] + jnp.sum(batch.mask, dtype=jnp.int32).astype(float_),
+                **new,
+            }
+
+        return look(zero, lambda broadcast, site, batch: (), "valid")._replace(step=step)
+
+    def release(carry):
+        sums = {f"valid/{metric.name}": metric.release(carry[metric.name]) for metric in metrics}
+        return {"valid/loss": carry["loss"], "valid/rows": carry["rows"], **sums}
+
+    return Watch(make, release)
+
+
+def values(sums: Mapping[str, Any], metrics: tuple[Metric, ...]) -> dict[str, float]:
+    """Figures from summed metrics: {"train/loss": ..., "valid/auroc": ..., "valid/auroc/se": ...}; no NaN in it."""
+    from learner_jax.evaluation.metrics import standard_error
+
+    sums = jax.device_get(dict(sums))
+    out: dict[str, float] = {}
+    for part in ("train", "valid"):
+        rows = float(sums.get(f"{part}/rows", 0))
+        if f"{part}/loss" in sums and rows > 0:
+            out[f"{part}/loss"] = float(sums[f"{part}/loss"]) / rows
+    for metric in metrics:
+        found = sums.get(f"valid/{metric.name}")
+        if found is not None:
+            out[f"valid/{metric.name}"] = float(metric.value(found))
+            if isinstance(found, dict) and set(found) == {"weighted", "weight"} and metric.name == "auroc":
+                out[f"valid/{metric.name}/se"] = float(standard_error(found))
+    return {name: value for name, value in out.items() if value == value}
+
+
+def better(task: Task, name: str) -> Callable[[float, float | None], bool]:
+    """(value, best so far) -> whether it is better, by the metric's own direction."""
+    rising = {f"valid/{metric.name}": metric.higher_is_better for metric in task.metrics}.get(name, False)
+    return lambda value, best: best is None or (value > best if rising else value < best)
+
+
+def describe(tree: PyTree) -> int:
+    """Bytes of a tree on the wire."""
+    from learner_jax.leaves import schema_bytes
+
+    return schema_bytes(trees.schema(tree))

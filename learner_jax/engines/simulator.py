@@ -1,0 +1,181 @@
+"""All sites in one process: a study's rounds, one compiled call each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from learner_jax import trees
+from learner_jax.data import plans
+from learner_jax.data.sites import SiteData
+from learner_jax.engines.history import History
+from learner_jax.engines.keeper import Keeper
+from learner_jax.engines.parts import Parts, describe, values
+from learner_jax.engines.program import Plan, Program, enrol_all
+from learner_jax.engines.world import World, build_world
+from learner_jax.errors import ConfigError, DataError
+from learner_jax.events import Event, Observer, silent
+from learner_jax.leaves import weights_sha256
+from learner_jax.specs import Engine, Study
+from learner_jax.types import PyTree
+
+
+class Trained(NamedTuple):
+    """What a run ends with.
+
+    Attributes:
+      server: the coordinator's state after the last round.
+      best: its state after the best round, which the study's model is taken from.
+      states: every site's, [N, ...].
+      history: curve and best round.
+      sha256: of the last round's weights.
+      bytes_up, bytes_down: payload that crossed, or would have crossed, the wire.
+      seconds: wall time of the rounds.
+    """
+
+    server: PyTree
+    best: PyTree
+    states: PyTree
+    history: History
+    sha256: str
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+
+
+def plan_of(engine: Engine, sites: int) -> Plan:
+    """Streams and lanes for this machine.
+
+    Raises:
+      ConfigError: more streams than devices.
+    """
+    devices = jax.devices()
+    if engine.plan == "sequential":
+        return Plan(1, 1)
+    if engine.plan == "lanes" or (engine.plan == "auto" and devices[0].platform != "cpu"):
+        return Plan(1, max(1, min(engine.lanes or 4, sites)))
+    streams = engine.streams or len(devices)
+    if streams > len(devices):
+        raise ConfigError(
+            f"engine.streams: expected at most {len(devices)}, the devices of this process, got {streams}"
+        )
+    return Plan(max(1, min(streams, sites)), max(1, engine.lanes or 1))
+
+
+def cohort_size(study: Study, sites: int) -> int:
+    """Sites asked in a round."""
+    if study.cohort is None:
+        return sites
+    size = round(study.cohort * sites) if isinstance(study.cohort, float) else study.cohort
+    return max(1, min(size, sites))
+
+
+def template_rows(world: World) -> PyTree:
+    """Two rows, for shapes."""
+    return jax.tree.map(lambda column: column[:2], world.rows)
+
+
+def simulate(
+    parts: Parts, sites: Mapping[str, SiteData], workdir: Path | None = None, on_event: Observer = silent
+) -> tuple[Trained, World]:
+    """Runs a study's rounds, going on from the newest step in `workdir`.
+
+    Args:
+      parts: the study.
+      sites: name -> rows.
+      workdir: the run's folder; None keeps nothing on disk.
+      on_event: told of each round.
+
+    Returns:
+      What was trained, and the world it was trained on.
+
+    Raises:
+      DataError: no site has a row to train on.
+      StudyError: the folder is another run's, or a round gave another result than before.
+    """
+    world = build_world(sites, parts.dtype)
+    if not sum(map(len, world.train)):
+        raise DataError(f"expected rows to train on, got none at any of {len(world.names)} sites")
+    keeper = Keeper(parts.study, workdir)
+    try:
+        return _train(parts, world, keeper, on_event), world
+    finally:
+        keeper.close()
+
+
+def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Trained:
+    study, federated = parts.study, parts.federated
+    size, sites = cohort_size(study, len(world.names)), len(world.names)
+    # ---- the start, or the newest step
+    weights = parts.init_weights(template_rows(world))
+    program = Program(
+        federated, trees.shapes(weights), world, parts.local, plan_of(study.engine, sites), size, parts.number
+    )
+    server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, sites)
+    history = History(parts)
+    done, server, states, best, notes = keeper.restore(server, states, history)
+    server, states = program.place(server), program.place(states)
+    for note in notes:
+        on_event(Event("note", study.name, data={"text": f"a step was passed over: {note}"}))
+    if done:
+        on_event(Event("resumed", study.name, done, data={"rounds": study.rounds}))
+    started = time.perf_counter()
+    per_site = _traffic(program, server, states)
+    # ---- rounds
+    number = done
+    while number < study.rounds and not history.out_of_patience:
+        number += 1
+        cohort = np.searchsorted(world.ids, plans.cohort(study.seed, number, world.ids, size)).astype(np.int32)
+        names = [world.names[place] for place in cohort]
+        on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
+        begun = time.perf_counter()
+        outcome = program.round(server, states, number, cohort)
+        before, server, states = server, outcome.server, outcome.states
+        figures = values(outcome.metrics, parts.task.metrics)
+        traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
+        best = _look(keeper, history, figures, before, best)
+        history.add({k: v for k, v in figures.items() if not k.startswith("valid/")},
+                    seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)  # fmt: skip
+        keeper.commit(number, trees.digest_hex(outcome.digest))
+        keeper.step(number, server, states, history)
+        on_event(_closed(study, number, history, figures))
+    # ---- the last model, looked at by everyone
+    _, sums = program.look(jax.jit(federated.send)(server), states, number + 1)
+    best = _look(keeper, history, values(sums, parts.task.metrics), server, best)
+    keeper.step(number, server, states, history, last=True)
+    seconds = time.perf_counter() - started
+    up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
+    return Trained(server, server if best is None else best, states, history, sha256_of(federated, server, weights),
+                   up, down, seconds)  # fmt: skip
+
+
+def _look(keeper: Keeper, history: History, figures: Mapping[str, float], server: PyTree, best: PyTree) -> PyTree:
+    """The best server state, after `server`'s model has been looked at."""
+    if not history.look(figures):
+        return best
+    keeper.best(len(history.curve), server)
+    return server
+
+
+def _closed(study: Study, number: int, history: History, figures: Mapping[str, float]) -> Event:
+    row = history.curve[-1]
+    data = {"metrics": dict(figures), "rounds": study.rounds}
+    data |= {key: row[key] for key in ("seconds", "bytes_up", "bytes_down", "sites", "lost")}
+    return Event("round_closed", study.name, number, data=data)
+
+
+def _traffic(program: Program, server: PyTree, states: PyTree) -> tuple[int, int]:
+    """(bytes up, bytes down) of one site in one round."""
+    broadcast = jax.eval_shape(program.federated.send, server)
+    return describe(program.wire_shape(broadcast, states)), describe(broadcast)
+
+
+def sha256_of(federated: Any, server: PyTree, weights: PyTree) -> str:
+    """sha256 of the weights that a study ends with: those of a site that has just enrolled."""
+    broadcast = federated.send(server)
+    return weights_sha256(trees.named_leaves(federated.model(broadcast, federated.enrol(weights))))
