@@ -87,7 +87,7 @@ def protein_clusters(proteins: np.ndarray) -> np.ndarray:
     return KMeans(CLUSTERS, **settings).fit_predict(ratio)
 
 
-def pbmc10k(source: Path):
+def pbmc10k(source: Path) -> Any:
     """2,000 cells x 1,000 genes with 14 proteins, four artificial sites."""
     import anndata
     import scipy.sparse as sp
@@ -143,7 +143,7 @@ def main() -> None:
     else:
         import anndata
 
-        cells = pbmc10k(options.source)
+        cells: Any = pbmc10k(options.source)
         path = options.out / "pbmc10k_cite_2000.h5ad"
         cells.write_h5ad(path, compression="gzip", compression_opts=9)
         shipped: Any = anndata.read_h5ad(SAMPLES / path.name)

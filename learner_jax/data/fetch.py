@@ -16,6 +16,7 @@ import os
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -257,11 +258,11 @@ def _tag(answer) -> str:
 def _unpacked(part: Path, wanted: PublicSet) -> bytes:
     """The wanted file's bytes: of the download, or of the file of that name inside the zip (or in a zip in it)."""
     content = part.read_bytes()
-    if not zipfile.is_zipfile(io.BytesIO(content)):
+    if not wanted.url.endswith(".zip") and not zipfile.is_zipfile(io.BytesIO(content)):
         return content
     try:
         return _from_zip(content, wanted.file, deep=2)
-    except (zipfile.BadZipFile, KeyError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError):
         _forget(part)
         raise CorruptError(
             f"{wanted.url}: expected a zip that holds {wanted.file}, got another or a damaged one"

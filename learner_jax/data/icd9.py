@@ -1,4 +1,4 @@
-"""ICD-9-CM diagnosis codes: their three-digit category, and 48 groups that a physician would name.
+"""ICD-9-CM diagnosis codes: their three-digit category, and 49 groups that a physician would name.
 
 Tables that went through a spreadsheet have lost leading zeros ("38" is 038, septicaemia; "8" is 008), so the integer
 part is padded to three digits before anything is matched. A category is an index into one fixed list, the same at
@@ -69,7 +69,7 @@ GROUPS: dict[str, tuple[tuple[int, int], ...]] = {
     "diabetes": ((249, 250),),
     "fluid and electrolytes": ((276, 276),),
     "lipids and obesity": ((272, 272), (278, 278)),
-    "other endocrine or metabolic": ((251, 271), (273, 275), (277, 277), (279, 279)),
+    "other endocrine or metabolic": ((247, 248), (251, 271), (273, 275), (277, 277), (279, 279)),
     "anaemia": ((280, 285),),
     "other blood": ((286, 289),),
     "dementia": ((290, 290), (294, 294), (331, 331)),
@@ -86,12 +86,12 @@ GROUPS: dict[str, tuple[tuple[int, int], ...]] = {
     "conduction and rhythm": ((426, 427),),
     "heart failure": ((428, 428),),
     "other heart": ((390, 400), (406, 409), (418, 425), (429, 429)),
-    "cerebrovascular": ((430, 438),),
+    "cerebrovascular": ((430, 439),),
     "arteries": ((440, 449),),
     "veins and other circulation": ((450, 459),),
-    "pneumonia and airways infection": ((460, 466), (480, 488)),
+    "pneumonia and airways infection": ((460, 466), (480, 489)),
     "chronic obstructive lung": ((490, 496),),
-    "other respiratory": ((470, 478), (500, 519)),
+    "other respiratory": ((467, 479), (497, 519)),
     "upper digestive": ((520, 539),),
     "intestine": ((540, 569), (578, 579)),
     "liver": ((570, 573),),

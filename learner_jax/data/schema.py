@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -193,7 +193,12 @@ def _canonical(series: Any, column: Column) -> tuple[pd.Series, list[str]]:
     """One column in canonical form and what is wrong with it; each distinct value is looked at once."""
     import pandas as pd
 
-    codes, distinct = pd.factorize(series, use_na_sentinel=True)
+    try:
+        codes, distinct = pd.factorize(series, use_na_sentinel=True)
+    except TypeError:  # a cell that cannot be hashed: a list, an array
+        nested = np.array([not isinstance(value, Hashable) for value in series])
+        where = f"column '{column.name}', {rows_shown(series.index, nested)}"
+        return series, [f"{where}: expected {column.expected()}, got a list of values"]
     read = {"number": _number, "flag": _flag, "category": _word, "code": _word, "id": _identity}[column.kind]
     values, kinds = [], []
     for value in distinct:
@@ -281,6 +286,8 @@ def _word(value: Any, column: Column) -> tuple[str | None, str]:
 
 def _identity(value: Any, column: Column) -> tuple[int, str]:
     """Whole numbers stand for themselves, other text for 63 bits of its sha256: the same alone or among others."""
+    if isinstance(value, (int, np.integer)) and -(2**63) <= value < 2**63:
+        return int(value), ""
     text = _text(value)
     if text in ABSENT:
         return 0, "missing"

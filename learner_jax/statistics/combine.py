@@ -34,7 +34,7 @@ def combine(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
                 f"got {_schema(part).get(odd, 'none')} from site number {place + 1}"
             )
         for name in total:
-            total[name] = total[name] + part[name]
+            total[name] = np.asarray(total[name] + part[name])
     return total
 
 

@@ -15,7 +15,7 @@ def counts(codes: np.ndarray, size: int) -> np.ndarray:
     Returns:
       int64[size].
     """
-    table = np.sort(codes.reshape(len(codes), -1), axis=1)
+    table = np.sort(codes if codes.ndim == 2 else codes[:, None], axis=1)
     once = np.ones(table.shape, bool)
     once[:, 1:] = table[:, 1:] != table[:, :-1]
     once &= (table >= 0) & (table < size)
