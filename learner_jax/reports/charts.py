@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Scale(NamedTuple):
@@ -41,8 +41,8 @@ def scale(values: Sequence[float], ticks: int = 5, floor: float | None = None, c
       ceiling: nor above.
     """
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if high - low < 1e-12 * max(1.0, abs(high)):
-        pad = abs(high) * 0.1 or 1.0
+    if high - low < 1e-6 * max(abs(low), abs(high), 1e-6):
+        pad = abs(high) * 0.1 if abs(high) > 1e-6 else 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / max(1, ticks - 1)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -51,8 +51,9 @@ def scale(values: Sequence[float], ticks: int = 5, floor: float | None = None, c
     first = first if floor is None else max(first, math.ceil(floor / step - 1e-9))
     last = last if ceiling is None else min(last, math.floor(ceiling / step + 1e-9))
     last = max(last, first + 1)
-    marks = tuple(round(n * step, 12) for n in range(first, last + 1))
-    return Scale(marks[0], marks[-1], marks, max(0, -math.floor(math.log10(step) + 1e-9)))
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    marks = tuple(round(n * step, digits) for n in range(first, last + 1))
+    return Scale(marks[0], marks[-1], marks, digits)
 
 
 def rounds(numbers: Sequence[int]) -> Scale:
@@ -63,6 +64,15 @@ def rounds(numbers: Sequence[int]) -> Scale:
     step = max(1, round(scale([first, last], 6).ticks[1] - scale([first, last], 6).ticks[0]))
     inner = tuple(float(n) for n in range(first, last + 1) if n % step == 0 and n - first >= step / 2)
     return Scale(float(first), float(last), (float(first), *inner), 0)
+
+
+def axes(along: Scale, up: Scale, x_name: str) -> dict[str, Any]:
+    """Ticks of both axes, as the page draws them."""
+    return {
+        "x_ticks": [{"at": along.at(t), "text": along.label(t)} for t in along.ticks],
+        "y_ticks": [{"at": round(100 - up.at(t), 2), "text": up.label(t)} for t in up.ticks],
+        "x_name": x_name,
+    }
 
 
 def line(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale) -> str:

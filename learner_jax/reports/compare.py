@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from learner_jax.reports import words
+from learner_jax.reports.numerals import duration, size
 from learner_jax.reports.result import cohorts, figure, joint, within
 from learner_jax.reports.table import clip, grid
 
@@ -42,9 +43,9 @@ def outcomes(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]
         ("kind", [str(r.get("kind", "-")) for r in runs]),
         ("rounds", [str(r.get("rounds", "-")) for r in runs]),
         ("best round", [str(r.get("best_round") or "-") for r in runs]),
-        ("seconds", [words.duration(float(r.get("seconds") or 0)) for r in runs]),
-        ("bytes up", [words.size(r.get("bytes_up") or 0) for r in runs]),
-        ("bytes down", [words.size(r.get("bytes_down") or 0) for r in runs]),
+        ("seconds", [duration(float(r.get("seconds") or 0)) for r in runs]),
+        ("bytes up", [size(r.get("bytes_up") or 0) for r in runs]),
+        ("bytes down", [size(r.get("bytes_down") or 0) for r in runs]),
         ("weights", [str(r.get("weights_sha256") or "-")[:12] for r in runs]),
     ]
     for name in dict.fromkeys(cohort["name"] for r in runs for cohort in cohorts(r)):

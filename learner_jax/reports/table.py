@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from learner_jax.reports import words
+from learner_jax.reports.numerals import count
 from learner_jax.reports.result import cohorts, figure, gain, joint, within
 
 LONG = 16  # so many sites are listed in full; of more, the largest 12
@@ -82,7 +83,7 @@ def _cohort(cohort: dict[str, Any], noun: words.Nouns) -> str:
             cells["local_only"], difference = None, None
         return [
             clip(name),
-            words.count(site.get("rows")),
+            count(site.get("rows")),
             f"{area['value']:.3f}" if area else "-",
             f"{area['low']:.2f}-{area['high']:.2f}" if area else "-",
             *(f"{found['value']:.3f}" if (found := cells[m]) else "-" for m in others),

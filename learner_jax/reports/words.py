@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+from learner_jax.reports.numerals import WORDS, duration, hundred, many, size, span, spelled
 from learner_jax.reports.result import Result, cohorts, figure, gain, joint, within
 
 MARGIN = 0.01  # AUROC: one pair in a hundred, too little to matter
-WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-MINUS = "\N{MINUS SIGN}"
 
 
 class Say(NamedTuple):
@@ -54,63 +53,6 @@ def nouns(result: Result) -> Nouns:
     task = (result.get("study") or {}).get("task") or {}
     known = TASKS.get(task.get("name", "") if isinstance(task, dict) else "", Nouns())
     return known._replace(**{k: str(v) for k, v in (result.get("words") or {}).items() if k in Nouns._fields})
-
-
-# ---------------------------------------------------------------------------------------------- figures
-
-
-def count(number: float | None) -> str:
-    """1234 -> "1,234"; None, a count that stays at its site, -> "few"."""
-    return "few" if number is None else f"{number:,.0f}"
-
-
-def spelled(number: int) -> str:
-    """0 to 12 as a word."""
-    return WORDS[number] if 0 <= number < len(WORDS) else f"{number:,}"
-
-
-def many(number: int, one: str, more: str) -> str:
-    """two hospitals."""
-    return f"{spelled(number)} {one if number == 1 else more}"
-
-
-def hundred(share: float, digits: int = 0) -> str:
-    """0.613 -> "61"."""
-    return f"{100 * share:.{digits}f}"
-
-
-def span(low: float, high: float, digits: int = 0) -> str:
-    """0.59, 0.64 -> "59 to 64"."""
-    return f"{signed(low, digits, plus='')} to {signed(high, digits, plus='')}"
-
-
-def signed(share: float, digits: int = 1, plus: str = "+") -> str:
-    """0.032 -> "+3.2", in hundredths, with a real minus sign."""
-    text = f"{100 * abs(share):.{digits}f}"
-    if not text.strip("0."):
-        return text
-    return (MINUS if share < 0 else plus) + text
-
-
-def size(number: float) -> str:
-    """Bytes for people: "2.8 MB"."""
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= step:
-            return f"{number / step:.{0 if number >= 99.5 * step else 1}f} {unit}"
-    return f"{number:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "1 h 10 min", "2 min 5 s", "0.31 s", "12 ms"."""
-    if seconds < 0.1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
 
 
 # ---------------------------------------------------------------------------------------------- judgements
@@ -285,7 +227,8 @@ def by_site(cohort: dict[str, Any], noun: Nouns) -> Say:
         more.append(f"Not yet certain at {spelled(found['not yet certain'])}.")
     few = found["too few to judge"]
     if few:
-        more.append(f"{spelled(few).capitalize()} {'has' if few == 1 else 'have'} too few {noun.rows} to judge.")
+        who = spelled(few).capitalize() if few < len(WORDS) else f"Another {few:,}"
+        more.append(f"{who} {'has' if few == 1 else 'have'} too few {noun.rows} to judge.")
     return Say(lead, at, f" of {many(total, noun.site, noun.sites)}." + "".join(f" {part}" for part in more))
 
 
@@ -334,15 +277,9 @@ def percent(name: str) -> bool:
 def calibrated(cohort: dict[str, Any], noun: Nouns) -> tuple[Say, str]:
     """Whether the told percentages come true: a sentence, and where they do not."""
     table = cohort.get("calibration") or []
-    whole = cohort.get("all") or {}
-    told = (whole.get("models") or {}).get(joint(whole), {}).get("told")
     who = "patients" if noun.row == "patient" else noun.rows
     if not table:
-        if told is None or not whole.get("rows") or not whole.get("events"):
-            return Say("Whether the told percentages come true was not measured."), ""
-        share = whole["events"] / whole["rows"]
-        say = Say(f"Told for all together {hundred(told, 1)} %; ", f"{hundred(share, 1)} %", f" {noun.came}.")
-        return say, f"Groups of told percentages stay at the {noun.sites}, so only the whole can be compared here."
+        return _calibrated_as_a_whole(cohort, noun)
     top = table[-1]
     say = Say(f"Of 100 {who} told about {hundred(top['told'])} %, ", hundred(top["observed"]), f" {noun.came}.")
     off = [row for row in table if "low" in row and not row["low"] <= row["told"] <= row["high"]]
@@ -360,6 +297,22 @@ def calibrated(cohort: dict[str, Any], noun: Nouns) -> tuple[Say, str]:
     if len(off) > 1:
         note += f" In {spelled(len(off))} of {spelled(len(table))} groups the two differ by more than chance."
     return say, note
+
+
+def _calibrated_as_a_whole(cohort: dict[str, Any], noun: Nouns) -> tuple[Say, str]:
+    """Mean told chance against the share that came, over the sites that told both."""
+    known = []
+    for site in cohort.get("sites", []):
+        told = site.get("models", {}).get(joint(site), {}).get("told")
+        if told is not None and site.get("rows") and site.get("events") is not None:
+            known.append((told * site["rows"], site["events"], site["rows"]))
+    if not known:
+        return Say("Whether the told percentages come true was not measured."), ""
+    told, events, rows = (sum(part) for part in zip(*known))
+    say = Say(
+        f"Told for all together {hundred(told / rows, 1)} %; ", f"{hundred(events / rows, 1)} %", f" {noun.came}."
+    )
+    return say, f"Groups of told percentages stay at the {noun.sites}, so only the whole can be compared here."
 
 
 def cost(result: Result) -> Say:

@@ -1,0 +1,231 @@
+"""The web page: whole, valid, alone in its file, true to the figures, and safe with any name."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from learner_jax.reports.html import page
+
+CASES = {
+    "ten": {},
+    "four": {"sites": 4, "whom": ("everyone",)},
+    "two hundred": {"sites": 200, "whom": ("everyone",)},
+    "federation": {"federation": True},
+    "one round": {"rounds": 1, "sites": 4},
+    "numbers": {"judged": False, "task": "x", "metric": "mse"},
+    "classes": {"judged": False, "task": "x", "metric": "accuracy", "rounds": 120},
+}
+VOID = {"meta", "br", "link", "line", "circle", "path", "polyline", "polygon", "rect"}
+
+
+class Reader(HTMLParser):
+    """Keeps what the tests ask for, and that every element is closed where it should be."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text, self.problems = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if len({name for name, _ in attrs}) < len(attrs):
+            self.problems.append(f"an attribute twice in {self.get_starttag_text()}")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def read(html):
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.problems == []
+    assert reader.open == []
+    return reader, " ".join(" ".join(reader.text).split())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_one_file_that_needs_nothing(make, case):
+    html = page(make(**CASES[case]))
+    reader, text = read(html)
+    assert html.startswith("<!doctype html>")
+    assert "default-src 'none'; style-src 'unsafe-inline'" in html
+    tags = [tag for tag, _ in reader.seen]
+    assert not {"script", "link", "img", "iframe", "object", "form", "base"} & set(tags)
+    for tag, attributes in reader.seen:
+        assert "style" not in attributes, tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+        assert attributes.get("href", "#").startswith("#"), tag
+        assert "src" not in attributes, tag
+    css = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in css
+    assert "@import" not in css
+    assert not re.search(r"\b(nan|None|inf)\b|\{\{|%\}", html.split("</style>")[1])
+    ids = [attributes["id"] for _, attributes in reader.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["aria-labelledby"] for _, a in reader.seen if "aria-labelledby" in a} <= set(ids)
+    assert tags.count("h1") == 1
+    heads = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
+    assert all(b <= a + 1 for a, b in pairwise(heads))
+    assert "Synthetic figures" in text
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_chart_has_words_and_a_table(make, case):
+    reader, _ = read(page(make(**CASES[case])))
+    charts = [attributes for tag, attributes in reader.seen if tag == "svg" and "plot" in attributes.get("class", "")]
+    assert charts
+    for chart in charts:
+        assert chart["role"] == "img"
+        assert len(chart["aria-label"]) > 20
+        assert "table" in chart["aria-label"]
+    for _, attributes in reader.seen:
+        for name in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy"):
+            if attributes.get(name, "").endswith("%"):
+                assert 0 <= float(attributes[name][:-1]) <= 100
+
+
+def test_the_figures_are_those_of_the_result(make):
+    result = make()
+    html = page(result)
+    _, text = read(html)
+    for cohort in result["evaluation"]["cohorts"]:
+        for site in cohort["sites"]:
+            assert site["name"] in text
+            for model in ("federated", "local_only", "pooled"):
+                for key in ("auroc", "auprc", "brier"):
+                    found = site["models"][model].get(key)
+                    if found:
+                        assert f"{found['value']:.3f} {found['low']:.3f} to {found['high']:.3f}" in text
+            apart = site["gain"]["federated-local_only"].get("auroc")
+            if apart:
+                low, high = (f"{apart[end]:+.3f}".replace("-", "−") for end in ("low", "high"))
+                assert f"{low} to {high}" in text
+    for row in result["curve"]:
+        assert f"{row['seconds']:.3g}" in text
+    for told in result["evaluation"]["cohorts"][0]["calibration"]:
+        assert f"about {100 * told['told']:.0f} % {100 * told['observed']:.0f} " in text
+    for word in (result["weights_sha256"], result["command"], "0.10.2", "cpu x 2", "local_lr", "37.0 MB", "round 43"):
+        assert word.lower() in text.lower()
+
+
+def test_each_verdict_is_that_of_its_interval(make):
+    result = make()
+    html = page(result)
+    rows = re.findall(
+        r"<tr role=\"row\"[^>]*><th scope=\"row\"[^>]*>([^<]+)</th>\s*<td class=\"plotcell\".*?</tr>", html, re.S
+    )
+    words = re.findall(r"<td role=\"cell\" data-label=\"In words\"><span class=\"pill ([a-z]*)\">([^<]+)</span>", html)
+    cohort = result["evaluation"]["cohorts"][0]
+    by_name = {site["name"]: site["gain"].get("federated-local_only", {}).get("auroc") for site in cohort["sites"]}
+    judged = 0
+    for name, (pill, word) in zip(rows[:10], words[:10], strict=True):
+        apart = by_name[name]
+        if apart is None:
+            assert (pill, word) == ("", "Too few to judge")
+        else:
+            assert (word == "Gained") == (pill == "ok") == (apart["low"] > 0)
+            judged += 1
+    assert judged == 8
+
+
+def test_the_dot_lies_where_its_figure_says(make):
+    html = page(make(sites=4, whom=("everyone",)))
+    low, high = re.search(r"Plot, (\d+) to (\d+) of 100", html).groups()
+    site = max(make(sites=4, whom=("everyone",))["evaluation"]["cohorts"][0]["sites"], key=lambda s: s["rows"])
+    row = html[html.index(f">{site['name']}</th>") :]
+    drawn = float(re.search(r'class="dot" cx="([\d.]+)%"', row).group(1))
+    value = 100 * site["models"]["federated"]["auroc"]["value"]
+    assert drawn == pytest.approx(100 * (value - float(low)) / (float(high) - float(low)), abs=0.01)
+
+
+def test_the_curve_rises_on_the_page(make):
+    html = page(make())
+    points = re.search(r'<polyline class="curve" points="([^"]+)"', html).group(1)
+    pairs = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert len(pairs) == 50
+    assert pairs[0][1] > pairs[-1][1]  # y counts downward
+    assert [x for x, _ in pairs] == sorted(x for x, _ in pairs)
+
+
+def test_names_are_told_and_never_run(make):
+    result = copy.deepcopy(make(sites=4, whom=("everyone",)))
+    names = ["<script>alert(1)</script>", '" onload="x', "O'Brien & Söhne", "日本語 病院 " + "x" * 90]
+    for site, name in zip(result["evaluation"]["cohorts"][0]["sites"], names):
+        site["name"] = name
+    result["evaluation"]["cohorts"][0]["name"] = "<i>all</i>"
+    result["study"] |= {"name": "</title><script>1</script>", "question": "</style><b onclick=x>why"}
+    result["notes"] = ["</ul><script>2</script>"]
+    result["command"] = "x --y='<img src=x onerror=alert(1)>'"
+    result["curve"][0]["lost"] = ["<svg onload=x>"]
+    reader, text = read(page(result))
+    tags = {tag for tag, _ in reader.seen}
+    assert not {"script", "img", "b", "i"} & tags
+    assert all(name in text for name in names)
+    assert not [name for _, attributes in reader.seen for name in attributes if name.startswith("on")]
+
+
+def test_the_largest_sites_first_and_the_rest_folded(make):
+    result = make(sites=200, whom=("everyone",))
+    html = page(result)
+    section = html[html.index('id="by1"') : html.index('id="told"')]
+    first, rest = section.split("188 more hospitals", 1)
+    sizes = {site["name"]: site["rows"] for site in result["evaluation"]["cohorts"][0]["sites"]}
+    shown = re.findall(r">(h\d{3})</th>", first)
+    assert len(shown) == 12
+    assert min(sizes[name] for name in shown) >= max(sizes[name] for name in set(sizes) - set(shown))
+    assert {name for name in sizes if f">{name}</th>" in rest} >= set(sizes) - set(shown)
+    assert "by luck alone" in section
+    assert len(html) < 1_000_000
+    assert "more hospitals" not in page(make())
+
+
+def test_a_federation_is_labelled_an_average(make):
+    _, text = read(page(make(federation=True)))
+    assert "Average hospital" in text
+    assert "average over sites" in text
+    assert "In one place" not in text
+    assert "they never were in one place" in text
+    assert "kept small counts" in text
+    assert "All stays together" not in text
+
+
+def test_all_rows_together_are_not_compared_with_mixed_models(make):
+    html = page(make(sites=4, whom=("everyone",)))
+    row = html[html.index(">All stays together</th>") :]
+    row = row[: row.index("</tr>")]
+    assert "Gained" not in row
+    assert re.search(r'data-label="Alone">–<', row)
+
+
+def test_bare_results_still_make_a_page():
+    _, text = read(page({"study": {}, "kind": "simulation", "rounds": 0, "curve": []}))
+    assert "Nothing was watched" in text
+    few = {"name": "all sites", "rows": 3, "patients": 3, "events": 1, "models": {"federated": {}}, "gain": {}}
+    cohort = {"name": "everyone", "sites": [], "all": few, "calibration": [], "intercept": None, "slope": None}
+    result = {"study": {"task": {"name": "readmission"}}, "kind": "federation", "rounds": 2, "seconds": None}
+    _, text = read(page({**result, "curve": [{"round": 1}], "evaluation": {"cohorts": [cohort]}}))
+    assert "too few stays to judge" in text
+
+
+def test_a_site_with_few_rows_has_no_figure(make):
+    html = page(make())
+    row = html[html.index(">Harbour Clinic</th>") :]
+    row = row[: row.index("</tr>")]
+    assert "Too few to judge" in row
+    assert 'class="dot"' not in row
+    assert "<strong>" not in row
