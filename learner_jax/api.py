@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 
-# ---- names: lr.scaffold(local_lr=0.05) is a Spec, the frozen hyperparameters of a factory --------------------------------
+# ---- names: lr.scaffold(local_lr=0.05) is a Spec, the frozen hyperparameters of a factory ----------------------------
 
 
 def _method(factory: Callable[Concatenate[Any, P], Algorithm]) -> Callable[P, Spec]:
@@ -87,7 +87,7 @@ def transform(name: str, **fields: Any) -> Spec:
     return _spec("transforms", name, fields)
 
 
-# ---- running --------------------------------------------------------------------------------------------------------------
+# ---- running ---------------------------------------------------------------------------------------------------------
 
 
 class TrainedModel:
@@ -215,8 +215,6 @@ def simulate(
 def _run(
     study: Study, task: Task | None, sites: Any, folder: Path | None, on_event: Observer, started: str, begun: float
 ) -> Run:
-    import numpy as np
-
     from learner_jax.build import build
     from learner_jax.engines import judge, outcome
     from learner_jax.engines.simulator import simulate as run_rounds
@@ -242,7 +240,6 @@ def _run(
     if folder is not None:
         finish(folder, study, result, model, template_rows(world))
     on_event(Event("done", study.name, len(result["curve"]), data={"result": result}))
-    del np
     return Run(result, model, folder)
 
 
@@ -297,7 +294,7 @@ def local(study: Study | str | Path, **arguments: Any) -> dict[str, Any]:
     return run_local(_study(study, arguments.pop("fields", {})), **arguments)
 
 
-# ---- what a call means ------------------------------------------------------------------------------------------------------
+# ---- what a call means -----------------------------------------------------------------------------------------------
 
 
 def _study(study: Study | str | Path | Task, fields: Mapping[str, Any]) -> Study:

@@ -15,12 +15,12 @@ from learner_jax.specs import Study
 from learner_jax.types import Task
 
 
-def build(study: Study, task: Task | None = None) -> Parts:
+def build(study: Study, given: Task | None = None) -> Parts:
     """Builds a checked study.
 
     Args:
       study: the config.
-      task: in place of the one that the config names.
+      given: a task in place of the one that the config names.
 
     Returns:
       Its parts.
@@ -28,7 +28,7 @@ def build(study: Study, task: Task | None = None) -> Parts:
     Raises:
       ConfigError: the pieces do not fit together.
     """
-    task = specs.make(study.task) if task is None else task
+    task: Task = specs.make(study.task) if given is None else given
     model = from_flax(specs.make(study.model) if study.model is not None else task.model)
     task = task._replace(model=model)
     watched = [f"valid/{metric.name}" for metric in task.metrics] + ["valid/loss"]

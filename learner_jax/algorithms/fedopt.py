@@ -8,12 +8,14 @@ their averages, which only changes the size of the first steps, and Adagrad has 
 
 from __future__ import annotations
 
-import optax
-
 from learner_jax.algorithms.fedavg import fedavg
 from learner_jax.algorithms.local import Loss
-from learner_jax.specs import Optimizer
+from learner_jax.specs import Optimizer, Spec
 from learner_jax.types import Algorithm
+
+
+def _server(name: str, learning_rate: float, **fields: float) -> Spec:
+    return Spec("optimizers", name, {"learning_rate": learning_rate, **fields})
 
 
 def fedadam(
@@ -27,7 +29,7 @@ def fedadam(
     tau: float = 1e-3,
 ) -> Algorithm:
     """FedAdam: Adam at the server. tau: the degree of adaptivity, Adam's epsilon."""
-    return fedavg(loss, local_lr=local_lr, local=local, server=optax.adam(server_lr, b1, b2, eps=tau))
+    return fedavg(loss, local_lr=local_lr, local=local, server=_server("adam", server_lr, b1=b1, b2=b2, eps=tau))
 
 
 def fedyogi(
@@ -41,7 +43,7 @@ def fedyogi(
     tau: float = 1e-3,
 ) -> Algorithm:
     """FedYogi: Yogi at the server. tau: the degree of adaptivity."""
-    return fedavg(loss, local_lr=local_lr, local=local, server=optax.yogi(server_lr, b1, b2, eps=tau))
+    return fedavg(loss, local_lr=local_lr, local=local, server=_server("yogi", server_lr, b1=b1, b2=b2, eps=tau))
 
 
 def fedadagrad(
@@ -54,7 +56,8 @@ def fedadagrad(
     tau: float = 1e-3,
 ) -> Algorithm:
     """FedAdagrad: Adagrad at the server. initial: the accumulator's start; tau: the degree of adaptivity."""
-    return fedavg(loss, local_lr=local_lr, local=local, server=optax.adagrad(server_lr, initial, eps=tau))
+    server = _server("adagrad", server_lr, initial_accumulator_value=initial, eps=tau)
+    return fedavg(loss, local_lr=local_lr, local=local, server=server)
 
 
 def fedavgm(
@@ -66,4 +69,4 @@ def fedavgm(
     momentum: float = 0.9,
 ) -> Algorithm:
     """FedAvgM: heavy-ball momentum at the server."""
-    return fedavg(loss, local_lr=local_lr, local=local, server=optax.sgd(server_lr, momentum))
+    return fedavg(loss, local_lr=local_lr, local=local, server=_server("sgd", server_lr, momentum=momentum))

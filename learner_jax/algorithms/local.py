@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from learner_jax import trees
+from learner_jax import specs, trees
 from learner_jax.specs import Optimizer
 from learner_jax.types import Batch, PyTree
 
@@ -42,7 +42,9 @@ class Local(NamedTuple):
         return {"train/loss": self.loss, "train/rows": self.rows.astype(self.loss.dtype)}
 
 
-def optimizer(which: Optimizer, learning_rate: float, **fields: Any) -> optax.GradientTransformation:
+def optimizer(
+    which: Optimizer | optax.GradientTransformation, learning_rate: float, **fields: Any
+) -> optax.GradientTransformation:
     """An optax optimizer from its name and learning rate; one that is made already is returned as it is.
 
     Args:
@@ -52,9 +54,7 @@ def optimizer(which: Optimizer, learning_rate: float, **fields: Any) -> optax.Gr
     """
     if isinstance(which, optax.GradientTransformation):
         return which
-    if isinstance(which, str):
-        return getattr(optax, which)(learning_rate, **fields)
-    return getattr(optax, which.name)(**{"learning_rate": learning_rate, **fields, **dict(which.fields)})
+    return specs.make(which, learning_rate=learning_rate, **fields)
 
 
 def begin(local: optax.GradientTransformation, weights: PyTree) -> Local:
@@ -81,7 +81,7 @@ def descend(
     (value, kept), grads = jax.value_and_grad(loss, has_aux=True)(carry.weights, batch)
     moves, state = local.update(turn(grads, carry.weights), carry.optimizer, carry.weights)
     weights = optax.apply_updates(carry.weights, moves)
-    weights = {**weights, **kept} if kept else weights
+    weights = {**dict(weights), **kept} if kept else weights
     rows = jnp.sum(batch.mask, dtype=jnp.int32)
     total = carry.loss + value.astype(carry.loss.dtype) * rows.astype(carry.loss.dtype)
     return Local(weights, state, carry.steps + 1, carry.rows + rows, total)

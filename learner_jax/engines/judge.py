@@ -115,15 +115,16 @@ def predictor(parts: Parts) -> Callable[[PyTree, PyTree], np.ndarray]:
 
 
 def _chunks(rows: PyTree) -> Iterator[tuple[PyTree, int]]:
+    """(rows of one shape, how many of them are meant)."""
     total = len(jax.tree.leaves(rows)[0])
     for start in range(0, total, CHUNK):
-        count = min(CHUNK, total - start)
-        yield (
-            jax.tree.map(
-                lambda x: np.concatenate([x[start : start + count], np.repeat(x[:1], CHUNK - count, 0)]), rows
-            ),
-            count,
-        )
+        places = np.minimum(np.arange(start, start + CHUNK), total - 1)
+        yield take_rows(rows, places), min(CHUNK, total - start)
+
+
+def take_rows(rows: PyTree, places: np.ndarray) -> PyTree:
+    """The rows at these places, on the host."""
+    return jax.tree.map(lambda x: np.asarray(x)[places], rows)
 
 
 def chances(output: np.ndarray) -> np.ndarray:
@@ -152,7 +153,7 @@ def judge(
     scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
     held = {name: np.flatnonzero(sites[name].split == 2) for name in world.names}
     for place, name in enumerate(world.names):
-        rows = jax.tree.map(lambda x: np.asarray(x)[held[name]], sites[name].rows)
+        rows = take_rows(sites[name].rows, held[name])
         for model, weights in models.items():
             scores[model].append(chances(predict(weights[place], rows)))
 
@@ -164,6 +165,6 @@ def judge(
         column(lambda site: site.rows["y"]),
         column(lambda site: site.group),
         np.concatenate([np.repeat(name, len(held[name])) for name in world.names]),
-        {cohort: column(lambda site: site.cohorts[cohort]) for cohort in sites[world.names[0]].cohorts} or None,
+        {cohort: column(lambda site, c=cohort: site.cohorts[c]) for cohort in sites[world.names[0]].cohorts} or None,
         parts.study.seed,
     )

@@ -68,7 +68,7 @@ def result(
 
 
 def save_model(folder: Path, study: Study, weights: PyTree, fitted: Mapping[str, Any] | None, rows: PyTree) -> None:
-    """Writes the trained model: weights.npz (no pickle) and model.json (the study, what was fitted, the row's shapes)."""
+    """Writes the trained model: weights.npz (no pickle) and model.json (study, what was fitted, a row's shapes)."""
     import io
 
     folder.mkdir(parents=True, exist_ok=True)

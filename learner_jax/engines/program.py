@@ -90,7 +90,7 @@ class Program:
         self._look = jax.jit(functools.partial(rounds.look_each, federated))
 
     def place(self, tree: PyTree) -> PyTree:
-        """A copy of the tree on the plan's devices, so that the first round compiles for the placement of all others."""
+        """A copy on the plan's devices, so that the first round compiles for the placement of all others."""
         if self.plan.streams == 1:
             return jax.tree.map(jnp.array, tree)
         return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec()))
@@ -115,7 +115,7 @@ class Program:
 
     def deal(self, cohort: np.ndarray) -> Deal:
         """Deals a cohort (int32 places, ascending) to streams and lanes."""
-        steps = np.array([self._steps_of(place) for place in cohort], np.int32)
+        steps = np.array([self._steps_of(int(place)) for place in cohort], np.int32)
         return deal(cohort, steps, self.plan.streams, self.plan.lanes, self.size, len(self.world.names))
 
     def _steps_of(self, place: int) -> int:
@@ -136,7 +136,7 @@ class Program:
         dealt = self.deal(cohort)
         return self._simulate(
             server, states, self.world.rows, *self.draws(dealt, number), dealt.slots, self._ids(dealt.slots),
-            dealt.count, self._padded(dealt.position), np.int32(number), np.int32(len(cohort)), np.int32(1),
+            dealt.used, self._padded(dealt.position), np.int32(number), np.int32(len(cohort)), np.int32(1),
         )  # fmt: skip
 
     def _ids(self, slots: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ class Program:
         states = jax.tree.map(lambda x: x[None], state)
         index, first, steps = self.draws(dealt, number)
         return self._local(
-            broadcast, states, self.world.rows, index, first, steps, self._ids(dealt.slots), dealt.count,
+            broadcast, states, self.world.rows, index, first, steps, self._ids(dealt.slots), dealt.used,
             np.int32(number), np.int32(cohort),
         )  # fmt: skip
 

@@ -1,13 +1,14 @@
 """The compiled parts of a round, used by every engine.
 
-    local_round   one site's part: look, passes, finish, encode        (simulator's loop body; a worker runs a loop of one)
-    accumulate    a finished wire joins the running sum                (in the loop; at the coordinator, wire by wire)
-    server_step   decode, after, apply, and the new state's digest     (both)
+    local_round   one site's part: look, passes, finish, encode      (the simulator's loop body; a worker's loop of one)
+    accumulate    a finished wire joins the running sum              (in the loop; at the coordinator, wire by wire)
+    server_step   decode, after, apply, and the new state's digest   (both)
 
 A wire is finished before it is added: it crosses the loop's boundary as `pending` and joins the sum in the next turn.
 Were it added where it is made, LLVM would contract weight and sum into one fused multiply-add and a simulator's sum
-would differ in its last bit from a coordinator's. For the same reason a loop's length is an argument, never a constant (XLA would unroll a loop of one), and the server's
-step is `sealed`: a loop of one turn, which XLA compiles apart from whatever surrounds it.
+would differ in its last bit from a coordinator's. For the same reason a loop's length is an argument, never a constant
+(XLA would unroll a loop of one), and the server's step is `sealed`: a loop of one turn, which XLA compiles apart from
+whatever surrounds it.
 """
 
 from __future__ import annotations

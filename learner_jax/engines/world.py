@@ -120,12 +120,12 @@ class Deal(NamedTuple):
 
     Attributes:
       slots: int32[D, S], place of the site in the world; N where a slot is empty.
-      count: int32[D], rows of lanes in use.
+      used: int32[D], rows of lanes in use.
       position: int32[C], for the cohort in ascending id: its place among the D x S slots.
     """
 
     slots: np.ndarray
-    count: np.ndarray
+    used: np.ndarray
     position: np.ndarray
 
 

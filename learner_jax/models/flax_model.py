@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 from flax import nnx
@@ -38,7 +38,7 @@ def from_flax(module: Any) -> Model:
     if hasattr(module, "init") and hasattr(module, "apply"):
         return _from_linen(module)
     if callable(module):
-        return _from_nnx(module)
+        return _from_nnx(cast(Callable[[nnx.Rngs, PyTree], nnx.Module], module))
     raise ConfigError(
         f"expected model: a Flax module, a Model or a function that makes one, got {type(module).__name__}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 from flax import nnx
 
@@ -13,7 +15,7 @@ class MLP(nnx.Module):
     """Dense layers with ReLU between them; one output is a logit float[B], more are float[B, outputs]."""
 
     def __init__(self, widths: tuple[int, ...], dropout: float, rngs: nnx.Rngs):
-        self.dense = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in zip(widths[:-1], widths[1:], strict=True)])
+        self.dense = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
