@@ -635,13 +635,10 @@ def manifest_digest(study: Study) -> str:
     How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port.
     """
     tree = thaw(study)
-    del (
-        tree["engine"],
-        tree["checkpoint"],
-        tree["data"]["source"],
-        tree["federation"]["host"],
-        tree["federation"]["port"],
-    )
+    for part in ("engine", "checkpoint"):
+        del tree[part]
+    for part, field in (("data", "source"), ("federation", "host"), ("federation", "port")):
+        del tree[part][field]
     return hashlib.sha256(to_json(tree).encode()).hexdigest()
 
 

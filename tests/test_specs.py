@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -206,6 +207,23 @@ def test_an_optimizer_needs_its_learning_rate_unless_the_method_has_one():
     assert told(algorithm=method(inner="adam")) == []  # average has local_lr
 
 
+@pytest.mark.usefixtures("fakes")
+def test_the_alias_is_known_by_its_name_alone():
+    """Where the factory's module cannot say what `Optimizer` is (imported for type checkers only, or another thing)."""
+    source = "from __future__ import annotations\ndef hidden(loss, *, inner: Optimizer | None = None): ..."
+    for space in ({}, {"Optimizer": typing.Any}):
+        exec(source, space)
+        FAKES["algorithms", "hidden"] = typing.cast(Callable, space["hidden"])
+        try:
+            study = specs.check(a_study(algorithm=Spec("algorithms", "hidden", {"inner": "zero"})))
+        except ConfigError as error:
+            assert "algorithm.inner: no optimizer 'zero'" in str(error)
+        else:
+            pytest.fail(f"expected a refusal, got {study.algorithm}")
+        finally:
+            del FAKES["algorithms", "hidden"]
+
+
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +236,14 @@ def test_our_own_names_resolve_and_helpers_do_not():
     for helper in ("local", "look", "annotations", "__name__", "os"):
         with pytest.raises(ConfigError, match="no algorithm"):
             specs.resolve("algorithms", helper)
+
+
+def test_a_submodule_that_hides_its_factory_is_looked_into(monkeypatch):
+    """`import learner_jax.aggregators.mean` puts the module where a lazy package would have offered the function."""
+    package = importlib.import_module("learner_jax.aggregators")
+    module = importlib.import_module("learner_jax.aggregators.mean")
+    monkeypatch.setattr(package, "mean", module)
+    assert specs.resolve("aggregators", "mean") is module.mean
 
 
 def test_optimizers_are_those_of_optax_that_take_a_learning_rate():

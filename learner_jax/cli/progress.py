@@ -253,39 +253,47 @@ def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=24),
-        progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        progress.TextColumn("{task.fields[count]}", markup=False),
         progress.TimeRemainingColumn(compact=True),
         progress.TextColumn("{task.fields[sites]}  {task.fields[said]}", markup=False),
     )
     with progress.Progress(*columns, console=console) as bars:
         lines: dict[str, Any] = {}
 
-        def line(name: str, total: int | None) -> Any:
+        def move(name: str, done: int | None, total: int | None, afresh: bool = False, **fields: Any) -> None:
             if name not in lines:
-                lines[name] = bars.add_task(name, total=total or 0, sites="", said="")
-            return lines[name]
+                lines[name] = bars.add_task(name, total=total, count="", sites="", said="")
+            if done is not None:
+                fields["count"] = f"{done}/{total}" if total else str(done)
+            if afresh:  # rounds of an earlier run say nothing about the speed of this one
+                bars.reset(lines[name], total=total, completed=done or 0)
+                bars.update(lines[name], **fields)
+            else:
+                bars.update(lines[name], completed=done, **fields)
 
         heard: set[str] = set()
+        asked = 0
 
         def tell(event: Event) -> None:
+            nonlocal rounds, asked
             data = event.data
-            if event.kind == "round_open":
+            if event.kind == "start":
+                rounds = data.get("rounds", rounds)
+            elif event.kind == "round_open":
                 heard.clear()
-                asked = data.get("sites", data.get("cohort", ()))
-                bars.update(line("rounds", rounds), sites=f"0/{asked if isinstance(asked, int) else len(asked)} sites")
-            elif event.kind == "site_done":
+                sites = data.get("sites", data.get("cohort", ()))
+                asked = sites if isinstance(sites, int) else len(sites)
+                move("rounds", None, rounds, sites=f"0/{asked} sites" if asked else "")
+            elif event.kind == "site_done" and asked:
                 heard.add(event.site or "")
-                before = bars.tasks[line("rounds", rounds)].fields["sites"]
-                bars.update(line("rounds", rounds), sites=f"{len(heard)}/{before.partition('/')[2]}")
+                move("rounds", None, rounds, sites=f"{len(heard)}/{asked} sites")
             elif event.kind == "round_closed":
                 said = figures(data.get("metrics", {}), target)
-                task = line("rounds", rounds)
-                bars.update(task, completed=event.round, sites=_sites(data.get("sites", ())), said=said)
+                move("rounds", event.round, rounds, sites=_sites(data.get("sites", ())), said=said)
             elif event.kind == "resumed":
-                bars.update(line("rounds", rounds), completed=event.round or 0)
+                move("rounds", event.round or 0, rounds, afresh=True)
             elif event.kind == "reference":
-                task = line(str(data.get("name")), data.get("rounds"))
-                bars.update(task, completed=data.get("round") or 0)
+                move(str(data.get("name")), data.get("round"), data.get("rounds"))
             if event.kind in ("site_lost", "site_back", "resumed", "note", "statistics"):
                 words = sentence(event, rounds, target)
                 if words:

@@ -219,6 +219,7 @@ def test_all_mistakes_of_a_line_are_told_once(file):
         ("x = 1\ndef study(:\n", "mine.py:2: SyntaxError: "),
         ("x = 1\ny = x / 0\n", "mine.py:2: ZeroDivisionError: division by zero"),
         ("def study():\n    return wrong()\n", "mine.py:2: NameError: name 'wrong' is not defined"),
+        ("def f():\n    return 1 / 0\n\ndef study():\n    return f()\n", "mine.py:2: ZeroDivisionError"),
         ("import nothing_of_this_name\n", "mine.py:1: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         (
             "from learner_jax.specs import *\n\nstudy = Study(\n    name='x', task=Spec('tasks', 't'), round=3)\n",

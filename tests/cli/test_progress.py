@@ -91,6 +91,16 @@ def test_a_live_line_on_a_terminal(tmp_path, monkeypatch):
         assert word in text, word
 
 
+def test_a_live_line_of_a_site_that_knows_no_number_of_rounds(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with progress.listening(None, tmp_path, stream) as (tell, _):
+        for event in (Event("resumed", "test", 6), closed(7)):
+            tell(event)
+    assert "goes on after round 6" in stream.getvalue()
+    assert "rounds" in stream.getvalue() and "7/" not in stream.getvalue()
+
+
 def test_a_dumb_terminal_gets_plain_lines(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     text, _ = tell_all(RUN, tmp_path, Terminal())
