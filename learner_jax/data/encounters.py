@@ -136,7 +136,7 @@ def describe(frame: pd.DataFrame) -> Encounters:
     else:
         _history(frame, features, Earlier(patient, np.zeros(rows)), early, categories, groups, any_group)
     return Encounters(
-        inputs=np.stack([np.asarray(column, np.float64) for column in features.values()], axis=1),
+        inputs=_stacked(list(features.values())),
         names=tuple(features),
         categories=categories,
         patient=patient,
@@ -144,6 +144,13 @@ def describe(frame: pd.DataFrame) -> Encounters:
         alive=~np.isin(disposition, DIED_OR_HOSPICE),
         test=_is(frame, "split", "test") if "split" in frame else None,
     )
+
+
+def _stacked(columns: list[np.ndarray]) -> np.ndarray:
+    table = np.empty((len(columns[0]), len(columns)), np.float64)
+    for place, column in enumerate(columns):
+        table[:, place] = column
+    return table
 
 
 @functools.cache
@@ -243,18 +250,17 @@ def _diagnoses(
     for place, name in enumerate(icd9.GROUP_NAMES):
         features[name] = any_group[:, place]
         features[f"{name}, first"] = first_group[:, place]
+    digits = np.stack([_looked_up(frame[name], _diabetes_digit, -1) for name in DIAGNOSES], axis=1)
     for digit in _DIABETES_DIGITS:
-        found = np.zeros(rows, bool)
-        for name in DIAGNOSES:
-            found |= _looked_up(frame[name], lambda code: _diabetes_digit(code) == digit, False)  # noqa: B023
-        features[f"diabetes 250.{digit}"] = found
+        features[f"diabetes 250.{digit}"] = (digits == int(digit)).any(axis=1)
     features["no second diagnosis"] = categories[:, 1] == icd9.UNKNOWN
     features["no third diagnosis"] = categories[:, 2] == icd9.UNKNOWN
     return any_group, first_group
 
 
-def _diabetes_digit(code: str) -> str:
-    return icd9.detail(code)[:1] if icd9.category(code) == 250 else ""
+def _diabetes_digit(code: str) -> int:
+    """The first digit after 250, which says what the diabetes has led to; -1 for other codes."""
+    return int(icd9.detail(code)[:1] or -1) if icd9.category(code) == 250 else -1
 
 
 # ---- The patient's earlier encounters --------------------------------------------------------------------------------

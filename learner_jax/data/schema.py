@@ -189,33 +189,34 @@ def rows_shown(index: pd.Index, bad: np.ndarray) -> str:
     return f"row {first}" + (f" and {len(places) - 1} more" if len(places) > 1 else "")
 
 
-def _canonical(series: Any, column: Column) -> tuple[pd.Series, list[str]]:
+def _canonical(series: Any, column: Column) -> tuple[Any, list[str]]:
     """One column in canonical form and what is wrong with it; each distinct value is looked at once."""
     import pandas as pd
 
-    try:
-        codes, distinct = pd.factorize(series, use_na_sentinel=True)
-    except TypeError:  # a cell that cannot be hashed: a list, an array
-        nested = np.array([not isinstance(value, Hashable) for value in series])
-        where = f"column '{column.name}', {rows_shown(series.index, nested)}"
-        return series, [f"{where}: expected {column.expected()}, got a list of values"]
-    read = {"number": _number, "flag": _flag, "category": _word, "code": _word, "id": _identity}[column.kind]
-    values, kinds = [], []
-    for value in distinct:
-        good, kind = read(value, column)
-        values.append(good)
-        kinds.append(kind)
-    problems = []
-    kind_of_row = np.array([*kinds, "missing"], dtype=object)[codes]
-    refused = sorted(set(kind_of_row.tolist()) - {"", "missing"})
-    if column.missing == "refuse" or column.kind == "id":
-        refused += ["missing"] if "missing" in kind_of_row else []
-    for kind in refused:
-        got = "no value" if kind == "missing" else kind
-        bad = kind_of_row == kind
-        problems.append(
-            f"column '{column.name}', {rows_shown(series.index, bad)}: expected {column.expected()}, got {got}"
-        )
+    typed = isinstance(series.dtype, np.dtype) and series.dtype.kind in {"number": "iuf", "id": "iu"}.get(
+        column.kind, ""
+    )
+    if typed:  # as it is: faster than value by value
+        codes, values = np.arange(len(series)), list(series) if column.kind == "id" else series.to_numpy(np.float64)
+        kinds = [""] * len(series)
+    else:
+        try:
+            codes, distinct = pd.factorize(series, use_na_sentinel=True)
+        except TypeError:  # a cell that cannot be hashed: a list, an array
+            nested = np.array([not isinstance(value, Hashable) for value in series])
+            where = f"column '{column.name}', {rows_shown(series.index, nested)}"
+            return series, [f"{where}: expected {column.expected()}, got a list of values"]
+        read = {"number": _number, "flag": _flag, "category": _word, "code": _word, "id": _identity}[column.kind]
+        values, kinds = [], []
+        for value in distinct:
+            good, kind = read(value, column)
+            values.append(good)
+            kinds.append(kind)
+    kinds = np.array([*kinds, "missing"], dtype=object)
+    if column.kind == "number":
+        values = np.array(values, dtype=np.float64)
+        _judge(values, kinds, column)
+    problems = _problems(series, column, kinds[codes])
 
     if column.kind in ("number", "flag"):
         table = np.array([*values, np.nan], dtype=np.float64)[codes]
@@ -228,6 +229,30 @@ def _canonical(series: Any, column: Column) -> tuple[pd.Series, list[str]]:
             np.array([*(place.get(v, -1) for v in values), -1], dtype=np.int64)[codes], categories=list(words)
         )
     return pd.Series(table, index=series.index, name=column.name), problems
+
+
+def _problems(series: Any, column: Column, kind_of_row: np.ndarray) -> list[str]:
+    refused = sorted(set(kind_of_row.tolist()) - {"", "missing"})
+    if column.missing == "refuse" or column.kind == "id":
+        refused += ["missing"] if "missing" in kind_of_row else []
+    problems = []
+    for kind in refused:
+        where = f"column '{column.name}', {rows_shown(series.index, kind_of_row == kind)}"
+        problems.append(f"{where}: expected {column.expected()}, got {'no value' if kind == 'missing' else kind}")
+    return problems
+
+
+def _judge(numbers: np.ndarray, kinds: np.ndarray, column: Column) -> None:
+    """Says of each number what is wrong with it, in `kinds`; numbers float64[n], kinds object[n + 1]."""
+    kinds = kinds[:-1]
+    unread = kinds != ""
+    tests = [("a fraction", numbers != np.floor(numbers))] if column.whole else []
+    if column.low is not None:
+        tests.append(("a number below the range", numbers < column.low))
+    if column.high is not None:
+        tests.append(("a number above the range", numbers > column.high))
+    for kind, failed in [*tests, ("an infinite number", np.isinf(numbers)), ("missing", np.isnan(numbers))]:
+        kinds[failed & ~unread] = kind
 
 
 def _text(value: Any) -> str:
@@ -252,16 +277,6 @@ def _number(value: Any, column: Column) -> tuple[float, str]:
             number = float(text)
         except ValueError:
             return np.nan, "text" if isinstance(value, str) else f"a {type(value).__name__.lower()}"
-    if np.isnan(number):
-        return np.nan, "missing"
-    if np.isinf(number):
-        return np.nan, "an infinite number"
-    if column.low is not None and number < column.low:
-        return np.nan, "a number below the range"
-    if column.high is not None and number > column.high:
-        return np.nan, "a number above the range"
-    if column.whole and not number.is_integer():
-        return np.nan, "a fraction"
     return number, ""
 
 

@@ -117,11 +117,14 @@ def checklist(
         split = deal(seen.patient, seen.test, split_seed, valid_share, test_share)
         rows = np.flatnonzero(seen.alive) if labelled else np.arange(len(table))
         categories = seen.categories[rows]
-        flags = [(categories == code).any(axis=1) for code in fitted["diagnoses"]]
-        inputs = np.concatenate([seen.inputs[rows], np.array(flags, np.float64).reshape(-1, len(rows)).T], axis=1)
-        x = (inputs - np.array(fitted["mean"])) / np.array(fitted["scale"])
+        mean, scale, known = np.array(fitted["mean"]), np.array(fitted["scale"]), seen.inputs.shape[1]
+        x = np.empty((len(rows), len(mean)), np.float32)
+        x[:, :known] = np.clip((seen.inputs[rows] - mean[:known]) / scale[:known], -LIMIT, LIMIT)
+        for place, code in enumerate(fitted["diagnoses"], known):
+            flag = np.clip((np.array([0.0, 1.0]) - mean[place]) / scale[place], -LIMIT, LIMIT)
+            x[:, place] = flag[(categories == code).any(axis=1).astype(np.int64)]
         return SiteData(
-            rows={"x": np.clip(x, -LIMIT, LIMIT).astype(np.float32), "y": seen.early[rows].astype(np.float32)},
+            rows={"x": x, "y": seen.early[rows].astype(np.float32)},
             split=split[rows],
             group=seen.patient[rows],
             cohorts={
