@@ -1,6 +1,7 @@
 """Moving a blob in chunks, asked for by the receiver: windowed, resumable, checked by digest.
 
-The receiver keeps at most `window` chunks under way; one that does not come within `patience_s` is asked for again.
+The receiver keeps at most `window` chunks under way. When nothing has come for `patience_s`, what is missing is asked
+for again: on a slow line chunks come late, but they come in order, and none is asked for twice while some still do.
 Loss, duplication and reordering cost time, never correctness; what is not on the grid of chunks is the peer's error.
 """
 
@@ -22,16 +23,16 @@ class Receiver:
       study: named in each Want.
       blob: what was announced; the caller has checked its size against what it expects.
       window: chunks under way at most.
-      patience_s: seconds until a chunk is asked for again.
+      patience_s: seconds without any chunk until those under way are asked for again.
       peer: whom an error names.
     """
 
-    def __init__(self, study: str, blob: Blob, window: int = 8, patience_s: float = 5.0, peer: str = "unknown"):
+    def __init__(self, study: str, blob: Blob, window: int = 8, patience_s: float = 10.0, peer: str = "unknown"):
         self.blob = blob
         self._study, self._peer, self._window, self._patience = study, peer, window, patience_s
         self._buffer = bytearray(blob.size)
         self._missing = set(range(-(-blob.size // CHUNK)))
-        self._fresh = 0  # chunks before this one were asked for at least once
+        self._came = float("-inf")  # when a chunk last came
         self._asked: dict[int, float] = {}
         self._hash = hashlib.sha256()
         self._hashed = 0
@@ -51,7 +52,7 @@ class Receiver:
     def wants(self, now: float) -> list[Want]:
         """What to ask for now."""
         for index, asked in list(self._asked.items()):
-            if now - asked >= self._patience:
+            if now - max(asked, self._came) >= self._patience:
                 del self._asked[index]
         free = self._window - len(self._asked)
         if free <= 0 or (self._asked and free < self._window // 2):
@@ -66,7 +67,7 @@ class Receiver:
                 asks.append([index, 1])
         return [Want(self._study, self.blob.digest, index * CHUNK, credit) for index, credit in asks]
 
-    def take(self, chunk: Chunk, payload: bytes | memoryview) -> bool:
+    def take(self, chunk: Chunk, payload: bytes | memoryview, now: float) -> bool:
         """Puts a chunk in its place; one that is there already, or of another blob, changes nothing.
 
         Returns:
@@ -81,6 +82,7 @@ class Receiver:
         if rest or chunk.offset >= self.blob.size or len(payload) != self._length(index):
             expected = f"expected chunks of {CHUNK} bytes of {self.blob.size}"
             raise RemoteProtocolError(self._peer, f"{expected}, got {len(payload)} at {chunk.offset}")
+        self._came = now
         if index not in self._missing:
             return False
         self._buffer[chunk.offset : chunk.offset + len(payload)] = payload

@@ -1,0 +1,304 @@
+"""What the two machines are told and what they ask for: plain records, so that a test is a few lines.
+
+Whoever drives a machine hands it events and carries out its commands. Commands that end in an event say which; until
+that event comes, the machine waits (a crash in between is what the journal, the spool and the outbox are for).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from learner_jax import events
+from learner_jax.protocol.entry import Entry
+from learner_jax.protocol.messages import Message, Open
+from learner_jax.protocol.rows import Row
+
+# ---------------------------------------------------------------- events of both machines
+
+
+class Heard(NamedTuple):
+    """A message came. site: who sent it, as ZAP knows them (at a site: ""); payload: a chunk's bytes."""
+
+    site: str
+    message: Message
+    payload: bytes | memoryview = b""
+
+
+class Garbled(NamedTuple):
+    """A peer sent what is not a message."""
+
+    site: str
+    reason: str
+
+
+class Tick(NamedTuple):
+    """Time passed. Give one a few times a second."""
+
+
+class Failed(NamedTuple):
+    """A command could not be carried out (a full disk); the machine asks for it again later."""
+
+    command: Any
+    reason: str
+
+
+# ---------------------------------------------------------------- events of the coordinator's machine
+
+
+class StartRound(NamedTuple):
+    """Open a round.
+
+    Attributes:
+      round, phase: later than any before: by round, then statistics < train < look < finish.
+      cohort: the sites asked.
+      data: the broadcast's bytes; schema_digest: of its leaves.
+      update_size, update_schema: what an update must be; size None allows up to size_limit.
+      quorum: fewest accepted updates with which it may close, from 1.
+      deadline_s: after which it closes with a quorum.
+      attempt: from 1; one more after a restart, with the sites already `accepted` (from the journal).
+      fields: a few plain values for the sites.
+    """
+
+    round: int
+    phase: str
+    cohort: tuple[str, ...]
+    data: bytes | memoryview
+    schema_digest: str
+    update_schema: str
+    update_size: int | None
+    quorum: int
+    deadline_s: float
+    attempt: int = 1
+    accepted: Mapping[str, str] = {}
+    fields: Mapping[str, int | float | str] = {}
+
+
+class Valid(NamedTuple):
+    """Answers Validate: names, shapes and dtypes fit, all numbers are finite."""
+
+    site: str
+    round: int
+    phase: str
+    digest: str
+
+
+class Invalid(NamedTuple):
+    """Answers Validate: reason is one line that the site will see."""
+
+    site: str
+    round: int
+    phase: str
+    digest: str
+    reason: str
+
+
+class Spooled(NamedTuple):
+    """Answers Spool: the bytes are on disk, fsynced."""
+
+    site: str
+    round: int
+    phase: str
+    digest: str
+
+
+class Journaled(NamedTuple):
+    """Answers WriteRow: the row is on disk."""
+
+    row: Row
+
+
+class Enlist(NamedTuple):
+    """A site was added to the roster."""
+
+    site: str
+
+
+class Forget(NamedTuple):
+    """A site was taken off the roster."""
+
+    site: str
+
+
+class Finish(NamedTuple):
+    """The study is over; tell the sites. weights_sha256: of the final model, "" if there is none."""
+
+    weights_sha256: str
+    reason: str
+
+
+# ---------------------------------------------------------------- commands of the coordinator's machine
+
+
+class Send(NamedTuple):
+    """Send a message. site: "" at a site. May be lost; the machines make up for it."""
+
+    site: str
+    message: Message
+    payload: bytes | memoryview = b""
+
+
+class Validate(NamedTuple):
+    """Check an update against the schema, and that it is finite; answered by Valid or Invalid."""
+
+    site: str
+    round: int
+    phase: str
+    digest: str
+    data: memoryview
+
+
+class Spool(NamedTuple):
+    """Write an update to the spool, durably; answered by Spooled or Failed."""
+
+    site: str
+    round: int
+    phase: str
+    digest: str
+    data: memoryview
+
+
+class WriteRow(NamedTuple):
+    """Append a row to the journal, durably; answered by Journaled or Failed."""
+
+    row: Row
+
+
+class CloseRound(NamedTuple):
+    """The round is closed, and journaled so: add up exactly these.
+
+    Attributes:
+      accepted: (site, digest) in ascending order of site id.
+      lost: sites of the cohort that are not in it.
+    """
+
+    round: int
+    phase: str
+    accepted: tuple[tuple[str, str], ...]
+    lost: tuple[str, ...]
+
+
+class Tell(NamedTuple):
+    """Tell whoever listens."""
+
+    event: events.Event
+
+
+class Fenced(NamedTuple):
+    """A newer incarnation of this coordinator has spoken to a site: stop."""
+
+    epoch: int
+
+
+class Drained(NamedTuple):
+    """After Finish: every site that was there has been told and has left."""
+
+
+# ---------------------------------------------------------------- events of a site's machine
+
+
+class Connected(NamedTuple):
+    """The line was opened, for the first time or again: say Hello at once."""
+
+
+class Worked(NamedTuple):
+    """Answers Work. data: the packed update; state: what the site will commit if the update is accepted."""
+
+    round: int
+    phase: str
+    data: bytes
+    schema_digest: str
+    state: bytes = b""
+
+
+class Written(NamedTuple):
+    """Answers WriteOutbox: the update and its state are on disk."""
+
+    digest: str
+
+
+class Settled(NamedTuple):
+    """Answers Commit or Discard: done, durably."""
+
+    digest: str
+
+
+class Approved(NamedTuple):
+    """Answers Approve: this site takes part in what the manifest says."""
+
+    manifest_digest: str
+
+
+class Denied(NamedTuple):
+    """Answers Approve: it does not."""
+
+    reason: str
+
+
+class Stop(NamedTuple):
+    """Leave, now; what is in the outbox stays there."""
+
+    reason: str
+
+
+# ---------------------------------------------------------------- commands of a site's machine
+
+
+class Approve(NamedTuple):
+    """May this study run here? Answered by Approved or Denied, as soon or late as the steward likes."""
+
+    manifest: bytes
+    manifest_digest: str
+    enrolled: tuple[str, ...]
+
+
+class RememberEpoch(NamedTuple):
+    """Remember the newest epoch met, durably; not answered."""
+
+    epoch: int
+
+
+class Work(NamedTuple):
+    """Do this round; answered by Worked. data: the broadcast's bytes."""
+
+    open: Open
+    data: memoryview
+
+
+class WriteOutbox(NamedTuple):
+    """Write an update, and the state that it would commit, durably, before it is offered; answered by Written."""
+
+    entry: Entry
+    data: bytes
+    state: bytes
+
+
+class Commit(NamedTuple):
+    """The update was acknowledged: make its state the site's own; answered by Settled."""
+
+    entry: Entry
+
+
+class Discard(NamedTuple):
+    """The update was refused for good: empty the outbox; answered by Settled."""
+
+    entry: Entry
+    reason: str
+
+
+class Finished(NamedTuple):
+    """The site has nothing more to do. ok: the study ended; otherwise reason says why this site leaves."""
+
+    ok: bool
+    weights_sha256: str
+    reason: str
+
+
+Event = (
+    Heard | Garbled | Tick | Failed | StartRound | Valid | Invalid | Spooled | Journaled | Enlist | Forget | Finish
+    | Connected | Worked | Written | Settled | Approved | Denied | Stop
+)  # fmt: skip
+Command = (
+    Send | Validate | Spool | WriteRow | CloseRound | Tell | Fenced | Drained
+    | Approve | RememberEpoch | Work | WriteOutbox | Commit | Discard | Finished
+)  # fmt: skip

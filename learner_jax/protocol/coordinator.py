@@ -1,0 +1,618 @@
+"""The coordinator's machine: it keeps the account of a round. No socket, clock, disk or jax.
+
+Theory of operation. A round is opened by the engine, journaled, and told to the sites of its cohort that are there; a
+site that comes (back) while it is open is told too, and so is one whose ping shows that it has not heard. Each site of
+the cohort has a *part* in the round, which moves by the table below: it offers an update, the coordinator fetches it
+when there is room, checks it, spools it, journals it, and only then acknowledges it. So what is acknowledged survives
+any crash, and what is journaled is counted once: the journal is unique in (round, phase, site).
+
+                 offer            room          arrived       valid          spooled          journaled
+        ASKED ---------> QUEUED -------> FETCHING ----> CHECKING ----> SPOOLING ----> JOURNALING ------> ACCEPTED
+          |  misfit                         | garbled       | invalid
+          +--------------> REFUSED <--------+---------------+
+
+A round closes when every part is settled (accepted or refused), or at the deadline, but never with fewer accepted than
+the quorum: then it waits on and says for whom. Closing freezes the accepted list, in site-id order, in the journal;
+a part that is being journaled at that moment is waited for, since its row may be on disk already. What comes later is
+refused with a reason: late, stale epoch, not asked, another update. An offer of what was accepted is acknowledged
+again, also long after: the first acknowledgement may have been lost.
+
+A site is *there* while its lease lasts; every message renews it. A lost site is said, and waited for until the
+deadline.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from learner_jax import events
+from learner_jax.errors import LocalProtocolError, RemoteProtocolError
+from learner_jax.leaves import site_id
+from learner_jax.protocol import commands as c
+from learner_jax.protocol import messages as m
+from learner_jax.protocol import rows
+from learner_jax.protocol.transfers import Holder, Receiver
+
+
+class Part(enum.Enum):
+    """How far a site is in the open round."""
+
+    ASKED = enum.auto()
+    QUEUED = enum.auto()
+    FETCHING = enum.auto()
+    CHECKING = enum.auto()
+    SPOOLING = enum.auto()
+    JOURNALING = enum.auto()
+    ACCEPTED = enum.auto()
+    REFUSED = enum.auto()
+
+
+# (part, what happened) -> (part, method). What is not here is out of its time, and ignored.
+TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
+    (Part.ASKED, "offer"): (Part.QUEUED, "_begin"),
+    (Part.QUEUED, "offer"): (Part.QUEUED, "_begin"),
+    (Part.FETCHING, "offer"): (Part.FETCHING, "_begin"),
+    (Part.ASKED, "misfit"): (Part.REFUSED, "_refuse"),
+    (Part.QUEUED, "misfit"): (Part.REFUSED, "_refuse"),
+    (Part.FETCHING, "misfit"): (Part.REFUSED, "_refuse"),
+    (Part.QUEUED, "room"): (Part.FETCHING, "_fetch"),
+    (Part.FETCHING, "stalled"): (Part.QUEUED, "_nothing"),
+    (Part.FETCHING, "gone"): (Part.ASKED, "_nothing"),
+    (Part.QUEUED, "gone"): (Part.ASKED, "_nothing"),
+    (Part.FETCHING, "arrived"): (Part.CHECKING, "_check"),
+    (Part.FETCHING, "garbled"): (Part.REFUSED, "_refuse"),
+    (Part.CHECKING, "valid"): (Part.SPOOLING, "_spool"),
+    (Part.CHECKING, "invalid"): (Part.REFUSED, "_refuse"),
+    (Part.SPOOLING, "spooled"): (Part.JOURNALING, "_journal"),
+    (Part.JOURNALING, "journaled"): (Part.ACCEPTED, "_accept"),
+    (Part.CHECKING, "offer"): (Part.CHECKING, "_busy"),
+    (Part.SPOOLING, "offer"): (Part.SPOOLING, "_busy"),
+    (Part.JOURNALING, "offer"): (Part.JOURNALING, "_busy"),
+    (Part.REFUSED, "offer"): (Part.REFUSED, "_refuse_again"),
+    (Part.ASKED, "revoked"): (Part.REFUSED, "_nothing"),
+    (Part.QUEUED, "revoked"): (Part.REFUSED, "_nothing"),
+    (Part.FETCHING, "revoked"): (Part.REFUSED, "_nothing"),
+    (Part.CHECKING, "revoked"): (Part.REFUSED, "_nothing"),
+    (Part.SPOOLING, "revoked"): (Part.REFUSED, "_nothing"),
+}
+_SETTLED = (Part.ACCEPTED, Part.REFUSED)
+_IN_MEMORY = (Part.FETCHING, Part.CHECKING, Part.SPOOLING)
+
+
+@dataclass
+class _Share:
+    """One site's part in the open round, and what goes with it."""
+
+    part: Part = Part.ASKED
+    offer: m.Offer | None = None
+    receiver: Receiver | None = None
+    moved: float = 0.0  # when a chunk last came
+    reason: str = ""  # why refused
+    digest: str = ""  # what is accepted
+
+
+@dataclass
+class _Round:
+    """The open round. state: opening (being journaled), open, freezing (its list is being journaled)."""
+
+    start: c.StartRound
+    blob: m.Blob
+    shares: dict[str, _Share]
+    state: str = "opening"
+    deadline: float = float("inf")
+    frozen: rows.Closed | None = None
+    told_waiting: float = float("-inf")
+
+    @property
+    def place(self) -> tuple[int, str]:
+        return self.start.round, self.start.phase
+
+    def within(self, *parts: Part) -> list[str]:
+        return [site for site, share in self.shares.items() if share.part in parts]
+
+
+@dataclass
+class _Session:
+    """A site that said Hello. seen: when it was last heard; here: its lease lasts and it has not left."""
+
+    seen: float
+    here: bool = True
+    protocol: tuple[int, int] = m.PROTOCOL
+
+
+class RoundKeeper:
+    """One study's account of rounds.
+
+    Args:
+      study: its name.
+      epoch: this incarnation, from the journal.
+      manifest: canonical JSON of the study; manifest_digest: over what it means.
+      enrolled: names of the sites on the roster.
+      closed: (round, phase) of all closed rounds, from the journal.
+      accepted: (round, phase, site) -> digest of all accepted updates, from the journal.
+      lease_s: after this silence a site is lost.
+      retry_s: after which a failed command is asked for again, and who is waited for is said again (tenfold).
+      upload_bytes: updates in memory at a time; one is always let in.
+      size_limit: bytes of an update whose size is not known beforehand.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        epoch: int,
+        manifest: bytes,
+        manifest_digest: str,
+        enrolled: Iterable[str],
+        closed: Iterable[tuple[int, str]] = (),
+        accepted: Mapping[tuple[int, str, str], str] | None = None,
+        lease_s: float = 15.0,
+        retry_s: float = 3.0,
+        upload_bytes: int = 128 * 2**20,
+        size_limit: int = 4 * 2**30,
+    ):
+        self.study, self.epoch = m.check_name(study, "a study's name"), epoch
+        self._manifest, self._manifest_digest = manifest, manifest_digest
+        self._enrolled = tuple(enrolled)
+        self._closed, self._accepted = set(closed), dict(accepted or {})
+        self._lease, self._retry, self._room, self._limit = lease_s, retry_s, upload_bytes, size_limit
+        self._sessions: dict[str, _Session] = {}
+        self._round: _Round | None = None
+        self._holder = Holder()
+        self._again: list[tuple[float, c.Command]] = []
+        self._done: m.Done | None = None
+        self._drained = self._fenced = False
+        self._out: list[c.Command] = []
+        self._now = 0.0
+
+    # ---------------------------------------------------------------- the one door
+
+    def handle(self, event: c.Event, now: float) -> list[c.Command]:
+        """Takes one event, gives back what is to be done.
+
+        Args:
+          event: see `commands`.
+          now: seconds on a clock that only goes forward.
+
+        Raises:
+          LocalProtocolError: an engine's event that makes no sense here: a bug of ours. A peer never causes one.
+        """
+        self._now, self._out = now, []
+        if not self._fenced:
+            _EVENTS[type(event)](self, event)
+            self._make_room()
+            self._maybe_close()
+            self._maybe_drained()
+        return self._out
+
+    def here(self) -> tuple[str, ...]:
+        """Names of the sites that are there."""
+        return tuple(site for site, session in self._sessions.items() if session.here)
+
+    def _send(self, site: str, message: m.Message, payload: bytes | memoryview = b"") -> None:
+        self._out.append(c.Send(site, message, payload))
+
+    def _tell(self, kind: str, site: str | None = None, **data: Any) -> None:
+        number = self._round.start.round if self._round else None
+        self._out.append(c.Tell(events.Event(kind, self.study, number, site, data)))
+
+    # ---------------------------------------------------------------- the engine
+
+    def _on_start(self, event: c.StartRound) -> None:
+        place = (event.round, event.phase)
+        newest = max(map(_order, self._closed), default=(-1, 0))
+        if self._round is not None or place in self._closed or self._done or _order(place) < newest:
+            raise LocalProtocolError(f"expected to open a round after {newest}, with none open, got {place}")
+        known = set(event.accepted) <= set(event.cohort) <= set(self._enrolled)
+        if not 1 <= event.quorum <= len(event.cohort) or not known:
+            text = f"expected a cohort of enrolled sites and a quorum within it, got {event.quorum} of {event.cohort}"
+            raise LocalProtocolError(text)
+        blob = m.Blob(_sha256(event.data), len(event.data), event.schema_digest)
+        self._holder.hold(blob.digest, event.data)
+        shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
+        for site, digest in event.accepted.items():
+            shares[site] = _Share(Part.ACCEPTED, digest=digest)
+            self._accepted[(*place, site)] = digest
+        self._round = _Round(event, blob, shares)
+        self._out.append(c.WriteRow(rows.Opened(*place, event.attempt, self.epoch, tuple(event.cohort), blob.digest)))
+
+    def _on_journaled(self, event: c.Journaled) -> None:
+        row, open_round = event.row, self._round
+        if open_round is None or (row.round, getattr(row, "phase", "")) != open_round.place:
+            return
+        if isinstance(row, rows.Opened) and open_round.state == "opening":
+            open_round.state, open_round.deadline = "open", self._now + open_round.start.deadline_s
+            self._tell("round_open", phase=row.phase, sites=list(row.cohort), attempt=row.attempt)
+            for site in self.here():
+                self._tell_open(site)
+        elif isinstance(row, rows.Accepted):
+            self._step(row.site, "journaled", row.digest)
+        elif isinstance(row, rows.Closed) and row == open_round.frozen:
+            self._close(row)
+
+    def _on_checked(self, event: c.Valid | c.Invalid | c.Spooled) -> None:
+        open_round = self._round
+        if open_round is None or (event.round, event.phase) != open_round.place or open_round.state != "open":
+            return
+        share = open_round.shares.get(event.site)
+        if share is None or share.offer is None or share.offer.blob.digest != event.digest:
+            return
+        if isinstance(event, c.Invalid):
+            share.reason = event.reason
+        self._step(event.site, type(event).__name__.lower())
+
+    def _on_failed(self, event: c.Failed) -> None:
+        self._tell("note", text=f"could not {_verb(event.command)}: {event.reason}; trying again")
+        self._again.append((self._now + self._retry, event.command))
+
+    def _on_finish(self, event: c.Finish) -> None:
+        if self._round is not None:
+            raise LocalProtocolError(f"expected to finish with no round open, got one: {self._round.place}")
+        self._done = m.Done(self.study, self.epoch, event.weights_sha256, event.reason)
+        for site in self.here():
+            self._send(site, self._done)
+
+    def _on_enlist(self, event: c.Enlist) -> None:
+        if event.site not in self._enrolled:
+            self._enrolled = (*self._enrolled, event.site)
+
+    def _on_forget(self, event: c.Forget) -> None:
+        self._enrolled = tuple(site for site in self._enrolled if site != event.site)
+        self._gone(event.site, "it was taken off the roster")
+        self._step(event.site, "revoked")
+        self._sessions.pop(event.site, None)
+
+    def _on_tick(self, _: c.Tick) -> None:
+        for site, session in self._sessions.items():
+            if session.here and self._now - session.seen > self._lease:
+                self._gone(site, f"not heard from for {self._lease:.0f} s")
+        due = [command for at, command in self._again if at <= self._now]
+        self._again = [(at, command) for at, command in self._again if at > self._now]
+        self._out += [command for command in due if self._still_wanted(command)]
+        if self._round is not None and self._round.state == "open":
+            for site in self._round.within(Part.FETCHING):
+                if self._now - self._round.shares[site].moved > self._lease:
+                    self._step(site, "stalled")
+                else:
+                    self._ask(site)
+
+    def _still_wanted(self, command: c.Command) -> bool:
+        if isinstance(command, c.Spool):
+            share = self._round.shares.get(command.site) if self._round else None
+            return share is not None and share.part is Part.SPOOLING and share.offer is not None
+        return True
+
+    # ---------------------------------------------------------------- the sites
+
+    def _on_heard(self, event: c.Heard) -> None:
+        message, site = event.message, event.site
+        if message.study != self.study or site not in self._enrolled:
+            self._send(site, m.Refused(self.study, f"expected a site of study '{self.study}', got '{site}'"))
+            return
+        if isinstance(message, m.Hello):
+            self._hello(site, message)
+            return
+        session = self._sessions.get(site)
+        if session is None:
+            self._send(site, m.Pong(self.study, 0))  # epoch 0 is nobody's: the site says Hello again
+            return
+        if isinstance(message, m.Bye):
+            self._gone(site, message.reason or "it left")
+            return
+        self._back(site, session)
+        handler = _MESSAGES.get(type(message))
+        if handler is None:
+            self._tell("note", site, text=f"sent a {type(message).__name__}, which sites do not send")
+        else:
+            handler(self, site, message, event.payload)
+
+    def _on_garbled(self, event: c.Garbled) -> None:
+        self._tell("note", event.site, text=f"sent what is not a message: {event.reason}")
+
+    def _hello(self, site: str, hello: m.Hello) -> None:
+        try:
+            protocol = m.agree(hello.protocol, site)
+        except RemoteProtocolError as error:
+            self._send(site, m.Refused(self.study, error.reason))
+            return
+        if hello.site != site:
+            self._send(site, m.Refused(self.study, f"expected '{site}', whose key this is, got '{hello.site}'"))
+            return
+        if hello.epoch_seen > self.epoch:
+            self._fenced = True
+            self._out.append(c.Fenced(hello.epoch_seen))
+            return
+        session = self._sessions.get(site)
+        if session is None:
+            self._sessions[site] = session = _Session(self._now)
+            self._tell("site_back", site, first=True, software=hello.software)
+        session.protocol = protocol
+        self._back(site, session)
+        welcome = (protocol, self.epoch, self._manifest, self._manifest_digest, self._enrolled)
+        self._send(site, m.Welcome(self.study, *welcome))
+        if self._done is not None:
+            self._send(site, self._done)
+        share = self._round.shares.get(site) if self._round else None
+        if share is not None and share.receiver is not None:
+            share.receiver.resume()  # what was under way went with the old line
+        self._tell_open(site)
+
+    def _back(self, site: str, session: _Session) -> None:
+        session.seen = self._now
+        if not session.here:
+            session.here = True
+            self._tell("site_back", site, first=False)
+
+    def _gone(self, site: str, reason: str) -> None:
+        session = self._sessions.get(site)
+        if session is None or not session.here:
+            return
+        session.here = False
+        self._step(site, "gone")
+        if self._done is None:
+            self._tell("site_lost", site, reason=reason)
+
+    def _tell_open(self, site: str) -> None:
+        open_round = self._round
+        if open_round is None or open_round.state != "open":
+            return
+        share = open_round.shares.get(site)
+        if share is not None and share.part not in _SETTLED:
+            start, known = open_round.start, len(self._enrolled)
+            counts = (start.attempt, len(start.cohort), known)
+            self._send(
+                site, m.Open(self.study, self.epoch, *open_round.place, *counts, open_round.blob, dict(start.fields))
+            )
+
+    def _ping(self, site: str, ping: m.Ping, _: Any) -> None:
+        self._send(site, m.Pong(self.study, self.epoch))
+        if self._done is not None:
+            self._send(site, self._done)
+        share = self._round.shares.get(site) if self._round else None
+        if (
+            share is not None
+            and share.part is Part.ASKED
+            and self._round
+            and (ping.round, ping.phase) != self._round.place
+        ):
+            self._tell_open(site)
+
+    def _want(self, site: str, want: m.Want, _: Any) -> None:
+        for chunk, payload in self._holder.chunks(want):
+            self._send(site, chunk, payload)
+
+    def _offered(self, site: str, offer: m.Offer, _: Any) -> None:
+        place, digest = (offer.round, offer.phase), offer.blob.digest
+        accepted = self._accepted.get((*place, site))
+        final, reason = True, ""
+        if offer.site != site:
+            reason = f"expected an update of '{site}', whose key this is, got one of '{offer.site}'"
+        elif offer.epoch != self.epoch:
+            final, reason = False, f"stale epoch: expected {self.epoch}, got {offer.epoch}"
+        elif accepted == digest:
+            self._send(site, m.Accepted(self.study, self.epoch, *place, digest))
+            return
+        elif accepted is not None:
+            reason = f"another update of this site was accepted in this round: {accepted[:12]}"
+        elif place in self._closed:
+            reason = "late: the round was closed without it"
+        elif self._round is None or place != self._round.place or self._round.state == "opening":
+            final, reason = False, "this round is not open"
+        elif site not in self._round.shares:
+            reason = "this site was not asked in this round"
+        elif offer.broadcast != self._round.blob.digest:
+            reason = (
+                f"computed from another broadcast: expected {self._round.blob.digest[:12]}, got {offer.broadcast[:12]}"
+            )
+        if reason:
+            self._send(site, m.Rejected(self.study, self.epoch, *place, digest, final, reason))
+        elif self._round is not None and self._round.state == "open":
+            self._count_in(site, offer, self._round)
+
+    def _count_in(self, site: str, offer: m.Offer, open_round: _Round) -> None:
+        start, share, blob = open_round.start, open_round.shares[site], offer.blob
+        size = blob.size if start.update_size is None else start.update_size
+        early = share.part in (Part.ASKED, Part.QUEUED, Part.FETCHING)
+        if early and (blob.schema_digest != start.update_schema or blob.size != size):
+            share.offer, share.reason = (
+                offer,
+                f"expected an update of {size} bytes in this round's schema, got {blob.size}",
+            )
+            self._step(site, "misfit")
+        elif early and size > self._limit:
+            share.offer, share.reason = offer, f"expected an update of at most {self._limit} bytes, got {size}"
+            self._step(site, "misfit")
+        else:
+            self._step(site, "offer", offer)
+
+    def _chunk(self, site: str, chunk: m.Chunk, payload: bytes | memoryview) -> None:
+        share = self._round.shares.get(site) if self._round and self._round.state == "open" else None
+        if share is None or share.part is not Part.FETCHING or share.receiver is None:
+            return
+        try:
+            if share.receiver.take(chunk, payload, self._now):
+                share.moved = self._now
+            if share.receiver.complete:
+                share.receiver.data()  # raises if the bytes are not those announced
+                self._step(site, "arrived")
+                return
+        except RemoteProtocolError as error:
+            share.reason = error.reason
+            self._step(site, "garbled")
+            return
+        self._ask(site)
+
+    # ---------------------------------------------------------------- a site's part in the round
+
+    def _step(self, site: str, what: str, given: Any = None) -> None:
+        """Moves one part by the table."""
+        share = self._round.shares.get(site) if self._round else None
+        if share is None or (share.part, what) not in TABLE:
+            return
+        share.part, method = TABLE[share.part, what]
+        getattr(self, method)(site, share, given)
+
+    def _nothing(self, site: str, share: _Share, _: Any) -> None:
+        pass
+
+    def _begin(self, site: str, share: _Share, offer: m.Offer) -> None:
+        """A first offer, or one again: what came already of the same bytes is kept."""
+        if share.offer is None or share.offer.blob != offer.blob:
+            share.receiver = None
+        share.offer = offer
+        if share.part is Part.FETCHING:
+            self._fetch(site, share, None)
+
+    def _fetch(self, site: str, share: _Share, _: Any) -> None:
+        assert share.offer is not None
+        share.moved = self._now
+        if share.receiver is None:
+            share.receiver = Receiver(self.study, share.offer.blob, peer=site)
+        if share.receiver.complete:  # of no bytes
+            self._step(site, "arrived")
+        else:
+            self._ask(site)
+
+    def _ask(self, site: str) -> None:
+        receiver = self._round.shares[site].receiver if self._round else None
+        for want in receiver.wants(self._now) if receiver else ():
+            self._send(site, want)
+
+    def _check(self, site: str, share: _Share, _: Any) -> None:
+        self._out.append(c.Validate(site, *self._what(share), self._data(share)))
+
+    def _spool(self, site: str, share: _Share, _: Any) -> None:
+        self._out.append(c.Spool(site, *self._what(share), self._data(share)))
+
+    def _what(self, share: _Share) -> tuple[int, str, str]:
+        assert self._round is not None and share.offer is not None
+        return *self._round.place, share.offer.blob.digest
+
+    def _data(self, share: _Share) -> memoryview:
+        assert share.receiver is not None
+        return share.receiver.data()
+
+    def _journal(self, site: str, share: _Share, _: Any) -> None:
+        assert share.offer is not None
+        share.receiver = None
+        number, phase, digest = self._what(share)
+        self._out.append(c.WriteRow(rows.Accepted(number, phase, site, digest, share.offer.blob.size)))
+
+    def _accept(self, site: str, share: _Share, digest: str) -> None:
+        assert self._round is not None
+        share.digest = digest
+        self._accepted[(*self._round.place, site)] = digest
+        self._send(site, m.Accepted(self.study, self.epoch, *self._round.place, digest))
+        count = len(self._round.within(Part.ACCEPTED))
+        size = share.offer.blob.size if share.offer else 0
+        self._tell("site_done", site, bytes=size, accepted=count, of=len(self._round.shares))
+
+    def _refuse(self, site: str, share: _Share, _: Any) -> None:
+        share.receiver = None
+        self._refuse_again(site, share, share.offer)
+        self._tell("note", site, text=f"its update was refused: {share.reason}")
+
+    def _refuse_again(self, site: str, share: _Share, offer: m.Offer | None) -> None:
+        assert self._round is not None
+        if offer is not None:
+            digest = offer.blob.digest
+            self._send(site, m.Rejected(self.study, self.epoch, *self._round.place, digest, True, share.reason[:2000]))
+
+    def _busy(self, site: str, share: _Share, offer: m.Offer) -> None:
+        """The same update again: its answer is on the way. Another: one site, one update."""
+        assert share.offer is not None
+        if offer.blob.digest != share.offer.blob.digest:
+            number, phase, digest = offer.round, offer.phase, offer.blob.digest
+            reason = f"another update of this site is being written: {share.offer.blob.digest[:12]}"
+            self._send(site, m.Rejected(self.study, self.epoch, number, phase, digest, True, reason))
+
+    def _make_room(self) -> None:
+        """Lets queued updates in, while those in memory are not too many bytes."""
+        if self._round is None or self._round.state != "open":
+            return
+        for site in self._round.within(Part.QUEUED):
+            offer = self._round.shares[site].offer
+            used = sum(s.offer.blob.size for s in self._round.shares.values() if s.part in _IN_MEMORY and s.offer)
+            if offer is not None and (not used or used + offer.blob.size <= self._room):
+                self._step(site, "room")
+
+    # ---------------------------------------------------------------- closing
+
+    def _maybe_close(self) -> None:
+        open_round = self._round
+        if open_round is None or open_round.state != "open" or open_round.within(Part.JOURNALING):
+            return
+        settled = len(open_round.within(*_SETTLED)) == len(open_round.shares)
+        if not settled and self._now < open_round.deadline:
+            return
+        accepted = open_round.within(Part.ACCEPTED)
+        if len(accepted) < open_round.start.quorum:
+            self._say_waiting(open_round, accepted)
+            return
+        lost = tuple(site for site in open_round.shares if site not in accepted)
+        listed = tuple((site, open_round.shares[site].digest) for site in accepted)
+        open_round.state, open_round.frozen = "freezing", rows.Closed(*open_round.place, listed, lost)
+        self._out.append(c.WriteRow(open_round.frozen))
+
+    def _say_waiting(self, open_round: _Round, accepted: list[str]) -> None:
+        if self._now - open_round.told_waiting < 10 * self._retry:
+            return
+        open_round.told_waiting = self._now
+        missing = [site for site in open_round.shares if site not in accepted]
+        text = (
+            f"waiting for a quorum: {len(accepted)} of {open_round.start.quorum} sites; not yet: {', '.join(missing)}"
+        )
+        self._tell("note", text=text, waiting_for=missing, accepted=len(accepted), quorum=open_round.start.quorum)
+
+    def _close(self, row: rows.Closed) -> None:
+        assert self._round is not None
+        self._closed.add(self._round.place)
+        for site, share in self._round.shares.items():
+            if share.part in _IN_MEMORY or share.part is Part.QUEUED:
+                share.reason = "late: the round was closed without it"
+                self._refuse_again(site, share, share.offer)
+        self._tell("round_closed", phase=row.phase, accepted=[site for site, _ in row.accepted], lost=list(row.lost))
+        self._round = None
+        self._out.append(c.CloseRound(*row))
+
+    def _maybe_drained(self) -> None:
+        if self._done is not None and not self._drained and not self.here():
+            self._drained = True
+            self._out.append(c.Drained())
+
+
+def _order(place: tuple[int, str]) -> tuple[int, int]:
+    return place[0], m.PHASES.index(place[1])
+
+
+def _sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _verb(command: Any) -> str:
+    return {c.Spool: "spool an update", c.WriteRow: "write to the journal"}.get(type(command), type(command).__name__)
+
+
+_EVENTS: dict[type, Callable[[RoundKeeper, Any], None]] = {
+    c.StartRound: RoundKeeper._on_start,
+    c.Journaled: RoundKeeper._on_journaled,
+    c.Valid: RoundKeeper._on_checked,
+    c.Invalid: RoundKeeper._on_checked,
+    c.Spooled: RoundKeeper._on_checked,
+    c.Failed: RoundKeeper._on_failed,
+    c.Finish: RoundKeeper._on_finish,
+    c.Enlist: RoundKeeper._on_enlist,
+    c.Forget: RoundKeeper._on_forget,
+    c.Tick: RoundKeeper._on_tick,
+    c.Heard: RoundKeeper._on_heard,
+    c.Garbled: RoundKeeper._on_garbled,
+}
+_MESSAGES: dict[type, Callable[[RoundKeeper, str, Any, Any], None]] = {
+    m.Ping: RoundKeeper._ping,
+    m.Want: RoundKeeper._want,
+    m.Offer: RoundKeeper._offered,
+    m.Chunk: RoundKeeper._chunk,
+}

@@ -1,0 +1,367 @@
+"""The coordinator's machine: each bad day of a round in a few lines."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from learner_jax.errors import LocalProtocolError
+from learner_jax.protocol import commands as c
+from learner_jax.protocol import messages as m
+from learner_jax.protocol import rows
+from learner_jax.protocol.coordinator import RoundKeeper
+from learner_jax.protocol.transfers import Holder
+
+SITES = ("a", "b", "c")
+SCHEMA = "5" * 64
+D = "d" * 64
+BROADCAST = b"weights"
+SENT = hashlib.sha256(BROADCAST).hexdigest()
+
+
+def blob(data: bytes, schema: str = SCHEMA) -> m.Blob:
+    return m.Blob(hashlib.sha256(data).hexdigest(), len(data), schema)
+
+
+class Bench:
+    """A keeper with sites that answer as they should, unless told otherwise. Each call returns the commands."""
+
+    def __init__(self, epoch: int = 1, **more: Any):
+        self.keeper = RoundKeeper("s", epoch, b"{}", D, SITES, **more)
+        self.now, self.epoch, self.log = 0.0, epoch, []
+        self.held = Holder(keep=99)
+
+    def do(self, event: Any, after: float = 0.0) -> list[Any]:
+        self.now += after
+        commands = self.keeper.handle(event, self.now)
+        self.log += commands
+        return commands
+
+    def start(self, number: int = 1, cohort: tuple[str, ...] = SITES, quorum: int = 2, **more: Any) -> list[Any]:
+        begin = c.StartRound(number, "train", cohort, BROADCAST, SCHEMA, SCHEMA, 6, quorum, 100.0, **more)
+        return [after for row in kind(self.do(begin), c.WriteRow) for after in self.do(c.Journaled(row.row))]
+
+    def hello(self, *sites: str) -> list[Any]:
+        return [k for site in sites for k in self.do(c.Heard(site, m.Hello("s", m.PROTOCOL, site, "x", 0)))]
+
+    def offer(self, sender: str, data: bytes = b"update", number: int = 1, **more: Any) -> list[Any]:
+        self.held.hold(blob(data).digest, data)
+        offer = m.Offer("s", self.epoch, number, "train", 1, sender, SENT, blob(data))
+        return self.do(c.Heard(sender, offer._replace(**more)))
+
+    def serve(self, commands: list[Any]) -> list[Any]:
+        """Sends the chunks that were asked for."""
+        wants = [(k.site, k.message) for k in kind(commands, c.Send) if isinstance(k.message, m.Want)]
+        return [
+            after
+            for site, want in wants
+            for chunk, data in self.held.chunks(want)
+            for after in self.do(c.Heard(site, chunk, data))
+        ]
+
+    def disk(self, commands: list[Any], *kinds: type) -> list[Any]:
+        """Answers validation, spool and journal (or only some kinds of them), and what follows."""
+        out = []
+        for k in commands:
+            if isinstance(k, c.Validate) and c.Validate in (kinds or (c.Validate,)):
+                out += self.do(c.Valid(k.site, k.round, k.phase, k.digest))
+            elif isinstance(k, c.Spool) and c.Spool in (kinds or (c.Spool,)):
+                out += self.do(c.Spooled(k.site, k.round, k.phase, k.digest))
+            elif isinstance(k, c.WriteRow) and c.WriteRow in (kinds or (c.WriteRow,)):
+                out += self.do(c.Journaled(k.row))
+        return out + (self.disk(out, *kinds) if out else [])
+
+    def whole(self, site: str, data: bytes = b"update", number: int = 1) -> list[Any]:
+        return self.disk(self.serve(self.offer(site, data, number)))
+
+
+def kind(commands: list[Any], wanted: type) -> list[Any]:
+    return [k for k in commands if isinstance(k, wanted)]
+
+
+def said(commands: list[Any], wanted: type, site: str | None = None) -> list[Any]:
+    return [
+        k.message for k in kind(commands, c.Send) if isinstance(k.message, wanted) and site in (None, k.site)
+    ]  # fmt: skip
+
+
+def closed(commands: list[Any]) -> list[tuple[str, ...]]:
+    return [tuple(site for site, _ in k.accepted) for k in kind(commands, c.CloseRound)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.hello(*SITES)
+    bench.start()
+    return bench
+
+
+def order(*sites: str) -> tuple[str, ...]:
+    from learner_jax.leaves import site_ids
+
+    return tuple(site_ids(sites))
+
+
+def test_a_round_as_it_should_be(bench):
+    assert [o.round for o in said(bench.log, m.Open)] == [1, 1, 1]
+    steps = bench.offer("a")
+    assert [w.credit for w in said(steps, m.Want, "a")]
+    steps = bench.serve(steps)
+    assert bytes(kind(steps, c.Validate)[0].data) == b"update"
+    bench.disk(steps)
+    bench.whole("b")
+    assert not closed(bench.log)
+    bench.whole("c")
+    assert closed(bench.log) == [order(*SITES)] and kind(bench.log, c.CloseRound)[0].lost == ()
+    journal = [k.row for k in kind(bench.log, c.WriteRow)]
+    assert [type(row) for row in journal] == [rows.Opened, *[rows.Accepted] * 3, rows.Closed]
+    assert len(said(bench.log, m.Accepted)) == 3
+
+
+def test_it_is_acknowledged_only_after_spool_and_journal(bench):
+    steps = bench.serve(bench.offer("a"))
+    spool = bench.disk(steps, c.Validate)
+    assert kind(spool, c.Spool) and not kind(spool, c.WriteRow) and not said(bench.log, m.Accepted)
+    row = bench.disk(spool, c.Spool)
+    assert kind(row, c.WriteRow) and not said(bench.log, m.Accepted)
+    assert said(bench.disk(row, c.WriteRow), m.Accepted, "a")
+
+
+def test_straggler(bench):
+    bench.whole("a")
+    bench.whole("b")
+    assert not closed(bench.do(c.Tick(), after=99.0))
+    bench.disk(bench.do(c.Tick(), after=2.0))
+    assert closed(bench.log) == [order("a", "b")] and kind(bench.log, c.CloseRound)[0].lost == ("c",)
+
+
+def test_late(bench):
+    test_straggler(bench)
+    (answer,) = said(bench.offer("c"), m.Rejected, "c")
+    assert answer.final and answer.reason.startswith("late") and not kind(bench.log[-2:], c.Validate)
+
+
+def test_what_is_under_way_when_the_round_closes_is_late(bench):
+    steps = bench.serve(bench.offer("c"))
+    spool = bench.disk(steps, c.Validate)
+    test_straggler(bench)
+    assert said(bench.log, m.Rejected, "c")[0].reason.startswith("late")
+    assert bench.disk(spool) == []
+
+
+def test_what_is_being_journaled_at_the_deadline_is_waited_for(bench):
+    row = bench.disk(bench.disk(bench.serve(bench.offer("c")), c.Validate), c.Spool)
+    bench.whole("a")
+    bench.whole("b")
+    assert not kind(bench.do(c.Tick(), after=200.0), c.WriteRow)
+    bench.disk(row)
+    assert closed(bench.log) == [order(*SITES)]
+
+
+def test_duplicate(bench):
+    first = bench.offer("a")
+    assert kind(first, c.Send)
+    again = bench.offer("a")
+    bench.disk(bench.serve(first) + bench.serve(again))
+    assert len(kind(bench.log, c.Spool)) == 1 and len(said(bench.log, m.Accepted)) == 1
+
+
+def test_lost_ack(bench):
+    bench.whole("a")
+    assert said(bench.offer("a"), m.Accepted, "a") and len(kind(bench.log, c.Spool)) == 1
+
+
+def test_lost_ack_of_a_round_long_closed(bench):
+    test_straggler(bench)
+    bench.start(2)
+    assert said(bench.offer("a", number=1), m.Accepted, "a")
+
+
+def test_another_update_of_the_same_site(bench):
+    bench.whole("a")
+    (answer,) = said(bench.offer("a", b"other!"), m.Rejected)
+    assert answer.final and "another update" in answer.reason
+
+
+def test_another_update_while_one_is_written(bench):
+    row = bench.disk(bench.disk(bench.serve(bench.offer("a")), c.Validate), c.Spool)
+    (answer,) = said(bench.offer("a", b"other!"), m.Rejected)
+    assert answer.final and "being written" in answer.reason
+    assert said(bench.disk(row), m.Accepted)[0].digest == blob(b"update").digest
+
+
+def test_stale_epoch():
+    bench = Bench(epoch=2)
+    bench.hello("a")
+    bench.start()
+    (answer,) = said(bench.offer("a", epoch=1), m.Rejected, "a")
+    assert not answer.final and answer.reason.startswith("stale epoch") and not said(bench.log, m.Want)
+
+
+@pytest.mark.parametrize(
+    "change, final, reason",
+    [
+        ({"site": "b"}, True, "whose key this is"),
+        ({"round": 2}, False, "not open"),
+        ({"phase": "look"}, False, "not open"),
+        ({"broadcast": D}, True, "another broadcast"),
+        ({"blob": blob(b"too long")}, True, "expected an update of 6 bytes"),
+        ({"blob": blob(b"update", D)}, True, "in this round's schema"),
+    ],
+)
+def test_offers_that_never_count(bench, change, final, reason):
+    (answer,) = said(bench.offer("a", **change), m.Rejected, "a")
+    assert answer.final == final and reason in answer.reason and not said(bench.log, m.Want)
+
+
+def test_a_site_that_was_not_asked(bench):
+    bench = Bench()
+    bench.hello("a", "c")
+    bench.start(cohort=("a", "b"))
+    assert not said(bench.log, m.Open, "c")
+    assert "not asked" in said(bench.offer("c"), m.Rejected)[0].reason
+
+
+def test_a_stranger(bench):
+    assert said(bench.hello("x"), m.Refused, "x")
+    assert said(bench.do(c.Heard("a", m.Ping("other", 1, 0, ""))), m.Refused, "a")
+
+
+def test_wrong_bytes(bench):
+    offer = bench.offer("a")
+    bench.held._blobs[blob(b"update").digest] = memoryview(b"UPDATE")
+    (answer,) = said(bench.serve(offer), m.Rejected, "a")
+    assert answer.final and "sha256" in answer.reason and not kind(bench.log, c.Validate)
+
+
+def test_an_invalid_update_is_refused_and_the_round_closes_without_it(bench):
+    (check,) = kind(bench.serve(bench.offer("a")), c.Validate)
+    (answer,) = said(bench.do(c.Invalid("a", 1, "train", check.digest, "leaf 'w' is not finite")), m.Rejected, "a")
+    assert answer.final and answer.reason == "leaf 'w' is not finite"
+    assert said(bench.offer("a"), m.Rejected)[0].reason == answer.reason
+    bench.whole("b")
+    bench.whole("c")
+    assert closed(bench.log) == [order("b", "c")]
+
+
+def test_below_quorum_it_waits_and_says_for_whom(bench):
+    bench.whole("a")
+    commands = bench.do(c.Tick(), after=101.0)
+    (note,) = kind(commands, c.Tell)[-1:]
+    assert note.event.data["waiting_for"] == list(order("b", "c")) and "1 of 2" in note.event.data["text"]
+    assert not kind(commands, c.WriteRow)
+    assert not any("waiting" in str(k) for k in bench.do(c.Tick(), after=1.0))
+    bench.whole("b")
+    assert closed(bench.log) == [order("a", "b")]
+
+
+def test_a_site_that_comes_during_a_round_is_told():
+    bench = Bench()
+    bench.start()
+    assert not said(bench.log, m.Open)
+    assert said(bench.hello("b"), m.Open, "b")
+
+
+def test_rejoin(bench):
+    assert [k.event.site for k in kind(bench.do(c.Tick(), after=16.0), c.Tell)] == list(SITES)
+    commands = bench.hello("a")
+    assert [k.event.kind for k in kind(commands, c.Tell)] == ["site_back"] and said(commands, m.Open, "a")
+    bench.whole("a")
+    assert not said(bench.hello("a"), m.Open)[1:]
+
+
+def test_a_lost_site_in_mid_upload_goes_on_where_it_stopped(monkeypatch):
+    monkeypatch.setattr("learner_jax.protocol.transfers.CHUNK", 2)
+    bench = Bench()
+    bench.hello("a")
+    bench.start()
+    bench.offer("a")
+    (first, *_) = bench.held.chunks(m.Want("s", blob(b"update").digest, 0, 3))
+    bench.do(c.Heard("a", *first))
+    bench.do(c.Heard("a", m.Bye("s", "restarting")))
+    bench.hello("a")
+    assert [(w.offset, w.credit) for w in said(bench.offer("a"), m.Want)] == [(2, 2)]
+
+
+def test_a_ping_that_does_not_know_the_round_is_told_again(bench):
+    assert said(bench.do(c.Heard("a", m.Ping("s", 1, 0, ""))), m.Open, "a")
+    assert not said(bench.do(c.Heard("a", m.Ping("s", 1, 1, "train"))), m.Open, "a")
+
+
+def test_a_site_from_before_a_restart_is_asked_to_say_hello_again():
+    bench = Bench(epoch=2)
+    assert said(bench.do(c.Heard("a", m.Ping("s", 1, 1, "train"))), m.Pong)[0].epoch == 0
+
+
+def test_recovery_counts_what_the_journal_has():
+    digest = blob(b"update").digest
+    bench = Bench(epoch=2, accepted={(1, "train", "a"): digest})
+    bench.hello(*SITES)
+    bench.start(attempt=2, accepted={"a": digest})
+    assert not said(bench.log, m.Open, "a") and said(bench.log, m.Open, "b")[0].attempt == 2
+    assert said(bench.offer("a"), m.Accepted, "a")
+    bench.whole("b")
+    bench.whole("c")
+    assert closed(bench.log) == [order(*SITES)] and len(kind(bench.log, c.Spool)) == 2
+
+
+def test_fenced_by_a_newer_incarnation(bench):
+    commands = bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 9)))
+    assert commands == [c.Fenced(9)]
+    assert bench.whole("b") == []
+
+
+def test_another_protocol_is_refused(bench):
+    assert "expected protocol" in said(bench.do(c.Heard("a", m.Hello("s", (9, 0), "a", "x", 0))), m.Refused)[0].reason
+
+
+def test_a_full_disk_is_said_and_tried_again(bench):
+    (spool,) = kind(bench.disk(bench.serve(bench.offer("a")), c.Validate), c.Spool)
+    (note,) = kind(bench.do(c.Failed(spool, "No space left on device")), c.Tell)
+    assert "spool an update: No space left" in note.event.data["text"]
+    assert not kind(bench.do(c.Tick(), after=1.0), c.Spool)
+    assert kind(bench.do(c.Tick(), after=3.0), c.Spool) == [spool]
+
+
+def test_only_so_many_bytes_at_a_time_and_a_stalled_site_makes_room():
+    bench = Bench(upload_bytes=13)
+    bench.hello(*SITES)
+    bench.start(quorum=3)
+    offers = {site: bench.offer(site) for site in SITES}
+    assert [bool(said(offers[site], m.Want)) for site in SITES] == [True, True, False]
+    for _ in range(4):
+        bench.do(c.Tick(), after=5.0)
+        for site in SITES:
+            bench.do(c.Heard(site, m.Ping("s", 1, 1, "train")))
+    assert said(bench.log, m.Want, "c")
+
+
+def test_finish_tells_all_and_drains(bench):
+    test_straggler(bench)
+    bench.hello("a", "b")
+    commands = bench.do(c.Finish("e" * 64, "finished"))
+    assert [k.site for k in kind(commands, c.Send)] == ["a", "b"] and not kind(commands, c.Drained)
+    bench.do(c.Heard("a", m.Bye("s", "")))
+    assert said(bench.do(c.Heard("b", m.Ping("s", 1, 1, "train"))), m.Done)
+    assert kind(bench.do(c.Heard("b", m.Bye("s", ""))), c.Drained)
+    assert said(bench.hello("c"), m.Done, "c")
+
+
+def test_a_revoked_site_is_not_waited_for(bench):
+    bench.whole("a")
+    bench.whole("b")
+    bench.disk(bench.do(c.Forget("c")))
+    assert closed(bench.log) == [order("a", "b")] and said(bench.offer("c"), m.Refused)
+
+
+@pytest.mark.parametrize("more", [{"quorum": 0}, {"quorum": 4}, {"cohort": ("x",), "quorum": 1}, {"number": 0}])
+def test_bugs_of_ours_are_errors(bench, more):
+    test_straggler(bench)
+    with pytest.raises(LocalProtocolError):
+        bench.start(**{"number": 2, **more})
+    bench.start(2)
+    with pytest.raises(LocalProtocolError, match="none open"):
+        bench.start(3)

@@ -1,0 +1,255 @@
+"""A site's machine: each bad day in a few lines."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from learner_jax.errors import LocalProtocolError
+from learner_jax.protocol import commands as c
+from learner_jax.protocol import messages as m
+from learner_jax.protocol.entry import Entry
+from learner_jax.protocol.site import Job, SiteKeeper
+
+D, SCHEMA = "d" * 64, "5" * 64
+
+
+def blob(data: bytes) -> m.Blob:
+    return m.Blob(hashlib.sha256(data).hexdigest(), len(data), SCHEMA)
+
+
+def opened(number: int = 1, epoch: int = 1, data: bytes = b"weights", phase: str = "train") -> m.Open:
+    return m.Open("s", epoch, number, phase, 1, 2, 3, blob(data), {})
+
+
+def entry(number: int = 1, data: bytes = b"update", broadcast: bytes = b"weights") -> Entry:
+    return Entry(number, "train", blob(broadcast).digest, *blob(data))
+
+
+class Bench:
+    def __init__(self, **more: Any):
+        self.keeper, self.now, self.log = SiteKeeper("s", "a", approved=D, **more), 0.0, []
+
+    def do(self, event: Any, after: float = 0.0) -> list[Any]:
+        self.now += after
+        commands = self.keeper.handle(event, self.now)
+        self.log += commands
+        return commands
+
+    def hear(self, message: Any, payload: bytes = b"") -> list[Any]:
+        return self.do(c.Heard("", message, payload))
+
+    def welcome(self, epoch: int = 1, digest: str = D) -> list[Any]:
+        self.do(c.Tick())
+        return self.hear(m.Welcome("s", m.PROTOCOL, epoch, b"{}", digest, ("a", "b")))
+
+    def work(self, number: int = 1, data: bytes = b"weights") -> list[Any]:
+        self.hear(opened(number, self.keeper._epoch, data))
+        return self.hear(m.Chunk("s", blob(data).digest, 0, True), data)
+
+    def offered(self, number: int = 1) -> list[Any]:
+        self.work(number)
+        self.do(c.Worked(number, "train", b"update", SCHEMA, b"state"))
+        return self.do(c.Written(blob(b"update").digest))
+
+    def accept(self, number: int = 1, digest: str | None = None) -> list[Any]:
+        return self.hear(m.Accepted("s", self.keeper._epoch, number, "train", digest or blob(b"update").digest))
+
+    def reject(self, final: bool, number: int = 1) -> list[Any]:
+        return self.hear(m.Rejected("s", self.keeper._epoch, number, "train", blob(b"update").digest, final, "why"))
+
+
+def kind(commands: list[Any], wanted: type) -> list[Any]:
+    return [k for k in commands if isinstance(k, wanted)]
+
+
+def said(commands: list[Any], wanted: type) -> list[Any]:
+    return [k.message for k in kind(commands, c.Send) if isinstance(k.message, wanted)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.welcome()
+    return bench
+
+
+def test_a_round_as_it_should_be(bench):
+    assert kind(bench.work(), c.Work)[0].data == b"weights"
+    assert kind(bench.do(c.Worked(1, "train", b"update", SCHEMA, b"state")), c.WriteOutbox) == [
+        c.WriteOutbox(entry(), b"update", b"state")
+    ]
+    assert not said(bench.log, m.Offer)
+    (offer,) = said(bench.do(c.Written(entry().digest)), m.Offer)
+    assert offer == m.Offer("s", 1, 1, "train", 1, "a", blob(b"weights").digest, blob(b"update"))
+    assert bytes(kind(bench.hear(m.Want("s", entry().digest, 0, 1)), c.Send)[0].payload) == b"update"
+    assert kind(bench.accept(), c.Commit) == [c.Commit(entry())]
+    bench.do(c.Settled(entry().digest))
+    assert bench.keeper.job is Job.IDLE
+
+
+def test_an_offer_is_repeated_until_it_is_answered(bench):
+    bench.offered()
+    assert not said(bench.do(c.Tick(), after=1.0), m.Offer) and said(bench.do(c.Tick(), after=1.5), m.Offer)
+    assert not kind(bench.log, c.Commit)
+
+
+def test_the_acknowledgement_comes_twice(bench):
+    bench.offered()
+    bench.accept()
+    assert not bench.accept() and not bench.do(c.Settled("0" * 64))
+    bench.do(c.Settled(entry().digest))
+    assert not bench.accept() and len(kind(bench.log, c.Commit)) == 1
+
+
+def test_an_acknowledgement_of_other_bytes_commits_nothing(bench):
+    bench.offered()
+    assert not bench.accept(digest=D) and not bench.accept(number=2)
+
+
+def test_refused_for_good(bench):
+    bench.offered()
+    assert kind(bench.reject(True), c.Discard) == [c.Discard(entry(), "why")]
+    bench.do(c.Settled(entry().digest))
+    assert not kind(bench.log, c.Commit) and not kind(bench.work(), c.Work) and kind(bench.work(2), c.Work)
+
+
+def test_refused_for_now(bench):
+    bench.offered()
+    assert not bench.reject(False) and said(bench.do(c.Tick(), after=2.5), m.Offer)
+
+
+def test_restarted_with_an_update_in_the_outbox():
+    bench = Bench(pending=(entry(3), b"update"), epoch_seen=4)
+    assert said(bench.do(c.Tick()), m.Hello)[0].epoch_seen == 4
+    (offer,) = said(bench.welcome(5), m.Offer)
+    assert (offer.epoch, offer.round, offer.blob, offer.broadcast) == (5, 3, blob(b"update"), blob(b"weights").digest)
+    assert kind(bench.accept(3), c.Commit)
+
+
+def test_the_coordinator_restarts_and_gets_the_same_bytes_under_its_new_epoch(bench):
+    bench.offered()
+    assert said(bench.hear(m.Pong("s", 0)), m.Hello)
+    assert [o.epoch for o in said(bench.welcome(2), m.Offer)] == [2]
+    assert [(o.epoch, o.blob) for o in said(bench.hear(opened(1, 2)), m.Offer)] == [(2, blob(b"update"))]
+    assert len(kind(bench.log, c.Work)) == 1 and kind(bench.log, c.RememberEpoch)[-1].epoch == 2
+
+
+def test_the_coordinator_restarts_while_the_site_works(bench):
+    bench.work()
+    bench.hear(m.Pong("s", 0))
+    bench.welcome(2)
+    bench.hear(opened(1, 2))
+    bench.do(c.Worked(1, "train", b"update", SCHEMA))
+    assert said(bench.do(c.Written(entry().digest)), m.Offer)[0].epoch == 2 and len(kind(bench.log, c.Work)) == 1
+
+
+def test_a_round_with_another_broadcast_is_worked_on_again(bench):
+    bench.offered()
+    assert said(bench.hear(opened(1, 1, b"others!")), m.Offer)
+    bench.reject(True)
+    bench.do(c.Settled(entry().digest))
+    assert kind(bench.hear(m.Chunk("s", blob(b"others!").digest, 0, True), b"others!"), c.Work)
+
+
+def test_a_newer_round_waits_until_the_older_is_settled(bench):
+    bench.offered()
+    assert said(bench.hear(opened(2, data=b"second")), m.Offer)[0].round == 1
+    bench.accept()
+    assert not said(bench.log, m.Want)[1:]
+    assert said(bench.do(c.Settled(entry().digest)), m.Want)[0].digest == blob(b"second").digest
+
+
+def test_work_on_a_round_that_closed_meanwhile_is_dropped(bench):
+    bench.work()
+    bench.hear(opened(2, data=b"second"))
+    commands = bench.do(c.Worked(1, "train", b"update", SCHEMA))
+    assert not kind(commands, c.WriteOutbox) and said(commands, m.Want)[0].digest == blob(b"second").digest
+
+
+def test_a_newer_round_ends_the_fetching_of_an_older_and_not_the_other_way_round(bench):
+    bench.hear(opened(1))
+    bench.hear(opened(2, data=b"second"))
+    bench.hear(opened(1))
+    assert not kind(bench.hear(m.Chunk("s", blob(b"weights").digest, 0, True), b"weights"), c.Work)
+    assert kind(bench.hear(m.Chunk("s", blob(b"second").digest, 0, True), b"second"), c.Work)[0].open.round == 2
+
+
+def test_a_garbled_broadcast_is_fetched_again(bench):
+    bench.hear(opened())
+    assert said(bench.hear(m.Chunk("s", blob(b"weights").digest, 0, True), b"WEIGHTS"), m.Want)
+    assert said(bench.hear(m.Chunk("s", blob(b"weights").digest, 0, True), b"xx"), m.Want)
+    assert kind(bench.hear(m.Chunk("s", blob(b"weights").digest, 0, True), b"weights"), c.Work)
+
+
+def test_a_broadcast_of_no_bytes(bench):
+    assert bytes(kind(bench.hear(opened(data=b"")), c.Work)[0].data) == b""
+
+
+def test_nothing_runs_before_the_manifest_is_approved():
+    bench = Bench()
+    (ask,) = kind(bench.welcome(digest="e" * 64), c.Approve)
+    assert ask.manifest == b"{}" and not bench.hear(opened()) and not kind(bench.welcome(digest="e" * 64), c.Approve)
+    assert said(bench.do(c.Approved("e" * 64)), m.Want)
+
+
+def test_a_study_that_is_denied_here():
+    bench = Bench()
+    bench.welcome(digest="e" * 64)
+    commands = bench.do(c.Denied("the data steward said no"))
+    assert kind(commands, c.Finished) == [c.Finished(False, "", "the data steward said no")]
+    assert said(commands, m.Bye) and bench.work() == []
+
+
+def test_pings_and_silence(bench):
+    assert [p.round for p in said(bench.do(c.Tick(), after=5.1), m.Ping)] == [0]
+    bench.hear(opened(4))
+    assert [p.round for p in said(bench.do(c.Tick(), after=5.1), m.Ping)] == [4]
+    assert said(bench.do(c.Tick(), after=15.1), m.Hello) and not said(bench.do(c.Tick(), after=1.0), m.Hello)
+
+
+def test_a_new_line_says_hello_at_once(bench):
+    assert said(bench.do(c.Connected()), m.Hello)
+
+
+def test_an_older_coordinator_is_not_followed():
+    bench = Bench(epoch_seen=5)
+    bench.welcome(4)
+    assert bench.hear(opened(1, 4)) == [] and said(bench.do(c.Tick(), after=4.0), m.Hello)
+
+
+def test_an_open_of_another_epoch_or_a_round_that_is_over_is_ignored():
+    bench = Bench(committed=entry(1))
+    bench.welcome()
+    assert bench.hear(opened(2, 7)) == [] and bench.hear(opened(1)) == [] and bench.hear(opened(2))
+
+
+def test_the_end_comes_after_the_last_update_is_settled(bench):
+    bench.offered()
+    assert not kind(bench.hear(m.Done("s", 1, "e" * 64, "finished")), c.Finished)
+    bench.accept()
+    commands = bench.do(c.Settled(entry().digest))
+    assert kind(commands, c.Finished) == [c.Finished(True, "e" * 64, "finished")] and said(commands, m.Bye)
+
+
+def test_a_full_disk_is_said_and_tried_again(bench):
+    bench.work()
+    (write,) = kind(bench.do(c.Worked(1, "train", b"update", SCHEMA)), c.WriteOutbox)
+    assert "No space left" in kind(bench.do(c.Failed(write, "No space left on device")), c.Tell)[0].event.data["text"]
+    assert kind(bench.do(c.Tick(), after=2.5), c.WriteOutbox) == [write]
+
+
+def test_refused_and_stopped():
+    for event, reason in (
+        (c.Heard("", m.Refused("s", "not known")), "the coordinator refused this site: not known"),
+        (c.Stop("told to leave"), "told to leave"),
+    ):
+        bench = Bench()
+        assert kind(bench.do(event), c.Finished)[0].reason == reason
+
+
+def test_bugs_of_ours_are_errors(bench):
+    with pytest.raises(LocalProtocolError, match="expected work on"):
+        bench.do(c.Worked(1, "train", b"update", SCHEMA))
