@@ -216,7 +216,7 @@ def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
     if event.kind == "resumed":
         return f"goes on after {number}"
     if event.kind == "reference":
-        return f"reference {data.get('name')}: round {data.get('round')} of {data.get('rounds')}"
+        return f"reference {data.get('name')}: round {_reached(event)} of {data.get('rounds')}"
     if event.kind == "note":
         return str(data.get("text", ""))
     return ""
@@ -227,12 +227,17 @@ def _sites(sites: Any) -> str:
     return f"{count} site{'s' if count != 1 else ''}" if count else ""
 
 
+def _reached(event: Event) -> int | None:
+    """The round of a reference, which is none of the study's."""
+    return event.data.get("round", event.round)
+
+
 def plain(stream: Stream, study: Study | None) -> Observer:
     """One line an event, with the study's name; references once, not each of their rounds."""
     rounds, target = (study.rounds, study.target) if study else (None, "")
 
     def tell(event: Event) -> None:
-        if event.kind in QUIET or (event.kind == "reference" and event.data.get("round") != event.data.get("rounds")):
+        if event.kind in QUIET or (event.kind == "reference" and _reached(event) != event.data.get("rounds")):
             return
         words = sentence(event, rounds, target)
         if words:
@@ -293,7 +298,7 @@ def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
             elif event.kind == "resumed":
                 move("rounds", event.round or 0, rounds, afresh=True)
             elif event.kind == "reference":
-                move(str(data.get("name")), data.get("round"), data.get("rounds"))
+                move(str(data.get("name")), _reached(event), data.get("rounds"))
             if event.kind in ("site_lost", "site_back", "resumed", "note", "statistics"):
                 words = sentence(event, rounds, target)
                 if words:

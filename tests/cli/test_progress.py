@@ -38,7 +38,7 @@ RUN = [
     Event("round_open", "test", 2, None, {"sites": ["h00", "h01"]}),
     closed(2),
     Event("reference", "test", None, None, {"name": "pooled", "round": 1, "rounds": 2}),
-    Event("reference", "test", None, None, {"name": "pooled", "round": 2, "rounds": 2}),
+    Event("reference", "test", 2, None, {"name": "pooled", "rounds": 2}),
     Event("note", "test", None, None, {"text": "the sites [bold] are artificial"}),
     Event("evaluation", "test", 2, None, {"metrics": {"valid/auroc": np.float64(0.625)}}),
 ]
