@@ -34,6 +34,8 @@ def page(result: Mapping[str, Any]) -> str:
     result = dict(result)
     noun = words.nouns(result)
     study = result.get("study") or {}
+    versions = result.get("versions") or {}
+    version = versions.get("learner") or versions.get("learner-jax")
     context = {
         "name": study.get("name") or "Study",
         "title": study.get("question") or f"What the {noun.sites} learned together",
@@ -49,7 +51,7 @@ def page(result: Mapping[str, Any]) -> str:
         "limits": _limits(result, noun),
         "facts": _facts(result),
         "config": json.dumps(study, indent=2, sort_keys=True, ensure_ascii=False),
-        "made": f"Made by LEARNER {(result.get('versions') or {}).get('learner', '')}".rstrip() + ".",
+        "made": "Made by " + " ".join(["LEARNER", *([str(version)] if version else [])]) + ".",
     }
     template, css = _template()
     return template.render(css=css, **context)

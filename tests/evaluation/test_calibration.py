@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_intercept_and_slope_against_other_optimisers(seed, intercept, slope):
     fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(z[:, None], y)
     assert found["slope"] == pytest.approx(fit.coef_[0, 0], abs=1e-4)
     loss = lambda a: np.logaddexp(0, z + a).sum() - (y * (z + a)).sum()  # noqa: E731
-    assert found["intercept"] == pytest.approx(minimize_scalar(loss, bracket=(-1, 1)).x, abs=1e-5)
+    other: Any = minimize_scalar(loss, bracket=(-1, 1))
+    assert found["intercept"] == pytest.approx(other.x, abs=1e-5)
 
 
 @pytest.mark.parametrize(("intercept", "slope"), [(0.0, 1.0), (-0.7, 1.0), (0.3, 0.5)])

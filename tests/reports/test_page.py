@@ -58,6 +58,13 @@ def read(html):
     return reader, " ".join(" ".join(reader.text).split())
 
 
+def first(pattern, text):
+    """The first match, which must be there."""
+    found = re.search(pattern, text)
+    assert found, pattern
+    return found
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_one_file_that_needs_nothing(make, case):
     html = page(make(**CASES[case]))
@@ -145,17 +152,17 @@ def test_each_verdict_is_that_of_its_interval(make):
 
 def test_the_dot_lies_where_its_figure_says(make):
     html = page(make(sites=4, whom=("everyone",)))
-    low, high = re.search(r"Plot, (\d+) to (\d+) of 100", html).groups()
+    low, high = first(r"Plot, (\d+) to (\d+) of 100", html).groups()
     site = max(make(sites=4, whom=("everyone",))["evaluation"]["cohorts"][0]["sites"], key=lambda s: s["rows"])
     row = html[html.index(f">{site['name']}</th>") :]
-    drawn = float(re.search(r'class="dot" cx="([\d.]+)%"', row).group(1))
+    drawn = float(first(r'class="dot" cx="([\d.]+)%"', row).group(1))
     value = 100 * site["models"]["federated"]["auroc"]["value"]
     assert drawn == pytest.approx(100 * (value - float(low)) / (float(high) - float(low)), abs=0.01)
 
 
 def test_the_curve_rises_on_the_page(make):
     html = page(make())
-    points = re.search(r'<polyline class="curve" points="([^"]+)"', html).group(1)
+    points = first(r'<polyline class="curve" points="([^"]+)"', html).group(1)
     pairs = [tuple(map(float, point.split(","))) for point in points.split()]
     assert len(pairs) == 50
     assert pairs[0][1] > pairs[-1][1]  # y counts downward
