@@ -120,13 +120,14 @@ def metrics_file(path: Path) -> Observer:
         if event.kind == "done":
             return  # the result has a file of its own
         head = {"event": event.kind, "study": event.study, "round": event.round, "site": event.site}
+        line = {**head, "time": round(time.time(), 3), **event.data, **head}  # what event, study, ... mean is ours
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not cut and event.round is not None and event.kind in ("resumed", "round_open", "round_closed"):
                 _keep_until(path, event.round - (event.kind != "resumed"))
                 cut = True
             with path.open("a", encoding="utf-8") as file:
-                file.write(as_json({**head, "time": round(time.time(), 3), **event.data}) + "\n")
+                file.write(as_json(line) + "\n")
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}") from error
 

@@ -110,12 +110,17 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path, monkeypatch):
 
 def test_the_metrics_file_has_a_line_an_event_and_is_json(tmp_path):
     weird = Event(
-        "note", "test", None, None, {"a": np.arange(2), "b": float("nan"), "c": {1: (np.float32(0.5),)}, "d": tmp_path}
+        "note",
+        "test",
+        None,
+        None,
+        {"study": "{}", "a": np.arange(2), "b": float("nan"), "c": {1: (np.float32(0.5),)}, "d": tmp_path},
     )
     tell_all([*RUN, weird, Event("done", "test", None, None, {"result": RESULT})], tmp_path / "new" / "folder")
     found = lines(tmp_path / "new" / "folder" / "metrics.jsonl")
     assert [line["event"] for line in found] == [event.kind for event in RUN] + ["note"]
     assert all({"event", "study", "round", "site", "time"} <= set(line) for line in found)
+    assert {line["study"] for line in found} == {"test"}
     assert found[5]["metrics"] == {"valid/auroc": 0.61, "train/loss": 0.3}
     assert found[-1]["a"] == [0, 1] and found[-1]["b"] is None and found[-1]["c"] == {"1": [0.5]}
 
