@@ -3,7 +3,8 @@
 Reference: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, Algorithm 2 (FedAdagrad, FedYogi, FedAdam);
 Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019
 (FedAvgM). The server optimizers are optax's: unlike Algorithm 2 of Reddi et al., Adam and Yogi correct the bias of
-their averages, which only changes the size of the first steps, and Adagrad has no momentum (the paper's beta1 = 0).
+their averages, which only changes the size of the first steps, Yogi's averages start at 1e-6, and Adagrad has no
+momentum (the paper's beta1 = 0) and divides by sqrt(v + tau^2) in place of sqrt(v) + tau.
 """
 
 from __future__ import annotations
