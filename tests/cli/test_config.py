@@ -269,3 +269,13 @@ def test_every_shipped_config_passes_its_check():
         study = load(name)
         assert specs.check(study) == study
         assert specs.from_json(study.to_json()) == study
+
+
+def test_in_a_wheel_the_configs_lie_in_the_package(tmp_path, monkeypatch):
+    for place in ("learner_jax/configs", "configs"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / f"of_{place.split('/')[0]}.py").touch()
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "learner_jax" / "cli" / "config.py"))
+    assert list(config.shipped()) == ["of_learner_jax"]  # what others put into site-packages/configs is not ours
+    (tmp_path / "learner_jax/configs/of_learner_jax.py").unlink()
+    assert list(config.shipped()) == ["of_configs"]  # a checkout
