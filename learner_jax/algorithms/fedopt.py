@@ -57,7 +57,7 @@ def fedadagrad(
     tau: float = 1e-3,
 ) -> Algorithm:
     """FedAdagrad: Adagrad at the server. initial: the accumulator's start; tau: the degree of adaptivity."""
-    server = _server("adagrad", server_lr, initial_accumulator_value=initial, eps=tau)
+    server = _server("adagrad", server_lr, initial_accumulator_value=initial, eps=tau**2)
     return fedavg(loss, local_lr=local_lr, local=local, server=server)
 
 
