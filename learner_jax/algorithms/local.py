@@ -80,8 +80,8 @@ def descend(
     """
     (value, kept), grads = jax.value_and_grad(loss, has_aux=True)(carry.weights, batch)
     moves, state = local.update(turn(grads, carry.weights), carry.optimizer, carry.weights)
-    weights = optax.apply_updates(carry.weights, moves)
-    weights = {**dict(weights), **kept} if kept else weights
+    weights: Any = optax.apply_updates(carry.weights, moves)
+    weights = {**weights, **kept} if kept else weights
     rows = jnp.sum(batch.mask, dtype=jnp.int32)
     total = carry.loss + value.astype(carry.loss.dtype) * rows.astype(carry.loss.dtype)
     return Local(weights, state, carry.steps + 1, carry.rows + rows, total)

@@ -94,8 +94,10 @@ class Checklist(NamedTuple):
     Attributes:
       columns: what is asked for.
       check: (frame, where) -> warnings in words; raises DataError with all that is wrong, in one line.
+      zero: () -> the sums of no rows: the schema of what `measure` lets leave, and where a total begins.
       measure: (frame) -> the site's sums, int64 and float64 arrays by name: all that leaves the site.
       fit: (total) -> a dict that JSON can hold: means, scales, kept codes, names of the inputs.
+      template: (fitted) -> two rows of zeros, for the shapes of what `encode` makes.
       encode: (frame, fitted, labelled=True) -> SiteData. labelled=False: for prediction; keeps every row, needs no
         label and no split.
       sample: the shipped sample that fits, "" if none.
@@ -104,8 +106,10 @@ class Checklist(NamedTuple):
 
     columns: tuple[Column, ...]
     check: Callable[[Any, str], list[str]]
+    zero: Callable[[], dict[str, np.ndarray]]
     measure: Callable[[Any], dict[str, np.ndarray]]
     fit: Callable[[dict[str, np.ndarray]], dict[str, Any]]
+    template: Callable[[dict[str, Any]], dict[str, Any]]
     encode: Callable[..., SiteData]
     sample: str = ""
     label: str = ""

@@ -31,8 +31,7 @@ class History:
         self.best_value: float | None = None
 
     def add(self, figures: Mapping[str, float], **about: Any) -> None:
-        """A round is over. figures: those under "valid/" are of the round before."""
-        self.look(figures)
+        """A round is over. Figures under "valid/" are of the round before, and left to `look`."""
         trained = {name: value for name, value in figures.items() if not name.startswith("valid/")}
         self.curve.append({"round": len(self.curve) + 1, **trained, **about})
 

@@ -103,6 +103,11 @@ class Keeper:
         if self._best is not None:
             self._best.save(round_number, {"server": trees.named_leaves(server), "meta": {}}, wait=True)
 
+    def oldest(self) -> int | None:
+        """The oldest round of which a step is durable."""
+        steps = () if self._steps is None else self._steps.all()
+        return steps[0] if steps else None
+
     def close(self) -> None:
         """Lets the folder go; waits for a save in flight."""
         for steps in (self._steps, self._best):

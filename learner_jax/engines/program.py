@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -226,25 +226,6 @@ class Program:
         )
         return loop.pending, jax.tree.map(lambda x: x[0], loop.states)
 
-    def wire_shape(self, broadcast: PyTree, states: PyTree) -> PyTree:
-        """Shapes of what a site sends; nothing is run.
-
-        Args:
-          broadcast: shapes of what it gets.
-          states: [N, ...].
-        """
-        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
-        alone = Draw(jax.ShapeDtypeStruct((1, self.local.batch_size), np.int32), np.int32(0), np.int32(0))
-
-        def one(broadcast, state, rows):
-            round = self._record(jnp.int32(1), jnp.int32(1))
-            draws = tuple(alone._replace(index=jnp.zeros(alone.index.shape, jnp.int32)) for _ in self._passes)
-            return rounds.local_round(
-                self.federated, self.template, broadcast, state, draws, rows, round, jnp.uint32(0)
-            )[0]
-
-        return jax.eval_shape(one, broadcast, state, trees.shapes(self.world.rows))
-
     # ---- looking --------------------------------------------------------------------------------------------------
 
     def look(self, broadcast: PyTree, states: PyTree, number: int) -> tuple[PyTree, PyTree]:
@@ -264,6 +245,35 @@ class Program:
 
 def _first(loop: rounds.Loop) -> tuple[PyTree, PyTree]:
     return jax.tree.map(lambda x: x[0], loop.sum), jax.tree.map(lambda x: x[0], loop.pending)
+
+
+def wire_shape(federated: Federated, template: PyTree, rows: PyTree, local: Local, look: bool = False) -> PyTree:
+    """Shapes of what a site sends in a round, or in a look alone; nothing is run.
+
+    Args:
+      federated: what is run.
+      template: shapes of the weights.
+      rows: one example batch, for its shapes.
+      local: for the batch size.
+      look: the metrics of the watch alone.
+    """
+
+    def one(weights, rows):
+        broadcast = federated.send(federated.init(weights, jax.random.key(0)))
+        site, number = federated.enrol(weights), jnp.int32(1)
+        draw = Draw(jnp.zeros((1, local.batch_size), jnp.int32), number, number)
+        round = rounds.make_round(jnp.uint32(0), 0, number, number, number)
+        if look:
+            watch = federated.watch
+            return (
+                {}
+                if watch is None
+                else federated.release(rounds.fold(watch, broadcast, site, (), draw, rows, round.key))
+            )
+        draws = (draw,) * (len(federated.passes) + (federated.watch is not None))
+        return rounds.local_round(federated, template, broadcast, site, draws, rows, round, jnp.uint32(0))[0]
+
+    return jax.eval_shape(one, template, rows)
 
 
 def enrol_all(federated: Federated, weights: PyTree, sites: int) -> PyTree:
@@ -291,16 +301,28 @@ class Reducer:
         self._stacked = jax.jit(self._reduce)
         self._step = jax.jit(self._server_step)
 
-    def __call__(self, server: Server, wires: Sequence[PyTree], number: int, cohort: int) -> tuple[Server, PyTree, Any]:
-        """(new server, metrics' sums, digest) from the accepted wires, in ascending order of site id."""
+    def __call__(
+        self, server: Server, wires: Iterable[PyTree], accepted: int, number: int, cohort: int
+    ) -> tuple[Server, PyTree, Any]:
+        """One server step.
+
+        Args:
+          server: the state before.
+          wires: in ascending order of site id; read one at a time where the rule is a sum.
+          accepted: how many they are.
+          number, cohort: of the round.
+
+        Returns:
+          The new state, the metrics' sums, the new state's digest.
+        """
         if self.federated.additive:
             term = trees.zeros_like(jax.eval_shape(lambda w: self.federated.lift(w, self.template), self.wire))
             for wire in wires:
                 term = self._add(term, wire)
         else:
-            absent = [jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)] * (self.size - len(wires))
-            stack = jax.tree.map(lambda *leaves: np.stack(leaves), *wires, *absent)
-            share = (np.arange(self.size) < len(wires)).astype(np.float32)
+            absent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)
+            stack = jax.tree.map(lambda *leaves: np.stack(leaves), *wires, *[absent] * (self.size - accepted))
+            share = (np.arange(self.size) < accepted).astype(np.float32)
             term = self._stacked(stack, share, server)
         return self._step(server, term, np.int32(number), np.int32(cohort), np.int32(1))
 

@@ -16,7 +16,7 @@ from learner_jax.data.sites import SiteData
 from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
-from learner_jax.engines.program import Plan, Program, enrol_all
+from learner_jax.engines.program import Plan, Program, enrol_all, wire_shape
 from learner_jax.engines.world import World, build_world
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.events import Event, Observer, silent
@@ -125,7 +125,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     if done:
         on_event(Event("resumed", study.name, done, data={"rounds": study.rounds}))
     started = time.perf_counter()
-    per_site = _traffic(program, server, states)
+    per_site = _traffic(program)
     # ---- rounds
     number = done
     while number < study.rounds and not history.out_of_patience:
@@ -138,15 +138,14 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
         before, server, states = server, outcome.server, outcome.states
         figures = values(outcome.metrics, parts.task.metrics)
         traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
-        best = _look(keeper, history, figures, before, best)
-        history.add({k: v for k, v in figures.items() if not k.startswith("valid/")},
-                    seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)  # fmt: skip
+        best = look_at(keeper, history, figures, before, best)
+        history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)  # fmt: skip
         keeper.commit(number, trees.digest_hex(outcome.digest))
         keeper.step(number, server, states, history)
         on_event(_closed(study, number, history, figures))
     # ---- the last model, looked at by everyone
     _, sums = program.look(jax.jit(federated.send)(server), states, number + 1)
-    best = _look(keeper, history, values(sums, parts.task.metrics), server, best)
+    best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
     keeper.step(number, server, states, history, last=True)
     seconds = time.perf_counter() - started
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
@@ -154,7 +153,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
                    up, down, seconds)  # fmt: skip
 
 
-def _look(keeper: Keeper, history: History, figures: Mapping[str, float], server: PyTree, best: PyTree) -> PyTree:
+def look_at(keeper: Keeper, history: History, figures: Mapping[str, float], server: PyTree, best: PyTree) -> PyTree:
     """The best server state, after `server`'s model has been looked at."""
     if not history.look(figures):
         return best
@@ -169,10 +168,12 @@ def _closed(study: Study, number: int, history: History, figures: Mapping[str, f
     return Event("round_closed", study.name, number, data=data)
 
 
-def _traffic(program: Program, server: PyTree, states: PyTree) -> tuple[int, int]:
+def _traffic(program: Program) -> tuple[int, int]:
     """(bytes up, bytes down) of one site in one round."""
-    broadcast = jax.eval_shape(program.federated.send, server)
-    return describe(program.wire_shape(broadcast, states)), describe(broadcast)
+    federated, template = program.federated, program.template
+    broadcast = jax.eval_shape(lambda weights: federated.send(federated.init(weights, jax.random.key(0))), template)
+    rows = jax.tree.map(lambda column: jax.ShapeDtypeStruct((2, *column.shape[1:]), column.dtype), program.world.rows)
+    return describe(wire_shape(federated, template, rows, program.local)), describe(broadcast)
 
 
 def sha256_of(federated: Any, server: PyTree, weights: PyTree) -> str:

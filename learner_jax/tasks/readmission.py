@@ -79,6 +79,13 @@ def checklist(
 ) -> Checklist:
     """What a hospital's table must hold, and its way to arrays. Arguments as in `readmission`."""
 
+    def sums(inputs: np.ndarray, absent: np.ndarray, categories: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            **{f"input/{name}": value for name, value in moments(inputs).items()},
+            **{f"column/{name}": value for name, value in missing(absent).items()},
+            "diagnosis/rows": counts(categories, icd9.SIZE),
+        }
+
     def measure(frame: pd.DataFrame) -> dict[str, np.ndarray]:
         table, _ = conform(_asked(frame), COLUMNS, "table")
         seen = encounters.describe(table)
@@ -87,11 +94,14 @@ def checklist(
         absent = np.stack(
             [table[c.name].isna() if c.name in table else np.zeros(len(table), bool) for c in COLUMNS], axis=1
         )
-        return {
-            **{f"input/{name}": value for name, value in moments(seen.inputs[train]).items()},
-            **{f"column/{name}": value for name, value in missing(absent[train]).items()},
-            "diagnosis/rows": counts(seen.categories[train], icd9.SIZE),
-        }
+        return sums(seen.inputs[train], absent[train], seen.categories[train])
+
+    def zero() -> dict[str, np.ndarray]:
+        inputs = np.zeros((0, len(encounters.input_names())))
+        return sums(inputs, np.zeros((0, len(COLUMNS)), bool), np.zeros((0, 1), np.int64))
+
+    def template(fitted: dict[str, Any]) -> dict[str, Any]:
+        return {"x": np.zeros((2, len(fitted["inputs"])), np.float32), "y": np.zeros(2, np.float32)}
 
     def fit(total: dict[str, np.ndarray]) -> dict[str, Any]:
         diagnoses = np.where(np.arange(icd9.SIZE) == icd9.UNKNOWN, 0, total["diagnosis/rows"])
@@ -146,7 +156,7 @@ def checklist(
             warnings.append(f"{where}: all training rows have the same outcome; the site adds little alone")
         return warnings
 
-    return Checklist(COLUMNS, check, measure, fit, encode, SAMPLE, LABEL)
+    return Checklist(COLUMNS, check, zero, measure, fit, template, encode, SAMPLE, LABEL)
 
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,311 @@
+"""The coordinator of one study: sites enrol, rounds run, nothing is lost.
+
+The account of a round is the machine's (`protocol.coordinator`), driven by a thread of its own. This thread adds up
+what was accepted, by the simulator's own functions. A coordinator that was killed restores the newest step and adds up
+the rounds after it again, from the spool; each must give the digest that the journal remembers.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from learner_jax import trees
+from learner_jax.data import plans
+from learner_jax.engines.history import History
+from learner_jax.engines.keeper import Keeper
+from learner_jax.engines.outcome import result as make_result
+from learner_jax.engines.parts import Parts, values
+from learner_jax.engines.program import Reducer, wire_shape
+from learner_jax.engines.simulator import cohort_size, look_at, sha256_of
+from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
+from learner_jax.errors import RemoteProtocolError
+from learner_jax.evaluation import join_sites
+from learner_jax.events import Event, Observer
+from learner_jax.leaves import Schema, check_finite, pack, schema_bytes, schema_digest, schema_of, site_ids, unpack
+from learner_jax.protocol import commands as c
+from learner_jax.protocol.rows import Aggregated
+from learner_jax.specs import Study
+from learner_jax.statistics import combine
+from learner_jax.storage.journal import Journal
+from learner_jax.storage.spool import Spool
+from learner_jax.types import PyTree
+
+
+class Phase(NamedTuple):
+    """What is asked of whom.
+
+    Attributes:
+      round, phase: see `site_study`.
+      cohort: names of the sites asked.
+      data: the broadcast's bytes.
+      sent: schema of the broadcast's leaves, () where it is no leaves.
+      expected: schema of the answer.
+      everyone: all of the cohort must answer; otherwise the study's quorum, at the deadline.
+    """
+
+    round: int
+    phase: str
+    cohort: tuple[str, ...]
+    data: bytes
+    sent: Schema
+    expected: Schema
+    everyone: bool = False
+
+
+class Stores(NamedTuple):
+    """What of a run lies on disk."""
+
+    journal: Journal
+    spool: Spool
+
+
+def quorum(study: Study, asked: int) -> int:
+    """Fewest sites with which a round of so many may close at its deadline: more than half, unless the study says."""
+    wanted = study.federation.quorum
+    if wanted is None:
+        return asked // 2 + 1
+    return max(1, min(asked, round(wanted * asked) if isinstance(wanted, float) else wanted))
+
+
+class Rounds:
+    """Runs phases through the machine, or takes them from the journal where they are closed already.
+
+    Args:
+      study: the config.
+      stores: journal and spool.
+      on_event: told what happens.
+
+    Attributes:
+      post: hands the machine an event, from any thread; set by whoever drives it.
+    """
+
+    def __init__(self, study: Study, stores: Stores, on_event: Observer):
+        self.study, self.stores, self._tell = study, stores, on_event
+        self.post: Callable[[c.Event], None] = lambda event: None
+        self._closed: queue.SimpleQueue[c.CloseRound | BaseException] = queue.SimpleQueue()
+        self._expected: Schema = ()
+
+    # ---- the machine's commands, on its own thread ----------------------------------------------------------------
+
+    def answer(self, command: c.Command) -> c.Event | None:
+        """Carries out a command of the machine."""
+        journal, spool = self.stores
+        match command:
+            case c.Validate():
+                return self._validate(command)
+            case c.Spool():
+                spool.put(command.digest, command.data)
+                return c.Spooled(command.site, command.round, command.phase, command.digest)
+            case c.WriteRow():
+                journal.write(command.row)
+                return c.Journaled(command.row)
+            case c.CloseRound():
+                self._closed.put(command)
+            case c.Tell():
+                self._say(command.event)
+        return None
+
+    def _validate(self, command: c.Validate) -> c.Valid | c.Invalid:
+        place = command.site, command.round, command.phase, command.digest
+        try:
+            leaves = unpack(command.data, self._expected, command.site)
+            check_finite(leaves, command.site)
+            if self._expected == SUMMARY:
+                read_summary(leaves["summary"], command.site)
+        except RemoteProtocolError as error:
+            return c.Invalid(*place, error.reason)
+        return c.Valid(*place)
+
+    def _say(self, event: Event) -> None:
+        if event.kind == "round_open":
+            if event.data.get("phase") != "train":
+                return
+            event = event._replace(data={**event.data, "rounds": self.study.rounds})
+        self._tell(event)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the phase at hand with an error, from any thread."""
+        self._closed.put(error)
+
+    # ---- a phase, on the engine's thread --------------------------------------------------------------------------
+
+    def run(self, asked: Phase) -> tuple[list[tuple[str, str]], list[str]]:
+        """Runs a phase to its close.
+
+        Returns:
+          The accepted (site, digest) in ascending order of site id, and the sites that were lost.
+        """
+        self._expected = asked.expected
+        closed = self.stores.journal.closed().get((asked.round, asked.phase))
+        if closed is not None:
+            return list(closed.accepted), list(closed.lost)
+        attempt, accepted = 1, {}
+        before = self.stores.journal.open_round()
+        if before is not None and (before[0].round, before[0].phase) == (asked.round, asked.phase):
+            attempt, accepted = before[0].attempt + 1, before[1]
+        size = schema_bytes(asked.expected)
+        needed = len(asked.cohort) if asked.everyone else quorum(self.study, len(asked.cohort))
+        deadline = self.study.federation.deadline_s
+        self.post(
+            c.StartRound(
+                asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
+                schema_digest(asked.expected), size, needed, deadline, attempt, accepted,
+            )
+        )  # fmt: skip
+        while True:
+            found = self._closed.get()
+            if isinstance(found, BaseException):
+                raise found
+            if (found.round, found.phase) == (asked.round, asked.phase):
+                return list(found.accepted), list(found.lost)
+
+    def leaves(self, accepted: Sequence[tuple[str, str]], expected: Schema) -> Iterator[dict[str, np.ndarray]]:
+        """Accepted answers from the spool, one at a time, in the order given."""
+        for site, digest in accepted:
+            yield unpack(self.stores.spool.get(digest), expected, site)
+
+
+def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
+    """A site's figures.
+
+    Raises:
+      RemoteProtocolError: not the JSON that a site's figures are.
+    """
+    try:
+        found = json.loads(leaf.tobytes().rstrip().decode())
+        for cohort, figures in found.items():
+            if not isinstance(cohort, str) or not {"name", "rows", "patients", "events", "models"} <= set(figures):
+                raise ValueError
+            if figures["name"] != peer:
+                raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
+    except (ValueError, AttributeError, TypeError):
+        raise RemoteProtocolError(peer, "expected a site's figures as JSON, got something else") from None
+    return found
+
+
+class Outcome(NamedTuple):
+    """What a coordinated study ends with: the result's dict, and the model's parts."""
+
+    result: dict[str, Any]
+    weights: PyTree
+    fitted: Mapping[str, Any]
+    rows: PyTree
+
+
+def run_study(
+    parts: Parts, sites: Sequence[str], rounds: Rounds, folder: Path, on_event: Observer, traffic: Callable[[], tuple]
+) -> Outcome:
+    """Everything from the sites' statistics to the result, once the sites are enrolled.
+
+    Args:
+      parts: the study.
+      sites: names of the enrolled sites.
+      rounds: runs phases.
+      folder: the run's.
+      on_event: told of each round.
+      traffic: () -> (bytes in, bytes out) of the link so far.
+
+    Raises:
+      DataError: no site has rows to train on.
+      StudyError: a round gave another result than before.
+    """
+    study, federated, checklist = parts.study, parts.federated, parts.task.checklist
+    ids = site_ids(sites)
+    names = tuple(ids)
+    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    # ---- statistics: sums from each site, what is fitted from their total back to each
+    measured = schema_of(checklist.zero())
+    accepted, _ = rounds.run(Phase(0, "statistics", names, b"", (), measured, everyone=True))
+    fitted = checklist.fit(combine(list(rounds.leaves(accepted, measured))))
+    on_event(Event("statistics", study.name, data={"sites": len(names), "inputs": len(fitted.get("inputs", ()))}))
+    told = json.dumps(fitted, sort_keys=True, separators=(",", ":")).encode()
+    rounds.run(Phase(0, "look", names, told, (), READY, everyone=True))
+    # ---- the start, or the newest step
+    rows = checklist.template(fitted)
+    weights = parts.init_weights(rows)
+    template, size = trees.shapes(weights), cohort_size(study, len(names))
+    server = federated.init(weights, jax.random.key(study.seed))
+    wire = wire_shape(federated, template, rows, parts.local)
+    sent, expected = trees.schema(broadcast_shape(parts, weights)), trees.schema(wire)
+    reducer = Reducer(federated, template, wire, parts.number, study.seed, len(names), size)
+    keeper, history = Keeper(study, folder, rounds.stores.journal), History(parts)
+    send = jax.jit(federated.send)
+    try:
+        done, server, _, best, notes = keeper.restore(server, (), history)
+        for note in notes:
+            on_event(Event("note", study.name, data={"text": f"a step was passed over: {note}"}))
+        if done:
+            on_event(Event("resumed", study.name, done, data={"rounds": study.rounds}))
+        # ---- rounds
+        number, numbers = done, np.fromiter(ids.values(), np.uint32, len(ids))
+        by_id = {number: name for name, number in ids.items()}
+        while number < study.rounds and not history.out_of_patience:
+            number += 1
+            cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
+            opened, (had_in, had_out) = time.perf_counter(), traffic()
+            data = pack(trees.named_leaves(send(server)))
+            accepted, lost = rounds.run(Phase(number, "train", cohort, data, sent, expected))
+            wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted, expected))
+            before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort))
+            rounds.stores.journal.write(Aggregated(number, "train"))
+            figures = values(sums, parts.task.metrics)
+            best = look_at(keeper, history, figures, before, best)
+            now_in, now_out = traffic()
+            row = {
+                "seconds": time.perf_counter() - opened,
+                "bytes_up": now_in - had_in,
+                "bytes_down": now_out - had_out,
+                "sites": [site for site, _ in accepted],
+                "lost": lost,
+            }
+            history.add(figures, **row)
+            keeper.commit(number, trees.digest_hex(digest))
+            keeper.step(number, server, (), history)
+            _sweep(rounds.stores, keeper)
+            on_event(
+                Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
+            )
+        # ---- the last model looked at by everyone; the best one judged beside each site's own
+        looked = wire_shape(federated, template, rows, parts.local, look=True)
+        look = trees.schema(looked)
+        data = pack(trees.named_leaves(send(server)))
+        accepted, _ = rounds.run(Phase(number + 1, "look", names, data, sent, look))
+        sums = trees.zeros_like(looked)
+        for leaves in rounds.leaves(accepted, look):
+            sums = trees.add(sums, trees.rebuild(looked, leaves))
+        best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
+        keeper.step(number, server, (), history, last=True)
+    finally:
+        keeper.close()
+    best = server if best is None else best
+    data = pack(trees.named_leaves(send(best)))
+    accepted, _ = rounds.run(Phase(number + 1, "finish", names, data, sent, SUMMARY))
+    summaries = [
+        read_summary(leaves["summary"], site)
+        for (site, _), leaves in zip(accepted, rounds.leaves(accepted, SUMMARY), strict=True)
+    ]
+    evaluation = join_sites([found for found in summaries if found])
+    seconds = time.perf_counter() - begun
+    up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
+    sha256 = sha256_of(federated, server, weights)
+    result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)
+    return Outcome(result, federated.model(federated.send(best), federated.enrol(weights)), fitted, rows)
+
+
+def _sweep(stores: Stores, keeper: Keeper) -> None:
+    """Drops updates of rounds that the oldest step on disk has behind it; what came before round 1 stays."""
+    oldest = keeper.oldest()
+    if oldest is None:
+        return
+    keep = {digest for (number, phase, _), digest in stores.journal.accepted().items()
+            if phase != "train" or number > oldest}  # fmt: skip
+    stores.spool.sweep(keep)

@@ -1,0 +1,198 @@
+"""One site's part in a study over the wire: bytes in, bytes out; the compute half of a worker.
+
+What a site is asked, phase by phase:
+
+    (0, "statistics")   measure the table: sums for preprocessing           -> named leaves
+    (0, "look")         get what was fitted from all sites' sums; encode    -> ready
+    (t, "train")        one local round                                     -> a Wire
+    (T+1, "look")       the watch on the last broadcast                     -> sums
+    (T+1, "finish")     train alone, judge both models on held-back rows    -> figures, as JSON in one leaf
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learner_jax import specs, trees
+from learner_jax.data.sites import SiteData
+from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
+from learner_jax.engines.parts import Parts
+from learner_jax.engines.program import Program
+from learner_jax.engines.world import TEST, World, build_world
+from learner_jax.errors import DataError, StorageError
+from learner_jax.evaluation import summarise_site
+from learner_jax.events import Observer
+from learner_jax.leaves import LeafSpec, Schema, pack, schema_digest, schema_of, unpack
+from learner_jax.protocol.messages import Open
+from learner_jax.specs import Study
+from learner_jax.storage.atomic import read_json, write_json
+from learner_jax.types import PyTree
+
+READY: Schema = (LeafSpec("ready", "int32", (1,)),)
+SUMMARY_BYTES = 32 * 1024
+SUMMARY: Schema = (LeafSpec("summary", "uint8", (SUMMARY_BYTES,)),)
+"""A site's figures as JSON, padded with blanks to one size."""
+
+
+class Answer(NamedTuple):
+    """What a site sends, and what it will keep once that is acknowledged.
+
+    Attributes:
+      data: packed leaves.
+      schema_digest: of the leaves.
+      state: the site's new state, packed; b"" where nothing changes.
+    """
+
+    data: bytes
+    schema_digest: str
+    state: bytes = b""
+
+
+def study_of(manifest: bytes) -> Study:
+    """The study of a Welcome's manifest, checked.
+
+    Raises:
+      ConfigError: this installation cannot run it: it names what is not installed here.
+    """
+    return specs.check(Study.from_json(manifest.decode()))
+
+
+class SiteStudy:
+    """A study at one site.
+
+    Args:
+      build: (study) -> Parts.
+      manifest: canonical JSON of the study.
+      name: the site's.
+      frame: its table, checked here.
+      folder: where what was fitted is kept.
+      on_event: told of the training alone at the end.
+
+    Raises:
+      ConfigError: the study asks for what is not installed.
+      DataError: the table does not fit its checklist.
+    """
+
+    def __init__(
+        self, build: Callable[[Study], Parts], manifest: bytes, name: str, frame: Any, folder: Path, on_event: Observer
+    ):
+        self.parts, self.name, self._frame, self._folder, self._tell = (
+            build(study_of(manifest)), name, frame, folder, on_event,
+        )  # fmt: skip
+        if self.parts.task.checklist is None:
+            raise DataError("expected a task with a checklist, got one whose rows are handed over as arrays")
+        self.warnings = self.parts.task.checklist.check(frame, f"site '{name}'")
+        self._ready: tuple[SiteData, World, PyTree] | None = None
+        self._program: Program | None = None
+
+    # ---- what it is asked -----------------------------------------------------------------------------------------
+
+    def work(self, asked: Open, data: bytes | memoryview, committed: bytes | None) -> Answer:
+        """Answers one Open.
+
+        Args:
+          asked: the round and its phase.
+          data: the broadcast's bytes.
+          committed: the site's own state as of its last acknowledged update, packed; None at first.
+
+        Raises:
+          DataError: the site cannot do this; the reason is one line.
+        """
+        if asked.phase == "statistics":
+            return _answer(self.parts.task.checklist.measure(self._frame))
+        if asked.phase == "look" and asked.round == 0:
+            write_json(self._folder / "fitted.json", json.loads(bytes(data)), mode=0o600)
+            self._ready = None
+            self._prepared()
+            return _answer({"ready": np.ones(1, np.int32)})
+        if asked.phase == "train":
+            return self._train(asked, data, committed)
+        if asked.phase == "look":
+            _, sums = self._running(asked.enrolled).look(
+                self._broadcast(data), _one_row(self._state(committed)), asked.round
+            )
+            return _answer(trees.named_leaves(sums))
+        return self._finish(data, committed)
+
+    def _train(self, asked: Open, data: bytes | memoryview, committed: bytes | None) -> Answer:
+        program = self._running(asked.enrolled)
+        wire, state = program.local_round(self._broadcast(data), self._state(committed), asked.round, asked.cohort)
+        answer = _answer(trees.named_leaves(wire))
+        return answer._replace(state=pack(trees.named_leaves(state)))
+
+    def _finish(self, data: bytes | memoryview, committed: bytes | None) -> Answer:
+        """Figures of the joint model and of the site's own, on the site's held-back rows."""
+        site, world, _ = self._prepared()
+        held = np.flatnonzero(site.split == TEST)
+        found: dict[str, Any] = {}
+        if len(held) and is_binary(self.parts, {self.name: site}):
+            rows, predict = take_rows(site.rows, held), predictor(self.parts)
+            joint = self.parts.federated.model(self._broadcast(data), self._state(committed))
+            scores = {"federated": chances(predict(joint, rows))}
+            if "local_only" in self.parts.references:
+                alone = train_alone(self.parts, world, self._tell)[0]
+                scores["local_only"] = chances(predict(alone, rows))
+            cohorts = {name: mask[held] for name, mask in site.cohorts.items()} or None
+            seed = self.parts.study.seed
+            found = summarise_site(scores, rows["y"], site.group[held], cohorts, seed, name=self.name)
+        text = json.dumps(found, allow_nan=False).encode()
+        if len(text) > SUMMARY_BYTES:
+            raise DataError(f"expected figures of at most {SUMMARY_BYTES} bytes, got {len(text)}")
+        return _answer({"summary": np.frombuffer(text.ljust(SUMMARY_BYTES), np.uint8)})
+
+    # ---- what it stands on ----------------------------------------------------------------------------------------
+
+    def _prepared(self) -> tuple[SiteData, World, PyTree]:
+        """(rows, world of one, common start), made once from what was fitted."""
+        if self._ready is None:
+            path = self._folder / "fitted.json"
+            if not path.exists():
+                raise StorageError(f"expected {path}, which all sites' sums were fitted to; ask for a new join code")
+            site = self.parts.task.checklist.encode(self._frame, read_json(path))
+            world = build_world({self.name: site}, self.parts.dtype)
+            weights = self.parts.init_weights(jax.tree.map(lambda column: column[:2], world.rows))
+            self._ready = site, world, weights
+        return self._ready
+
+    def _running(self, enrolled: int) -> Program:
+        if self._program is None or self._program.enrolled != enrolled:
+            _, world, weights = self._prepared()
+            parts = self.parts
+            self._program = Program(
+                parts.federated, trees.shapes(weights), world, parts.local, size=1, study=parts.number,
+                enrolled=enrolled,
+            )  # fmt: skip
+        return self._program
+
+    def _broadcast(self, data: bytes | memoryview) -> PyTree:
+        _, _, weights = self._prepared()
+        shape = broadcast_shape(self.parts, weights)
+        return jax.tree.map(jnp.asarray, trees.rebuild(shape, unpack(data, trees.schema(shape), "the coordinator")))
+
+    def _state(self, committed: bytes | None) -> PyTree:
+        _, _, weights = self._prepared()
+        fresh = self.parts.federated.enrol(weights)
+        if not committed:
+            return fresh
+        return jax.tree.map(jnp.asarray, trees.rebuild(fresh, unpack(committed, trees.schema(fresh), "this disk")))
+
+
+def broadcast_shape(parts: Parts, weights: PyTree) -> PyTree:
+    """Shapes of what a coordinator sends."""
+    federated = parts.federated
+    return jax.eval_shape(lambda w: federated.send(federated.init(w, jax.random.key(0))), weights)
+
+
+def _answer(leaves: dict[str, np.ndarray]) -> Answer:
+    return Answer(pack(leaves), schema_digest(schema_of(leaves)))
+
+
+def _one_row(state: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x[None], state)
