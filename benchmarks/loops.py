@@ -1,0 +1,132 @@
+"""Plain JAX loops that a simulated round is measured against; they share no code with the package.
+
+A multilayer perceptron is a tuple of (kernel, bias). `centralised` runs one model over every batch of the round, one
+after the other: nothing that does the same batches can be expected to be faster. `padded_vmap` is what one writes
+first for many sites: all abreast, each padded to the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Weights = tuple[tuple[Any, Any], ...]
+
+
+def loss(weights: Weights, x: Any, y: Any, mask: Any) -> Any:
+    """Mean softmax cross-entropy over the unmasked rows; 0 where there are none.
+
+    Args:
+      weights: ((kernel [i, o], bias [o]), ...).
+      x: float[B, i].
+      y: int32[B].
+      mask: bool[B].
+    """
+    for kernel, bias in weights[:-1]:
+        x = jnp.maximum(x @ kernel + bias, 0)
+    kernel, bias = weights[-1]
+    logits = x @ kernel + bias
+    logits = logits - jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
+    told = jnp.sum(jnp.where(y[:, None] == jnp.arange(logits.shape[-1]), logits, 0), -1)
+    each = jnp.log(jnp.sum(jnp.exp(logits), -1)) - told
+    return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def descend(weights: Weights, x: Any, y: Any, mask: Any, lr: float) -> Weights:
+    """One step of SGD."""
+    grads = jax.grad(loss)(weights, x, y, mask)
+    return jax.tree.map(lambda w, g: w - lr * g, weights, grads)
+
+
+def rows(x: Any, y: Any, index: Any) -> tuple[Any, Any, Any]:
+    """The rows of one batch, and which of them are there."""
+    return jnp.take(x, index, axis=0, mode="clip"), jnp.take(y, index, axis=0, mode="clip"), index >= 0
+
+
+def scan(lr: float, unroll: int = 1) -> Callable[..., Weights]:
+    """(weights, x [M, i], y [M], index int32[T, B]) -> weights: one `lax.scan` in one jit."""
+
+    def run(weights, x, y, index):
+        def step(weights, batch):
+            return descend(weights, *rows(x, y, batch), lr), None
+
+        return jax.lax.scan(step, weights, index, unroll=unroll)[0]
+
+    return jax.jit(run)
+
+
+def gathered_scan(lr: float) -> Callable[..., Weights]:
+    """(weights, x [T, B, i], y [T, B], mask [T, B]) -> weights: the batches lie in memory one after the other."""
+
+    def run(weights, x, y, mask):
+        return jax.lax.scan(lambda w, batch: (descend(w, *batch, lr), None), weights, (x, y, mask))[0]
+
+    return jax.jit(run)
+
+
+def per_step(lr: float) -> Callable[..., Weights]:
+    """(weights, x, y, index) -> weights: one call of a donating jit for each batch; `weights` is kept."""
+
+    def step(weights, x, y, batch):
+        return descend(weights, *rows(x, y, batch), lr)
+
+    jitted = jax.jit(step, donate_argnums=(0,))
+
+    def run(weights, x, y, index):
+        weights = jax.tree.map(jnp.copy, weights)
+        for batch in index:
+            weights = jitted(weights, x, y, batch)
+        return weights
+
+    return run
+
+
+def padded_vmap(lr: float) -> Callable[..., Weights]:
+    """(weights, x, y, index int32[S, T, B]) -> weights: FedAvg of S sites abreast, all-padding batches included."""
+
+    def site(weights, x, y, index):
+        return jax.lax.scan(lambda w, batch: (descend(w, *rows(x, y, batch), lr), None), weights, index)[0]
+
+    def run(weights, x, y, index):
+        each = jax.vmap(site, (None, None, None, 0))(weights, x, y, index)
+        count = jnp.sum(index >= 0, (1, 2)).astype(x.dtype)
+        return jax.tree.map(lambda w: jnp.tensordot(count / jnp.sum(count), w, 1), each)
+
+    return jax.jit(run)
+
+
+def pad(index: np.ndarray, first: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Batches in a row, int32[T, B], as int32[S, longest, B]; -1 is padding."""
+    out = np.full((len(steps), int(steps.max()), index.shape[1]), -1, np.int32)
+    for s, (at, count) in enumerate(zip(first, steps, strict=True)):
+        out[s, :count] = index[at : at + count]
+    return out
+
+
+def averaged(
+    run: Callable[..., Weights], weights: Weights, x: Any, y: Any, index: np.ndarray, first: Any, steps: Any
+) -> list[np.ndarray]:
+    """FedAvg by hand: each site alone from the same start by `run`, averaged by rows in float64.
+
+    Args:
+      run: as `per_step` gives it.
+      weights: the start.
+      x, y: all rows.
+      index: int32[T, B].
+      first, steps: int32[S], where a site's batches begin and how many they are.
+
+    Returns:
+      The averaged leaves.
+    """
+    total, seen = [np.zeros(np.shape(leaf)) for leaf in jax.tree.leaves(weights)], 0
+    for at, count in zip(first, steps, strict=True):
+        mine = index[at : at + count]
+        count = int(np.sum(mine >= 0))
+        for sum_, leaf in zip(total, jax.tree.leaves(run(weights, x, y, mine)), strict=True):
+            sum_ += count * np.asarray(leaf, np.float64)
+        seen += count
+    return [sum_ / seen for sum_ in total]

@@ -1,0 +1,386 @@
+"""A simulated FedAvg round against plain JAX loops over exactly the same batches.
+
+    python -m benchmarks.simulator                    the figures of docs/benchmarks.md (2 minutes); one JSON line
+    python -m benchmarks.simulator --quick            tiny sizes: does it run, do the results agree
+
+200 of 1,000 sites of log-normal size (100 rows in the mean), a perceptron 784-200-200-62, batches of 20, one epoch.
+The inputs are made up: what is measured is time, not learning. Each arm runs the same round in each repeat: the same
+cohort, start and batches. Times are of one call that has run before: host plans, the compiled round, and waiting for
+the new weights. Before anything is timed, the arms' final weights are compared; a difference ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import common
+
+if TYPE_CHECKING:
+    from benchmarks import loops
+    from learner_jax.engines.program import Program
+
+ROUND, OTHER_ROUND, LR, SEED = 2, 3, 0.05, 0
+
+# A process of its own for each arrangement of threads and devices: (threads of a device, devices, arms).
+ARRANGEMENTS = {
+    "one core": (1, 1, ("scan", "unroll_4", "unroll_8", "per_step", "gathered_scan", "padded_vmap",
+                        "sequential", "lanes_4", "host_plan")),
+    "two devices": (1, 2, ("streams_2",)),
+    "two threads": (2, 1, ("scan_2_threads", "sequential_2_threads")),
+}  # fmt: skip
+CENTRALISED = ("scan", "unroll_4", "unroll_8", "per_step")
+ROUNDS = ("sequential", "lanes_4", "streams_2", "padded_vmap")
+# Largest relative difference between weights, over the way from the start, that rounding explains in float32.
+TOLERANCE = {"centralised": 1e-2, "rounds": 1e-3}
+
+
+class Sizes(NamedTuple):
+    """What is run; `spread` is the standard deviation of the logarithm of a site's rows."""
+
+    sites: int = 1000
+    cohort: int = 200
+    mean_rows: float = 100.0
+    spread: float = 1.0
+    batch_size: int = 20
+    widths: tuple[int, ...] = (784, 200, 200, 62)
+
+
+QUICK = Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(12, 8, 8, 5))
+
+
+def site_rows(sizes: Sizes) -> np.ndarray:
+    """int64[sites]: rows of each site, log-normal, 1 at least."""
+    mu = np.log(sizes.mean_rows) - sizes.spread**2 / 2
+    drawn = np.random.default_rng(SEED).lognormal(mu, sizes.spread, sizes.sites)
+    return np.maximum(1, np.rint(drawn)).astype(np.int64)
+
+
+def made_up_sites(sizes: Sizes) -> dict[str, Any]:
+    """name -> SiteData: uniform inputs, uniform labels."""
+    from learner_jax.data.sites import SiteData
+
+    counts, draw = site_rows(sizes), np.random.default_rng(SEED + 1)
+    x = draw.random((counts.sum(), sizes.widths[0]), np.float32)
+    y = draw.integers(0, sizes.widths[-1], len(x), np.int32)
+    ends = np.cumsum(counts)
+    return {
+        f"s{k:04d}": SiteData(
+            {"x": x[end - n : end], "y": y[end - n : end]}, np.zeros(n, np.int8), np.arange(n), {}
+        )
+        for k, (n, end) in enumerate(zip(counts, ends, strict=True))
+    }
+
+
+class Arms:
+    """The arms of one process, built when first asked for; an arm is a function that gives the weights' leaves."""
+
+    def __init__(self, sizes: Sizes):
+        import jax
+        import jax.monitoring
+        import optax
+
+        from benchmarks import loops
+        from learner_jax.algorithms import fedavg
+        from learner_jax.engines.parts import objective
+        from learner_jax.engines.world import Local, build_world
+        from learner_jax.federate import federate
+        from learner_jax.models import mlp
+
+        self.sizes, self.compiled = sizes, 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+        self.world = build_world(made_up_sites(sizes))
+        model = mlp(hidden=sizes.widths[1:-1], outputs=sizes.widths[-1])
+        params, stats = model.init(jax.random.key(SEED), jax.tree.map(lambda column: column[:2], self.world.rows))
+        self.start = {"params": params, "stats": stats}
+        loss = objective(model, optax.softmax_cross_entropy_with_integer_labels)
+        self.federated = federate(fedavg(loss, local_lr=LR))
+        self.local = Local(sizes.batch_size, 1, None, SEED)
+        self.x, self.y = self.world.rows["x"], self.world.rows["y"]
+        # ---- the round's batches, from the plan that the engine itself follows
+        program = self.program()
+        (index,), (first,), (steps,) = program.draws(program.deal(self.cohort(ROUND)), ROUND)
+        self.first, self.steps = first[0], steps[0]
+        self.index = index[0][: self.steps.sum()]
+        self.weights: loops.Weights = tuple((layer["kernel"], layer["bias"]) for layer in _layers(params))
+
+    def _heard(self, name: str, seconds: float, **fields: Any) -> None:
+        self.compiled += name == "/jax/core/compile/backend_compile_duration"
+
+    def cohort(self, number: int) -> np.ndarray:
+        """int32: places of the sites asked in a round."""
+        from learner_jax.data import plans
+
+        ids = self.world.ids
+        return np.searchsorted(ids, plans.cohort(SEED, number, ids, self.sizes.cohort)).astype(np.int32)
+
+    def program(self, streams: int = 1, lanes: int = 1) -> Program:
+        from learner_jax import trees
+        from learner_jax.engines.program import Plan, Program
+
+        plan = Plan(streams, lanes)
+        return Program(self.federated, trees.shapes(self.start), self.world, self.local, plan, self.sizes.cohort)
+
+    def engine(self, streams: int = 1, lanes: int = 1) -> Callable[..., list[Any]]:
+        """A simulated round, host plans included."""
+        import jax
+
+        from learner_jax.engines.program import enrol_all
+
+        program = self.program(streams, lanes)
+        server = program.place(self.federated.init(self.start, jax.random.key(SEED)))
+        states = program.place(enrol_all(self.federated, self.start, len(self.world.names)))
+
+        def run(number: int = ROUND) -> list[Any]:
+            outcome = program.round(server, states, number, self.cohort(number))
+            layers = _layers(outcome.server.learned.weights["params"])
+            return [leaf for layer in layers for leaf in (layer["kernel"], layer["bias"])]
+
+        return run
+
+    def make(self, name: str) -> Callable[..., list[Any]]:
+        """The arm of a name."""
+        import jax
+
+        from benchmarks import loops
+
+        x, y, index, weights = self.x, self.y, self.index, self.weights
+        name = name.removesuffix("_2_threads")
+        engines = {"sequential": (1, 1), "lanes_4": (1, 4), "streams_2": (2, 1)}
+        if name in engines:
+            return self.engine(*engines[name])
+        if name == "host_plan":
+            program = self.program()
+            return lambda: program.draws(program.deal(self.cohort(ROUND)), ROUND) and []
+        if name == "by_hand":
+            step = loops.per_step(LR)
+            return lambda: loops.averaged(step, weights, x, y, index, self.first, self.steps)
+        if name == "padded_vmap":
+            run, index = loops.padded_vmap(LR), loops.pad(index, self.first, self.steps)
+        elif name == "gathered_scan":
+            batches = loops.rows(x, y, index)
+            run = loops.gathered_scan(LR)
+            return lambda: jax.tree.leaves(run(weights, *batches))
+        else:
+            run = loops.per_step(LR) if name == "per_step" else loops.scan(LR, int(name.partition("_")[2] or 1))
+        return lambda: jax.tree.leaves(run(weights, x, y, index))
+
+
+def _layers(params: Any) -> list[dict[str, Any]]:
+    """The dense layers of the package's perceptron, in order."""
+    dense = params["dense"]
+    return [dense[key] for key in sorted(dense, key=int)]
+
+
+def answer_for(sizes: Sizes, began: float) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What a process answers: the work, an arm's first call, its weights, one timed call."""
+    import jax
+
+    arms, made = Arms(sizes), {}
+    built_s = time.perf_counter() - began
+
+    def answer(question: dict[str, Any]) -> dict[str, Any]:
+        name = question.get("arm")
+        if question["do"] == "describe":
+            steps, used = arms.steps, np.sum(arms.index >= 0)
+            return {
+                "start_up_s": common.rounded(built_s),
+                "steps": int(steps.sum()),
+                "rows": int(used),
+                "longest_steps": int(steps.max()),
+                "padded_steps": int(steps.max()) * len(steps),
+                "devices": len(jax.devices()),
+            }
+        if question["do"] == "first":
+            measured, made[name] = common.timed(lambda: arms.make(name))
+            called, leaves = common.timed(lambda: jax.block_until_ready(made[name]()))
+            np.savez(question["into"], *[np.asarray(leaf) for leaf in leaves])
+            np.savez(question["start"], *[np.asarray(leaf) for leaf in jax.tree.leaves(arms.weights)])
+            return {"first_s": common.rounded(measured["wall_s"] + called["wall_s"])}
+        if question["do"] == "other round":
+            before = arms.compiled
+            jax.block_until_ready(made[name](OTHER_ROUND))
+            return {"compiled": arms.compiled - before}
+        return common.timed(lambda: jax.block_until_ready(made[name]()))[0]
+
+    return answer
+
+
+def apart(a: list[np.ndarray], b: list[np.ndarray], start: list[np.ndarray]) -> float:
+    """||a - b|| / ||b - start||, over all leaves, in float64."""
+    flat = [np.concatenate([leaf.ravel().astype(np.float64) for leaf in leaves]) for leaves in (a, b, start)]
+    return float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1] - flat[2]))
+
+
+def check(kind: str, found: dict[str, list[np.ndarray]], reference: str, start: list[np.ndarray]) -> float:
+    """The largest distance of any arm's weights from the reference's.
+
+    Args:
+      kind: which tolerance.
+      found: arm -> leaves; those of the start as well where an arm did nothing.
+      reference: an arm of `found`.
+      start: leaves.
+
+    Raises:
+      ValueError: an arm's weights are too far off, or not finite.
+    """
+    off = {name: apart(leaves, found[reference], start) for name, leaves in found.items()}
+    for name, distance in off.items():
+        if not distance <= TOLERANCE[kind]:
+            raise ValueError(
+                f"expected the weights of '{name}' within {TOLERANCE[kind]:g} of those of '{reference}', got {distance:.3g}"
+            )
+    return common.rounded(max(off.values()))
+
+
+def agreement(leaves: dict[str, list[np.ndarray]], start: list[np.ndarray]) -> dict[str, float]:
+    """How far the loops are from each other, and every kind of round from each site alone, averaged by hand.
+
+    Raises:
+      ValueError: further than rounding explains.
+    """
+    loops_ = {name: part for name, part in leaves.items() if name in (*CENTRALISED, "gathered_scan", "scan_2_threads")}
+    rounds = {name: part for name, part in leaves.items() if name in (*ROUNDS, "sequential_2_threads", "by_hand")}
+    return {
+        "centralised": check("centralised", loops_, "scan", start),
+        "rounds": check("rounds", rounds, "by_hand", start),
+    }
+
+
+def run(sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict[str, Any]:
+    """One run's line.
+
+    Raises:
+      ValueError: arms disagree, or a round compiled again.
+    """
+    load = os.getloadavg()[0]
+    processes = {
+        name: common.Process("benchmarks.simulator", ["--serve", *arguments], threads, devices)
+        for name, (threads, devices, _) in ARRANGEMENTS.items()
+    }
+    home = {arm: processes[name] for name, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}
+    try:
+        # ---- start, compile, compare
+        work = {name: process.ask({"do": "describe"}) for name, process in processes.items()}
+        first, leaves, start = _first_calls(home)
+        agreed = agreement(leaves, start)
+        again = {
+            arm: home[arm].ask({"do": "other round", "arm": arm})["compiled"]
+            for arm in ("sequential", "lanes_4", "streams_2")
+        }
+        if any(again.values()):
+            raise ValueError(f"expected no compilation in a round with another cohort, got {again}")
+        # ---- measure
+        measured = common.interleave(
+            {arm: lambda arm=arm: home[arm].ask({"do": "time", "arm": arm}) for arm in home}, repeats
+        )
+    finally:
+        for process in processes.values():
+            process.close()
+    return {
+        "benchmark": "simulator",
+        "inputs": "synthetic",
+        "sizes": sizes._asdict(),
+        "work": {key: value for key, value in work["one core"].items() if key not in ("start_up_s", "devices")},
+        "n": repeats,
+        **_ratios(measured),
+        "arms": _arms(measured, first, {arm: name for name, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}),
+        "start_up_s": {name: part["start_up_s"] for name, part in work.items()},
+        "agreement": agreed,
+        "compiled_again": sum(again.values()),
+        "load_before": common.rounded(load),
+        "machine": common.machine(),
+        "versions": common.versions("jax", "jaxlib", "flax", "optax", "numpy"),
+    }
+
+
+def _first_calls(home: dict[str, common.Process]) -> tuple[dict, dict[str, list[np.ndarray]], list[np.ndarray]]:
+    """Each arm's first call: (its seconds, its weights' leaves, the start's)."""
+    first, leaves = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        into, start = Path(folder) / "weights.npz", Path(folder) / "start.npz"
+        for arm in (*home, "by_hand"):
+            process = home.get(arm, home["scan"])
+            first[arm] = process.ask({"do": "first", "arm": arm, "into": str(into), "start": str(start)})["first_s"]
+            leaves[arm] = _load(into)
+        return first, leaves, _load(start)
+
+
+def _load(path: Path) -> list[np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return [file[name] for name in file.files]
+
+
+def _ratios(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Each kind of round over the best centralised loop, and over the padded vmap, by medians."""
+    best = min(CENTRALISED, key=lambda arm: common.median(measured[arm], "wall_s"))
+    return {
+        "best_loop": best,
+        "ratio_to_best_loop": {arm: common.ratio(measured[arm], measured[best]) for arm in ROUNDS},
+        "ratio_to_gathered_scan": {
+            arm: common.ratio(measured[arm], measured["gathered_scan"]) for arm in ("sequential", "streams_2")
+        },
+        "ratio_to_padded_vmap": {
+            arm: common.ratio(measured[arm], measured["padded_vmap"]) for arm in ("sequential", "lanes_4", "streams_2")
+        },
+    }
+
+
+def _arms(
+    measured: dict[str, list[dict[str, float]]], first: dict[str, float], places: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        arm: {
+            "threads": ARRANGEMENTS[places[arm]][0],
+            "devices": ARRANGEMENTS[places[arm]][1],
+            "wall_s": common.summary([m["wall_s"] for m in runs]),
+            "cpu_s": common.summary([m["cpu_s"] for m in runs]),
+            "first_s": first[arm],
+        }
+        for arm, runs in measured.items()
+    }
+
+
+def told(line: dict[str, Any]) -> list[str]:
+    """The run in words, for a terminal."""
+    out = [f"{'':22}{'wall ms':>10}{'(quartiles)':>20}{'cpu ms':>10}{'first call s':>14}"]
+    for name, arm in line["arms"].items():
+        wall, cpu = arm["wall_s"], arm["cpu_s"]
+        spread = f"({wall['q1'] * 1e3:.1f} to {wall['q3'] * 1e3:.1f})"
+        out.append(
+            f"{name:22}{wall['median'] * 1e3:10.1f}{spread:>20}{cpu['median'] * 1e3:10.1f}{arm['first_s']:14.2f}"
+        )
+    out.append(f"best centralised loop: {line['best_loop']}; over it, wall (quartiles) and CPU time:")
+    for name, ratio in line["ratio_to_best_loop"].items():
+        wall, cpu = ratio["wall"], ratio["cpu"]
+        out.append(f"  {name:20}{wall['ratio']:8.3f} ({wall['q1']:.3f} to {wall['q3']:.3f}){cpu['ratio']:10.3f}")
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.simulator", description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, help="how often each arm is timed (11; with --quick 2)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; the times mean nothing")
+    parser.add_argument("--out", type=Path, help="a file that the JSON line is added to")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    flags = parser.parse_args(argv)
+    sizes = QUICK if flags.quick else Sizes()
+    if flags.serve:
+        common.serve(answer_for(sizes, time.perf_counter()))
+        return
+    line = run(sizes, flags.repeats or (2 if flags.quick else 11), ["--quick"] if flags.quick else [])
+    print("\n".join(told(line)), file=sys.stderr)
+    common.emit(line, flags.out)
+
+
+if __name__ == "__main__":
+    main()
