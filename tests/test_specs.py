@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from learner_jax import specs
 from learner_jax.errors import ConfigError
-from learner_jax.specs import Data, Engine, Federation, Fields, Optimizer, Spec, Study, Transform
+from learner_jax.specs import Data, Engine, Federation, Fields, Optimizer, Spec, Study, Transform, names
 
 # ---- factories to resolve, in place of those of the package ----------------------------------------------------------
 
@@ -67,10 +67,10 @@ def fakes(monkeypatch):
             return real(kind, name)
         if (kind, name) in FAKES:
             return FAKES[kind, name]
-        names = [one for of, one in FAKES if of == kind]
-        raise ConfigError(f"no {kind.removesuffix('s')} {name!r}{specs.near(name, names)}")
+        ours = [one for of, one in FAKES if of == kind]
+        raise ConfigError(f"no {kind.removesuffix('s')} {name!r}{specs.near(name, ours)}")
 
-    monkeypatch.setattr(specs, "resolve", resolve)
+    monkeypatch.setattr(names, "resolve", resolve)
 
 
 def a_study(**fields: typing.Any) -> Study:
@@ -278,17 +278,17 @@ def test_a_method_of_another_package_is_found_by_its_entry_point(tmp_path, monke
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
 
-names = st.text("abcdefgh_", min_size=1, max_size=8)
+words = st.text("abcdefgh_", min_size=1, max_size=8)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.builds(Spec, st.just("optimizers"), names, st.dictionaries(names, inner))
+        st.lists(inner, max_size=3) | st.builds(Spec, st.just("optimizers"), words, st.dictionaries(words, inner))
     ),
     max_leaves=8,
 )
 
 
-@given(fields=st.dictionaries(names, values), rounds=st.integers(1, 100), question=st.text(max_size=20))
+@given(fields=st.dictionaries(words, values), rounds=st.integers(1, 100), question=st.text(max_size=20))
 def test_json_goes_there_and_back(fields, rounds, question):
     study = a_study(algorithm=Spec("algorithms", "average", fields), rounds=rounds, question=question)
     again = specs.from_json(specs.to_json(study))
@@ -298,7 +298,7 @@ def test_json_goes_there_and_back(fields, rounds, question):
     assert json.loads(specs.to_json(study))["rounds"] == rounds
 
 
-@given(st.dictionaries(names, values, min_size=2))
+@given(st.dictionaries(words, values, min_size=2))
 def test_the_order_in_which_fields_were_set_does_not_matter(fields):
     turned = dict(reversed(list(fields.items())))
     assert Spec("algorithms", "a", fields) == Spec("algorithms", "a", turned)

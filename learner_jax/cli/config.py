@@ -1,7 +1,6 @@
 """From `--config` and its overrides to a checked Study.
 
-A config is a Python file with `def study(): return lr.Study(...)` (or a module-level `study = lr.Study(...)`), or the
-canonical JSON that a run has left. The overrides are applied in an order of their own, so that the order on the command
+`specs.read` runs the file. The overrides are applied in an order of their own, so that the order on the command
 line does not matter: whole things first (`--config.algorithm=scaffold`), then their fields. A new method brings its
 own fields; those that the file had set for the old one go, those of the command line stay.
 
@@ -13,14 +12,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
-import re
-import sys
-import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from learner_jax import specs
@@ -42,7 +36,11 @@ def load(
     Raises:
       ConfigError: one line with all that is wrong.
     """
-    study = read(named)
+    if not named:
+        raise ConfigError(
+            f"--config is missing: expected a file or a name (shipped configs: {', '.join(specs.shipped())})"
+        )
+    study = specs.read(named)
     early = [one for one in overrides if one.path[0] in ("engine", "precision")]
     problems: list[str] = []
     study = override(study, early, problems)
@@ -55,81 +53,6 @@ def load(
     if problems:
         raise ConfigError("; ".join(problems))
     return study
-
-
-# ---- the file --------------------------------------------------------------------------------------------------------
-
-
-def shipped() -> dict[str, Path]:
-    """Configs that come with the package: in it, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        found = {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
-        if found:
-            return found
-    return {}
-
-
-def read(named: str | None) -> Study:
-    """The Study of a config file, as it stands there.
-
-    Raises:
-      ConfigError: no such file or name, or an error in it, with file and line.
-    """
-    ours = shipped()
-    listed = f"shipped configs: {', '.join(ours)}" if ours else "no config is shipped here"
-    if not named:
-        raise ConfigError(f"--config is missing: expected a file or a name ({listed})")
-    path = Path(named)
-    if not path.is_file() and named in ours:
-        path = ours[named]
-    if not path.is_file():
-        place = path.parent if path.parent.is_dir() else None
-        beside = {one.name: str(one) for one in place.glob("*.py")} if place and path.suffix else {}
-        guess = specs.near(path.name, beside, beside.__getitem__) or specs.near(named, ours) or f" ({listed})"
-        raise ConfigError(f"--config: no file or shipped config {named!r}{guess}")
-    if path.suffix == ".json":
-        try:
-            return specs.from_json(path.read_text())
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-    return _run(path)
-
-
-def _run(path: Path) -> Study:
-    name = f"_learner_config_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: expected a Python file (.py) or JSON (.json)")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses of a config look themselves up
-    try:
-        spec.loader.exec_module(module)
-        study = getattr(module, "study", None)
-        study = study() if callable(study) else study
-    except Exception as error:
-        raise ConfigError(_place(error, path)) from error
-    finally:
-        del sys.modules[name]
-    if not isinstance(study, Study):
-        came = "nothing of that name" if study is None else type(study).__name__
-        raise ConfigError(f"{path}: expected `def study():` that returns a learner_jax.Study, got {came}")
-    return study
-
-
-def _place(error: Exception, path: Path) -> str:
-    """'configs/x.py:12: NameError: ...' of an error raised while a config ran."""
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == str(path):
-            line = frame.lineno
-    words = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-    kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-    unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", words)
-    if unknown and isinstance(getattr(specs, unknown[1], None), type):
-        fields = [field.name for field in dataclasses.fields(getattr(specs, unknown[1]))]
-        kind, words = "", specs.no_field(unknown[1], unknown[2], fields)
-    return f"{path}:{line}: {kind}{words}" if line else f"{path}: {kind}{words}"
 
 
 # ---- overrides -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from learner_jax import specs
 from learner_jax.cli import config
 from learner_jax.cli.flags import parse
 from learner_jax.errors import ConfigError
-from learner_jax.specs import Spec, Study
+from learner_jax.specs import Spec, Study, files, names
 
 CONFIG = """
     from learner_jax.specs import Data, Spec, Study
@@ -158,7 +158,7 @@ def test_the_order_of_arguments_does_not_matter(file):
 @given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.none()))
 def test_any_number_survives_the_command_line(file, number):
     problems: list[str] = []
-    study = config.read(str(file))
+    study = specs.read(str(file))
     typed = parse([f"--config.cohort={number!r}"], ()).overrides
     assert config.override(study, typed, problems).cohort == number
     assert not problems
@@ -166,7 +166,7 @@ def test_any_number_survives_the_command_line(file, number):
 
 def test_the_engine_is_known_before_any_name_is_resolved(file, monkeypatch):
     heard = []
-    monkeypatch.setattr(specs, "resolve", lambda kind, name: heard.append("resolve") or 1 / 0)
+    monkeypatch.setattr(names, "resolve", lambda kind, name: heard.append("resolve") or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         parsed = parse(["--config.algorithm.local_lr=1", "--config.engine.streams=7"], ())
         config.load(str(file), parsed.overrides, lambda study: heard.append(study.engine.streams))
@@ -255,7 +255,7 @@ def test_the_json_that_a_run_left_is_a_config(file, tmp_path):
 
 def test_names_of_shipped_configs_and_near_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a name is found from anywhere
-    assert "readmission" in config.shipped()
+    assert "readmission" in specs.shipped()
     assert load("readmission").name == "readmission"
     assert "(did you mean readmission?)" in refusal("readmision")
     (tmp_path / "mine.py").write_text("x")
@@ -265,7 +265,7 @@ def test_names_of_shipped_configs_and_near_ones(tmp_path, monkeypatch):
 
 
 def test_every_shipped_config_passes_its_check():
-    for name in config.shipped():
+    for name in specs.shipped():
         study = load(name)
         assert specs.check(study) == study
         assert specs.from_json(study.to_json()) == study
@@ -275,7 +275,7 @@ def test_in_a_wheel_the_configs_lie_in_the_package(tmp_path, monkeypatch):
     for place in ("learner_jax/configs", "configs"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / f"of_{place.split('/')[0]}.py").touch()
-    monkeypatch.setattr(config, "__file__", str(tmp_path / "learner_jax" / "cli" / "config.py"))
-    assert list(config.shipped()) == ["of_learner_jax"]  # what others put into site-packages/configs is not ours
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "learner_jax" / "specs" / "files.py"))
+    assert list(specs.shipped()) == ["of_learner_jax"]  # what others put into site-packages/configs is not ours
     (tmp_path / "learner_jax/configs/of_learner_jax.py").unlink()
-    assert list(config.shipped()) == ["of_configs"]  # a checkout
+    assert list(specs.shipped()) == ["of_configs"]  # a checkout

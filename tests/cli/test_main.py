@@ -97,7 +97,7 @@ def learner(*arguments: str, module: str = "learner_jax", **options) -> subproce
         ),
         (
             "simulate --config=readmision",
-            "learner simulate: --config: no file or shipped config 'readmision' (did",
+            "learner simulate: no file or shipped config 'readmision' (did",
         ),
         (
             "simulate --config=readmission --config.rouds=3",

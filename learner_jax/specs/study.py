@@ -1,0 +1,200 @@
+"""A `Study`: the config, as plain values and Specs, its canonical JSON both ways, and the digest of what it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from learner_jax.errors import ConfigError
+from learner_jax.specs.spec import Fields, Kind, Spec, freeze, text_of, thaw, to_json
+from learner_jax.specs.words import near
+
+_T = typing.TypeVar("_T")
+_FEDAVG = Spec("algorithms", "fedavg")
+_MEAN = Spec("aggregators", "mean")
+
+
+def no_type_check(record: type[_T]) -> type[_T]:
+    """Keeps the type checker that tests install out of a record: `check` judges its values and lists all mistakes."""
+    return record
+
+
+@no_type_check
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the rows are. source: a shipped sample's name, a file or a folder with one file a site."""
+
+    source: str = ""
+    site_column: str | None = "site"
+    split_column: str | None = "split"
+    partition: Annotated[Spec, Kind("partitions")] | None = None
+    sites: tuple[str, ...] | None = None
+
+
+@no_type_check
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How a machine computes; says nothing about what. cache: folder of compiled programs, None for none."""
+
+    plan: Literal["auto", "sequential", "streams", "lanes"] = "auto"
+    streams: int | None = None
+    lanes: int | None = None
+    threads: int | None = None
+    cache: str | None = "~/.cache/learner"
+
+
+@no_type_check
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Federation:
+    """When a round may close, and where the coordinator listens.
+
+    quorum: sites, or a share of the cohort, None all of it; port 0: any free one.
+    """
+
+    quorum: int | float | None = None
+    deadline_s: float = 300.0
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+@no_type_check
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What is kept on disk. every: rounds; wait: each save is durable before the next round begins."""
+
+    every: int = 1
+    keep_last: int = 3
+    keep_best: int = 1
+    wait: bool = False
+
+
+@no_type_check
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """One training, from the question to the last round.
+
+    Attributes:
+      name: what the study is called; part of every key that it draws.
+      question: one sentence for the people who approve it.
+      task: what is predicted from what.
+      model: None for the task's own default.
+      algorithm, aggregator: what is learned; how updates meet.
+      before, after: optax transformations at the site, before an update is weighted, and at the coordinator.
+      rounds: learning rounds.
+      seed: of everything that is drawn.
+      batch_size: rows a local step.
+      epochs: passes over a site's rows a round.
+      steps: local steps a round in place of epochs.
+      cohort: sites asked a round; a float is a share of them, None all.
+      patience: rounds without a better `target` before the study stops; None never stops early.
+      target: the metric that says which round was the best.
+      references: what is trained beside the study to compare with.
+      precision: of weights and sums; "float64" is for tests of equality.
+    """
+
+    name: str
+    question: str = ""
+    task: Annotated[Spec, Kind("tasks")]
+    model: Annotated[Spec, Kind("models")] | None = None
+    algorithm: Annotated[Spec, Kind("algorithms")] = _FEDAVG
+    aggregator: Annotated[Spec, Kind("aggregators")] = _MEAN
+    before: tuple[Annotated[Spec, Kind("transforms")], ...] = ()
+    after: tuple[Annotated[Spec, Kind("transforms")], ...] = ()
+    rounds: int = 50
+    seed: int = 0
+    batch_size: int = 64
+    epochs: int = 1
+    steps: int | None = None
+    cohort: int | float | None = None
+    patience: int | None = None
+    target: str = "valid/auroc"
+    references: tuple[Literal["local_only", "pooled"], ...] = ("local_only", "pooled")
+    precision: Literal["float32", "float64"] = "float32"
+    data: Data = Data()
+    engine: Engine = Engine()
+    federation: Federation = Federation()
+    checkpoint: Checkpoint = Checkpoint()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, freeze(getattr(self, field.name)))
+        for field, kind in _KIND_OF.items():
+            value = getattr(self, field)
+            if isinstance(value, str):
+                object.__setattr__(self, field, Spec(kind, value))
+        for field in ("before", "after"):
+            value = getattr(self, field)
+            value = (value,) if isinstance(value, str | Spec) else value
+            if isinstance(value, tuple):
+                value = tuple(Spec("transforms", one) if isinstance(one, str) else one for one in value)
+            object.__setattr__(self, field, value)
+
+    def to_json(self) -> str:
+        return to_json(self)
+
+    @staticmethod
+    def from_json(text: str) -> Study:
+        return from_json(text)
+
+
+_KIND_OF = {"task": "tasks", "model": "models", "algorithm": "algorithms", "aggregator": "aggregators"}
+
+
+def cache_folder(engine: Engine) -> Path | None:
+    """The folder of compiled programs that `engine.cache` names, or None; the default follows XDG_CACHE_HOME."""
+    if engine.cache is None:
+        return None
+    if engine.cache == Engine.cache and os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "learner"
+    return Path(engine.cache).expanduser()
+
+
+def from_json(text: str) -> Study:
+    """The Study of a canonical (or any) JSON text.
+
+    Raises:
+      ConfigError: not JSON, or a key that a Study has not.
+    """
+    try:
+        tree = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"expected the JSON of a study: {error}") from error
+    return _record(Study, tree, "")
+
+
+def _record(cls: type, tree: Any, where: str) -> Any:
+    names = {field.name: field for field in dataclasses.fields(cls)}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where or 'study'}: expected a JSON object, got {text_of(tree)}")
+    odd = [f"{where}{key}: no such field{near(key, names)}" for key in tree if key not in names]
+    empty = dataclasses.MISSING
+    odd += [f"{where}{name}: missing" for name, f in names.items() if f.default is empty and name not in tree]
+    if odd:
+        raise ConfigError("; ".join(odd))
+    parts = {"data": Data, "engine": Engine, "federation": Federation, "checkpoint": Checkpoint} if cls is Study else {}
+    return cls(**{k: _record(parts[k], v, f"{k}.") if k in parts else _value(v) for k, v in tree.items()})
+
+
+def _value(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        inside = {key: _value(one) for key, one in tree.items()}
+        return Spec(**inside) if set(tree) == {"kind", "name", "fields"} else Fields(inside)
+    return tuple(_value(one) for one in tree) if isinstance(tree, list) else tree
+
+
+def manifest_digest(study: Study) -> str:
+    """sha256 (hex) over what a study means, for the people who approve it; give it a checked study.
+
+    How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port.
+    """
+    tree = thaw(study)
+    for part in ("engine", "checkpoint"):
+        del tree[part]
+    for part, field in (("data", "source"), ("federation", "host"), ("federation", "port")):
+        del tree[part][field]
+    return hashlib.sha256(to_json(tree).encode()).hexdigest()
