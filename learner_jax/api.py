@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -139,12 +140,21 @@ class Run:
 
     Args:
       result: as in result.json.
-      model: the trained model.
+      model: the trained model, or how to load it.
       workdir: the run's folder, None if it was kept nowhere.
     """
 
-    def __init__(self, result: dict[str, Any], model: TrainedModel, workdir: Path | None = None):
-        self.result, self.model, self.workdir = result, model, workdir
+    def __init__(
+        self, result: dict[str, Any], model: TrainedModel | Callable[[], TrainedModel], workdir: Path | None = None
+    ):
+        self.result, self._model, self.workdir = result, model, workdir
+
+    @property
+    def model(self) -> TrainedModel:
+        """The model of the best round."""
+        if not isinstance(self._model, TrainedModel):
+            self._model = self._model()
+        return self._model
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -202,11 +212,9 @@ def simulate(
     study = _study(study, fields)
     folder = None if workdir is None else Path(workdir)
     if folder is not None:
-        finished = _finished(study, folder, resume)
+        finished = _already(study, folder, resume, on_event, task)
         if finished is not None:
-            on_event(Event("note", study.name, data={"text": f"nothing to do: {folder} holds this study, finished"}))
-            on_event(Event("done", study.name, len(finished["curve"]), data={"result": finished, "finished": True}))
-            return Run(finished, load(folder / "model", task), folder)
+            return finished
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds, "study": study.to_json()}))
     return _run(study, task, sites, folder, on_event, started, begun)
@@ -287,11 +295,155 @@ def trees_of_rows(shapes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in shapes.items()}
 
 
-def local(study: Study | str | Path, **arguments: Any) -> dict[str, Any]:
-    """Trains a study as processes on this machine; see `learner_jax.engines.local.local`."""
-    from learner_jax.engines.local import local as run_local
+def local(
+    study: Study | str | Path,
+    *,
+    workdir: str | Path,
+    sites: int | None = None,
+    on_event: Observer = silent,
+    **fields: Any,
+) -> Run:
+    """Trains a study as real processes on this machine: a coordinator here, and a process for each site.
 
-    return run_local(_study(study, arguments.pop("fields", {})), **arguments)
+    Args:
+      study: as in `simulate`.
+      workdir: the run's folder; the same call goes on where it stopped.
+      sites: the first so many of the study's sites; None for all.
+      on_event: told what happens.
+      **fields: in place of the study's own.
+
+    Returns:
+      The finished run, with what each site found on its own patients.
+
+    Raises:
+      ConfigError, DataError, StudyError, StorageError: each says in one line what was expected and what came.
+    """
+    from learner_jax.engines.local import run_local
+
+    study, folder = _study(study, fields), Path(workdir)
+    finished = _already(study, folder, True, on_event)
+    if finished is not None:
+        return finished
+    on_event(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
+    parts = _built(study)
+    frames = frames_of(study)
+    frames = dict(list(frames.items())[: sites or len(frames)])
+    outcome = run_local(parts, frames, folder, one_at_a_time(on_event), {})
+    return _over(parts, outcome, folder, on_event)
+
+
+def coordinate(
+    study: Study | str | Path,
+    *,
+    workdir: str | Path,
+    sites: Sequence[str],
+    host: str | None = None,
+    port: int | None = None,
+    on_event: Observer = silent,
+    **fields: Any,
+) -> Run:
+    """Serves a study to sites elsewhere until it is over.
+
+    Args:
+      study: as in `simulate`.
+      workdir: the run's folder; join codes lie in its join/, one file a site.
+      sites: names of the sites that take part.
+      host, port: where to listen; None for the study's own.
+      on_event: told what happens.
+      **fields: in place of the study's own.
+    """
+    from learner_jax.engines.serving import serve
+
+    study, folder = _study(study, fields), Path(workdir)
+    finished = _already(study, folder, True, on_event)
+    if finished is not None:
+        return finished
+    if not sites:
+        raise ConfigError("sites: expected the names of the sites that take part, got none")
+    tell = one_at_a_time(on_event)
+    tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
+
+    def invited(files: Mapping[str, Path], address: str) -> None:
+        tell(Event("note", study.name, data={"text": f"listening at {address}"}))
+        for name, path in files.items():
+            tell(Event("note", study.name, data={"text": f"join code of {name}, works once: {path}"}))
+
+    parts = _built(study)
+    host = study.federation.host if host is None else host
+    port = study.federation.port if port is None else port
+    return _over(parts, serve(parts, sites, folder, tell, host, port, invited), folder, on_event)
+
+
+def join(
+    code: str | None,
+    *,
+    data: str | Path,
+    workdir: str | Path,
+    site: str | None = None,
+    on_event: Observer = silent,
+) -> dict[str, Any]:
+    """Takes part in a study with this site's table, until the study is over.
+
+    Args:
+      code: the join code; None where `workdir` has joined before.
+      data: the site's table, CSV or Parquet.
+      workdir: this site's keys and state.
+      site: its name; None for the name of the table's file.
+      on_event: told what happens.
+
+    Returns:
+      {"study", "site", "weights_sha256", "bytes_up", "bytes_down"}.
+    """
+    from learner_jax.data.tables import read_table
+    from learner_jax.engines.worker import take_part
+
+    frame = read_table(data)
+    name = site or Path(data).stem
+    found = take_part(code, name, frame, Path(workdir), one_at_a_time(on_event), _built)
+    on_event(Event("done", found["study"], None, name, {"result": found}))
+    return found
+
+
+def one_at_a_time(observer: Observer) -> Observer:
+    """An observer that may be told by several threads."""
+    guard = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with guard:
+            observer(event)
+
+    return tell
+
+
+def _built(study: Study) -> Parts:
+    """A study's parts, with jax set up for it."""
+    import jax
+
+    from learner_jax.build import build
+
+    if study.precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    _compilation_cache(study)
+    return build(study)
+
+
+def _over(parts: Parts, outcome: Any, folder: Path, on_event: Observer) -> Run:
+    """A federation's end: everything on disk, and said."""
+    result = {**outcome.result, "notes": [*outcome.result["notes"], *notes_of(parts.study)]}
+    model = TrainedModel(parts, outcome.weights, outcome.fitted)
+    finish(folder, parts.study, result, model, outcome.rows)
+    on_event(Event("done", parts.study.name, len(result["curve"]), data={"result": result}))
+    return Run(result, model, folder)
+
+
+def _already(study: Study, folder: Path, resume: bool, on_event: Observer, task: Task | None = None) -> Run | None:
+    """The finished run in a folder, said to be there; None where there is work to do."""
+    found = _finished(study, folder, resume)
+    if found is None:
+        return None
+    on_event(Event("note", study.name, data={"text": f"nothing to do: {folder} holds this study, finished"}))
+    on_event(Event("done", study.name, len(found["curve"]), data={"result": found, "finished": True}))
+    return Run(found, functools.partial(load, folder / "model", task), folder)
 
 
 # ---- what a call means -----------------------------------------------------------------------------------------------

@@ -22,17 +22,24 @@ def simulate(study: Study, workdir: Path, on_event: Observer, resume: bool) -> N
 
 def local(study: Study, workdir: Path, on_event: Observer, sites: int | None) -> None:
     """Runs it as processes on this machine."""
-    module("engines.local").local(study, workdir=workdir, sites=sites, on_event=on_event)
+    module("api").local(study, workdir=workdir, sites=sites, on_event=on_event)
 
 
-def coordinator(study: Study, workdir: Path, on_event: Observer, host: str, port: int) -> None:
+def coordinator(
+    study: Study, workdir: Path, on_event: Observer, sites: Sequence[str], host: str | None, port: int | None
+) -> None:
     """Serves it to sites elsewhere."""
-    module("engines.coordinator").serve(study, workdir=workdir, on_event=on_event, host=host, port=port)
+    module("api").coordinate(study, workdir=workdir, sites=sites, on_event=on_event, host=host, port=port)
 
 
-def join(code: str, data: Path, workdir: Path, on_event: Observer) -> None:
+def join(code: str | None, data: Path, workdir: Path, site: str | None, on_event: Observer) -> None:
     """Takes part with this site's data."""
-    module("engines.worker").join(code, data=data, workdir=workdir, on_event=on_event)
+    module("api").join(code, data=data, workdir=workdir, site=site, on_event=on_event)
+
+
+def has_joined(workdir: Path) -> bool:
+    """Whether a site's folder has joined a study already."""
+    return (workdir / "membership.json").exists()
 
 
 def result_of(folder: Path) -> Result:

@@ -80,10 +80,12 @@ COMMANDS = {
         "Waits at one port for the study's sites, hands out join codes that work once, and runs the rounds. "
         "Sites dial in; nobody dials them.",
         (
-            "learner coordinator --config=readmission --host=0.0.0.0 --port=7443 --workdir=runs/study",
-            "learner coordinator --config=readmission --config.federation.quorum=0.8",
+            "learner coordinator --config=readmission --sites=north,south,west --host=0.0.0.0 --port=7443 "
+            "--workdir=runs/study",
+            "learner coordinator --config=readmission --sites=4 --config.federation.quorum=0.8",
         ),
         (
+            Flag("sites", str, "names of the sites that take part, by commas, or how many (default: the config's)"),
             Flag("host", str, "address to listen at (default: the config's federation.host)"),
             Flag("port", int, "port to listen at (default: the config's federation.port; 0 is any free one)"),
             *_RUN,
@@ -98,7 +100,9 @@ COMMANDS = {
         (
             Flag("join_file", str, "file that holds the join code (default: it is asked for)"),
             Flag("data", str, "this site's table (CSV or Parquet)"),
+            Flag("site", str, "the name that the join code was made for (default: that of the table's file)"),
             Flag("workdir", str, "folder of this site's keys and state", "runs/site"),
+            Flag("with_parent", bool, "leave when standard input ends: for whoever starts workers", False),
             Flag("json", bool, "the last line of stdout is one JSON object; words for people go to stderr", False),
         ),
     ),

@@ -111,7 +111,19 @@ def _coordinator(parsed: Parsed) -> int:
     port = study.federation.port if parsed.values["port"] is None else parsed.values["port"]
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port: expected 0 to 65535, got {port}")
-    return _run(parsed, study, folder, lambda tell: doors.coordinator(study, folder, tell, host, port))
+    sites = _names(parsed.values["sites"], study)
+    return _run(parsed, study, folder, lambda tell: doors.coordinator(study, folder, tell, sites, host, port))
+
+
+def _names(given: str | None, study: Study) -> tuple[str, ...]:
+    """Who takes part: names, or a number of sites called site-1, site-2, ...; else those of the config."""
+    if given is None:
+        if not study.data.sites:
+            raise ConfigError("--sites is missing: expected the sites' names (--sites=north,south), or how many")
+        return study.data.sites
+    if given.isdigit():
+        return tuple(f"site-{number}" for number in range(1, int(given) + 1))
+    return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 def _join(parsed: Parsed) -> int:
@@ -125,10 +137,25 @@ def _join(parsed: Parsed) -> int:
     data = Path(parsed.values["data"])
     if not data.exists():
         raise ConfigError(f"--data: no file {str(data)!r}")
-    code = _join_code(parsed.values["join_file"])
+    folder, site = Path(parsed.values["workdir"]), parsed.values["site"]
+    joined = doors.has_joined(folder) and not parsed.values["join_file"]
+    code = None if joined else _join_code(parsed.values["join_file"])
+    if parsed.values["with_parent"]:
+        _leave_with_parent()
     environment.apply(environment.for_one_site())
-    folder = Path(parsed.values["workdir"])
-    return _run(parsed, None, folder, lambda tell: doors.join(code, data, folder, tell))
+    return _run(parsed, None, folder, lambda tell: doors.join(code, data, folder, site, tell))
+
+
+def _leave_with_parent() -> None:
+    """Ends this process when its standard input ends: with whoever started it, however that went."""
+    import threading
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _join_code(file: str | None) -> str:

@@ -27,10 +27,11 @@ from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Reducer, wire_shape
 from learner_jax.engines.simulator import cohort_size, look_at, sha256_of
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
-from learner_jax.errors import RemoteProtocolError
+from learner_jax.errors import RemoteProtocolError, StudyError
 from learner_jax.evaluation import join_sites
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import Schema, check_finite, pack, schema_bytes, schema_digest, schema_of, site_ids, unpack
+from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.rows import Aggregated
 from learner_jax.specs import Study
@@ -83,47 +84,43 @@ class Rounds:
       study: the config.
       stores: journal and spool.
       on_event: told what happens.
+      check: called now and then while a phase is open; may raise.
 
     Attributes:
       post: hands the machine an event, from any thread; set by whoever drives it.
     """
 
-    def __init__(self, study: Study, stores: Stores, on_event: Observer):
-        self.study, self.stores, self._tell = study, stores, on_event
+    def __init__(self, study: Study, stores: Stores, on_event: Observer, check: Callable[[], None] = lambda: None):
+        self.study, self.stores, self._tell, self._check = study, stores, on_event, check
         self.post: Callable[[c.Event], None] = lambda event: None
         self._closed: queue.SimpleQueue[c.CloseRound | BaseException] = queue.SimpleQueue()
         self._expected: Schema = ()
 
-    # ---- the machine's commands, on its own thread ----------------------------------------------------------------
+    # ---- what the machine asks for, on the thread that drives it ----------------------------------------------------
 
-    def answer(self, command: c.Command) -> c.Event | None:
-        """Carries out a command of the machine."""
-        journal, spool = self.stores
-        match command:
-            case c.Validate():
-                return self._validate(command)
-            case c.Spool():
-                spool.put(command.digest, command.data)
-                return c.Spooled(command.site, command.round, command.phase, command.digest)
-            case c.WriteRow():
-                journal.write(command.row)
-                return c.Journaled(command.row)
-            case c.CloseRound():
-                self._closed.put(command)
-            case c.Tell():
-                self._say(command.event)
-        return None
+    def handlers(self) -> CoordinatorHandlers:
+        """For the drive."""
+        return CoordinatorHandlers(
+            validate=self._validate,
+            spool=lambda command: self.stores.spool.put(command.digest, command.data),
+            journal=self.stores.journal.write,
+            close=self._closed.put,
+            tell=self._say,
+            fenced=self._fenced,
+        )
 
-    def _validate(self, command: c.Validate) -> c.Valid | c.Invalid:
-        place = command.site, command.round, command.phase, command.digest
+    def _fenced(self, epoch: int) -> None:
+        self.fail(StudyError(f"a newer coordinator of this study runs (epoch {epoch}); this one stops"))
+
+    def _validate(self, command: c.Validate) -> str | None:
         try:
             leaves = unpack(command.data, self._expected, command.site)
             check_finite(leaves, command.site)
             if self._expected == SUMMARY:
                 read_summary(leaves["summary"], command.site)
         except RemoteProtocolError as error:
-            return c.Invalid(*place, error.reason)
-        return c.Valid(*place)
+            return error.reason
+        return None
 
     def _say(self, event: Event) -> None:
         if event.kind == "round_open":
@@ -162,7 +159,11 @@ class Rounds:
             )
         )  # fmt: skip
         while True:
-            found = self._closed.get()
+            try:
+                found = self._closed.get(timeout=1.0)
+            except queue.Empty:
+                self._check()
+                continue
             if isinstance(found, BaseException):
                 raise found
             if (found.round, found.phase) == (asked.round, asked.phase):

@@ -47,12 +47,12 @@ class Answer(NamedTuple):
     Attributes:
       data: packed leaves.
       schema_digest: of the leaves.
-      state: the site's new state, packed; b"" where nothing changes.
+      state: the site's state from then on, packed; b"" before the first round.
     """
 
     data: bytes
     schema_digest: str
-    state: bytes = b""
+    state: bytes
 
 
 def study_of(manifest: bytes) -> Study:
@@ -105,29 +105,33 @@ class SiteStudy:
         Raises:
           DataError: the site cannot do this; the reason is one line.
         """
-        if asked.phase == "statistics":
-            return _answer(self.parts.task.checklist.measure(self._frame))
-        if asked.phase == "look" and asked.round == 0:
-            write_json(self._folder / "fitted.json", json.loads(bytes(data)), mode=0o600)
-            self._ready = None
-            self._prepared()
-            return _answer({"ready": np.ones(1, np.int32)})
         if asked.phase == "train":
             return self._train(asked, data, committed)
-        if asked.phase == "look":
-            _, sums = self._running(asked.enrolled).look(
-                self._broadcast(data), _one_row(self._state(committed)), asked.round
-            )
-            return _answer(trees.named_leaves(sums))
-        return self._finish(data, committed)
+        if asked.phase == "statistics":
+            leaves = self.parts.task.checklist.measure(self._frame)
+        elif asked.phase == "look" and asked.round == 0:
+            leaves = self._prepare(data)
+        elif asked.phase == "look":
+            states = _one_row(self._state(committed))
+            _, sums = self._running(asked.enrolled).look(self._broadcast(data), states, asked.round)
+            leaves = trees.named_leaves(sums)
+        else:
+            leaves = self._finish(data, committed)
+        return _answer(leaves, committed or b"")
+
+    def _prepare(self, data: bytes | memoryview) -> dict[str, np.ndarray]:
+        """Keeps what was fitted, and encodes the table by it."""
+        write_json(self._folder / "fitted.json", json.loads(bytes(data)), mode=0o600)
+        self._ready = None
+        self._prepared()
+        return {"ready": np.ones(1, np.int32)}
 
     def _train(self, asked: Open, data: bytes | memoryview, committed: bytes | None) -> Answer:
         program = self._running(asked.enrolled)
         wire, state = program.local_round(self._broadcast(data), self._state(committed), asked.round, asked.cohort)
-        answer = _answer(trees.named_leaves(wire))
-        return answer._replace(state=pack(trees.named_leaves(state)))
+        return _answer(trees.named_leaves(wire), pack(trees.named_leaves(state)))
 
-    def _finish(self, data: bytes | memoryview, committed: bytes | None) -> Answer:
+    def _finish(self, data: bytes | memoryview, committed: bytes | None) -> dict[str, np.ndarray]:
         """Figures of the joint model and of the site's own, on the site's held-back rows."""
         site, world, _ = self._prepared()
         held = np.flatnonzero(site.split == TEST)
@@ -145,7 +149,7 @@ class SiteStudy:
         text = json.dumps(found, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:
             raise DataError(f"expected figures of at most {SUMMARY_BYTES} bytes, got {len(text)}")
-        return _answer({"summary": np.frombuffer(text.ljust(SUMMARY_BYTES), np.uint8)})
+        return {"summary": np.frombuffer(text.ljust(SUMMARY_BYTES), np.uint8)}
 
     # ---- what it stands on ----------------------------------------------------------------------------------------
 
@@ -190,8 +194,8 @@ def broadcast_shape(parts: Parts, weights: PyTree) -> PyTree:
     return jax.eval_shape(lambda w: federated.send(federated.init(w, jax.random.key(0))), weights)
 
 
-def _answer(leaves: dict[str, np.ndarray]) -> Answer:
-    return Answer(pack(leaves), schema_digest(schema_of(leaves)))
+def _answer(leaves: dict[str, np.ndarray], state: bytes) -> Answer:
+    return Answer(pack(leaves), schema_digest(schema_of(leaves)), state)
 
 
 def _one_row(state: PyTree) -> PyTree:

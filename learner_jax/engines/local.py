@@ -1,0 +1,136 @@
+"""A whole federation on one machine: a coordinator in this process, and a process for each site.
+
+Each site's process gets a folder with its own table and nothing else. It watches its standard input: when this process
+is gone, however it went, the pipe ends and the site leaves; the same command brings all of it back.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from learner_jax.engines.coordinator import Outcome
+from learner_jax.engines.parts import Parts
+from learner_jax.engines.serving import serve
+from learner_jax.errors import StudyError
+from learner_jax.events import Observer
+from learner_jax.network.enrol import load_membership
+from learner_jax.network.keys import write_private
+
+
+def run_local(
+    parts: Parts,
+    frames: Mapping[str, Any],
+    folder: Path,
+    on_event: Observer,
+    environment: Mapping[str, str],
+) -> Outcome:
+    """Runs a study as processes.
+
+    Args:
+      parts: the study.
+      frames: a table for each site.
+      folder: the run's; sites have theirs in sites/.
+      on_event: told what happens.
+      environment: variables of the sites' processes, beside this one's.
+
+    Raises:
+      StudyError: a site's process ended before the study did.
+    """
+    home = folder / "sites"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    tables = {name: _table(home / name, frame) for name, frame in frames.items()}
+    study, processes = parts.study, Processes(environment)
+
+    def invited(files: Mapping[str, Path], address: str) -> None:
+        for name in frames:
+            _move(home / name, address)
+            processes.start(name, home / name, tables[name], files.get(name))
+
+    try:
+        return serve(
+            parts, tuple(frames), folder, on_event, study.federation.host,
+            study.federation.port, invited, processes.check,
+        )  # fmt: skip
+    finally:
+        processes.stop()
+
+
+def _table(folder: Path, frame: Any) -> Path:
+    """The site's own table, in its own folder."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / "data.parquet"
+    if not path.exists():
+        beside = path.with_suffix(".part")
+        frame.to_parquet(beside)
+        beside.chmod(0o600)
+        beside.replace(path)
+    return path
+
+
+def _move(folder: Path, address: str) -> None:
+    """Tells a site that has joined where the coordinator listens now."""
+    member = load_membership(folder)
+    if member is not None and member.address != address:
+        write_private(folder / "membership.json", member._replace(address=address)._asdict())
+
+
+class _Running(NamedTuple):
+    process: subprocess.Popen[bytes]
+    folder: Path
+    table: Path
+    code: Path | None
+
+
+class Processes:
+    """The sites' processes.
+
+    Args:
+      environment: variables beside this process's own.
+    """
+
+    def __init__(self, environment: Mapping[str, str]):
+        self._environment = {**os.environ, **environment}
+        self._running: dict[str, _Running] = {}
+
+    def start(self, name: str, folder: Path, table: Path, code: Path | None) -> None:
+        """Starts a site's worker; its words go to worker.log in its folder."""
+        command = [sys.executable, "-m", "learner_jax", "join", f"--data={table}", f"--workdir={folder}",
+                   f"--site={name}", "--with_parent", *([f"--join_file={code}"] if code else [])]  # fmt: skip
+        log = folder / "worker.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=self._environment, start_new_session=True
+            )
+        self._running[name] = _Running(process, folder, table, code)
+
+    def check(self) -> None:
+        """Starts a worker that was killed again; raises if one gave up.
+
+        Raises:
+          StudyError: with the last line that it said.
+        """
+        for name, (process, folder, table, code) in list(self._running.items()):
+            ended = process.poll()
+            if ended is not None and ended < 0:
+                self.start(name, folder, table, code)
+            elif ended:
+                log = folder / "worker.log"
+                said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+                raise StudyError(f"the process of site '{name}' ended with {ended}: {said[-1]} (see {log})")
+
+    def stop(self) -> None:
+        """Ends what still runs: first by closing its input, then by force."""
+        for process, *_ in self._running.values():
+            if process.stdin is not None:
+                process.stdin.close()
+        for process, *_ in self._running.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

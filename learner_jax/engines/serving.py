@@ -1,0 +1,168 @@
+"""A coordinator's doors: its port, its roster, its join codes, and the study behind them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from learner_jax import specs
+from learner_jax.engines.coordinator import Outcome, Rounds, Stores, run_study
+from learner_jax.engines.parts import Parts
+from learner_jax.engines.tap import tap_to
+from learner_jax.errors import CryptoError, StudyError
+from learner_jax.events import Event, Observer
+from learner_jax.network.drive import CoordinatorDrive
+from learner_jax.network.enrol import Desk
+from learner_jax.network.keys import Keys, load_or_make_keys, parse_join_code
+from learner_jax.network.links import CoordinatorLink
+from learner_jax.protocol import commands as c
+from learner_jax.protocol.coordinator import RoundKeeper
+from learner_jax.storage.atomic import write_bytes, write_json
+from learner_jax.storage.journal import Journal
+from learner_jax.storage.spool import Spool
+
+Invited = Callable[[Mapping[str, Path], str], None]
+
+
+def serve(
+    parts: Parts,
+    names: Sequence[str],
+    folder: Path,
+    on_event: Observer,
+    host: str,
+    port: int,
+    invited: Invited = lambda files, address: None,
+    check: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Serves a study until it is over.
+
+    Args:
+      parts: the study.
+      names: the sites that take part; the study begins when all of them are enrolled.
+      folder: the run's.
+      on_event: told what happens; from two threads, never at once.
+      host, port: where to listen; port 0 is the one of before, or any free one.
+      invited: told of the files with join codes, by site, and of the address, once the port is open.
+      check: called now and then while waiting; may raise to end the study.
+
+    Raises:
+      StudyError: the port is in use, or the folder is another study's.
+    """
+    study = parts.study
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
+    try:
+        keys = load_or_make_keys(folder / "keys.json")
+        desk = Desk(folder / "roster.json", study.name, keys)
+        with _listen(folder, host, port, keys) as link:
+            desk.serve(link)
+            return _serve(parts, names, folder, on_event, desk, journal, link, invited, check)
+    finally:
+        journal.close()
+
+
+def _listen(folder: Path, host: str, port: int, keys: Keys) -> CoordinatorLink:
+    """The port: the one asked for; else the one of before, if it is free; else any."""
+    tap, known = tap_to("coordinator"), folder / "address.json"
+    before = json.loads(known.read_text())["port"] if not port and known.exists() else 0
+    try:
+        link = CoordinatorLink(host, port or before, keys, {}, tap)
+    except StudyError:
+        if port or not before:
+            raise
+        link = CoordinatorLink(host, 0, keys, {}, tap)
+    write_json(known, {"address": link.address, "port": link.port})
+    return link
+
+
+def _serve(
+    parts: Parts,
+    names: Sequence[str],
+    folder: Path,
+    on_event: Observer,
+    desk: Desk,
+    journal: Journal,
+    link: CoordinatorLink,
+    invited: Invited,
+    check: Callable[[], None],
+) -> Outcome:
+    study = parts.study
+    keeper = RoundKeeper(
+        study.name,
+        journal.epoch,
+        study.to_json().encode(),
+        specs.manifest_digest(study),
+        tuple(desk.roster.sites),
+        journal.closed(),
+        journal.accepted(),
+    )
+    rounds = Rounds(study, Stores(journal, Spool(folder / "spool")), on_event, check)
+
+    def ended(error: BaseException | None) -> None:
+        rounds.fail(error or StudyError("the coordinator's line was closed"))
+
+    drive = CoordinatorDrive(link, keeper, rounds.handlers(), desk, on_end=ended)
+    rounds.post = drive.post
+    files = invite(desk, names, link.address, folder / "join")
+    drive.start()
+    try:
+        invited(files, link.address)
+        _all_enrolled(names, desk, drive, study.name, on_event, check)
+        outcome = run_study(
+            parts, names, rounds, folder, on_event, lambda: (link.counter.bytes_in, link.counter.bytes_out)
+        )
+        drive.post(c.Finish(outcome.result["weights_sha256"], "the study is over"))
+        drive.drained.wait(10.0)
+        return outcome
+    finally:
+        drive.stop()
+        drive.join(5.0)
+
+
+def invite(desk: Desk, names: Sequence[str], address: str, folder: Path) -> dict[str, Path]:
+    """A file with a join code for each of these sites that is not enrolled; a code that still works is kept.
+
+    Returns:
+      name -> file, which only its owner may read.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    files = {}
+    for name in names:
+        path = folder / f"{name}.code"
+        if name in desk.roster.sites:
+            path.unlink(missing_ok=True)
+            continue
+        if not _works(path, desk, address):
+            write_bytes(path, desk.invite(address, name).text().encode(), b"\n", mode=0o600)
+        files[name] = path
+    return files
+
+
+def _works(path: Path, desk: Desk, address: str) -> bool:
+    try:
+        code = parse_join_code(path.read_text())
+    except (OSError, CryptoError):
+        return False
+    return code.public in desk.roster.codes and code.address == address
+
+
+def _all_enrolled(
+    names: Sequence[str],
+    desk: Desk,
+    drive: CoordinatorDrive,
+    study: str,
+    on_event: Observer,
+    check: Callable[[], None],
+) -> None:
+    """Waits until every site is in the roster, saying now and then for whom."""
+    said = 0.0
+    while missing := [name for name in names if name not in desk.roster.sites]:
+        check()
+        if drive.ended.is_set():
+            drive.join()
+        if time.monotonic() - said > 30:
+            said = time.monotonic()
+            on_event(Event("note", study, data={"text": f"waiting for {', '.join(missing)} to join"}))
+        time.sleep(0.05)

@@ -1,0 +1,165 @@
+"""A site's process: it joins, and then answers whatever the coordinator of an approved study asks.
+
+The machine (`protocol.site`) and the line have a thread of their own, so that a long local round loses no lease; this
+thread computes.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from learner_jax import __version__
+from learner_jax.engines.site_study import SiteStudy
+from learner_jax.engines.tap import tap_to
+from learner_jax.errors import LearnerError, StudyError
+from learner_jax.events import Event, Observer
+from learner_jax.network.drive import SiteDrive, SiteHandlers
+from learner_jax.network.enrol import Membership, load_membership
+from learner_jax.network.enrol import join as enrol
+from learner_jax.network.keys import load_or_make_keys, parse_join_code
+from learner_jax.network.links import SiteLink
+from learner_jax.protocol import commands as c
+from learner_jax.protocol.site import SiteKeeper
+from learner_jax.storage.outbox import Outbox
+
+
+def take_part(
+    code: str | None,
+    name: str,
+    frame: Any,
+    folder: Path,
+    on_event: Observer,
+    build: Callable[[Any], Any],
+    approve: Callable[[c.Approve], str | None] = lambda asked: None,
+) -> dict[str, Any]:
+    """Joins, if this site has not joined yet, and takes part until the study is over.
+
+    Args:
+      code: the join code's text; None where the site has joined before.
+      name: the site's.
+      frame: its table.
+      folder: its keys, outbox and state; kept from run to run.
+      on_event: told what happens; from two threads.
+      build: (study) -> Parts.
+      approve: (what is asked) -> None, or why this site does not take part.
+
+    Returns:
+      {"study", "site", "weights_sha256", "bytes_up", "bytes_down"}.
+
+    Raises:
+      CryptoError: the join code is wrong or used.
+      DataError: the table does not fit what the study asks for.
+      StudyError: the coordinator cannot be reached, or refuses this site.
+    """
+    member = membership(code, name, folder)
+    outbox = Outbox(folder / "outbox")
+    keys = load_or_make_keys(folder / "keys.json")
+    with SiteLink(member.address, member.server_public, keys, tap_to(member.site)) as link:
+        return _Part(member, frame, folder, on_event, build, approve, outbox, link).run()
+
+
+def membership(code: str | None, name: str, folder: Path) -> Membership:
+    """This site's membership: the one that it has, or one by a join code.
+
+    Raises:
+      StudyError: neither.
+    """
+    member = load_membership(folder)
+    if member is not None:
+        return member
+    if code is None:
+        raise StudyError(f"expected a join code: {folder} has not joined a study yet")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return enrol(parse_join_code(code), name, folder)
+
+
+class _Part:
+    """One process's part: what the two threads share."""
+
+    def __init__(
+        self,
+        member: Membership,
+        frame: Any,
+        folder: Path,
+        on_event: Observer,
+        build: Callable[[Any], Any],
+        approve: Callable[[c.Approve], str | None],
+        outbox: Outbox,
+        link: SiteLink,
+    ):
+        self._member, self._frame, self._folder, self._tell = member, frame, folder, on_event
+        self._build, self._approve, self._outbox, self._link = build, approve, outbox, link
+        self._asked: queue.SimpleQueue[c.Approve | c.Work | BaseException | None] = queue.SimpleQueue()
+        self._study: SiteStudy | None = None
+        pending, committed = outbox.pending(), outbox.committed()
+        keeper = SiteKeeper(
+            member.study,
+            member.site,
+            f"learner-jax {__version__}",
+            None if pending is None else pending[:2],
+            None if committed is None else committed[0],
+            outbox.epoch_seen(),
+        )
+        handlers = SiteHandlers(
+            approve=self._asked.put,
+            work=self._asked.put,
+            write=outbox.put,
+            commit=lambda entry: outbox.commit(entry.digest),
+            discard=lambda entry, reason: outbox.discard(),
+            remember=outbox.see_epoch,
+            tell=on_event,
+        )
+        self._drive = SiteDrive(link, keeper, handlers, on_end=self._asked.put)
+
+    def run(self) -> dict[str, Any]:
+        self._drive.start()
+        try:
+            while True:
+                asked = self._asked.get()
+                if isinstance(asked, BaseException):
+                    raise asked
+                if asked is None:
+                    return self._ended()
+                self._answer(asked)
+        finally:
+            self._drive.stop()
+            self._drive.join(5.0)
+
+    def _answer(self, asked: c.Approve | c.Work) -> None:
+        try:
+            self._drive.post(self._approved(asked) if isinstance(asked, c.Approve) else self._worked(asked))
+        except LearnerError as error:
+            self._drive.post(c.Stop(str(error)))
+            raise
+
+    def _approved(self, asked: c.Approve) -> c.Approved | c.Denied:
+        reason = self._approve(asked)
+        if reason is not None:
+            return c.Denied(reason)
+        member = self._member
+        self._study = SiteStudy(self._build, asked.manifest, member.site, self._frame, self._folder, self._tell)
+        for warning in self._study.warnings:
+            self._tell(Event("note", member.study, site=member.site, data={"text": warning}))
+        return c.Approved(asked.manifest_digest)
+
+    def _worked(self, asked: c.Work) -> c.Worked:
+        assert self._study is not None
+        committed = self._outbox.committed()
+        answer = self._study.work(asked.open, asked.data, None if committed is None else committed[1])
+        return c.Worked(asked.open.round, asked.open.phase, answer.data, answer.schema_digest, answer.state)
+
+    def _ended(self) -> dict[str, Any]:
+        finished, member = self._drive.finished, self._member
+        if finished is None or not finished.ok:
+            raise StudyError(finished.reason if finished else "the line to the coordinator was closed")
+        counter = self._link.counter
+        return {
+            "study": member.study,
+            "site": member.site,
+            "weights_sha256": finished.weights_sha256,
+            "bytes_up": counter.bytes_out,
+            "bytes_down": counter.bytes_in,
+        }
