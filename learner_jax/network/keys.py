@@ -23,10 +23,9 @@ import zmq
 from zmq.utils import z85
 
 from learner_jax.errors import CryptoError
+from learner_jax.protocol.broker import ENROL
 from learner_jax.protocol.messages import NAME_RULE, check_name
 
-ENROL = "enrol:"
-"""What a one-time key's user id begins with; no site's name can."""
 _CODE = "LEARNER-"
 _VERSION = b"\x01"
 

@@ -290,6 +290,7 @@ class SiteLink:
         try:
             _plain(self._socket, linger_ms)
             self._socket.setsockopt(zmq.IPV6, 1)
+            self._socket.setsockopt(zmq.IMMEDIATE, 1)  # no queue while there is no line: old words are not said later
             self._socket.setsockopt(zmq.RECONNECT_IVL, 200)
             self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
             self._socket.curve_serverkey = server_public.encode()
@@ -305,7 +306,7 @@ class SiteLink:
             self._poller.register(each, zmq.POLLIN)
 
     def recv(self, timeout_s: float | None = None) -> tuple[bytes, bytes | memoryview] | None:
-        """The next (header, payload), or None after the timeout or a `wake`.
+        """The next (header, payload), or None after the timeout, a `wake`, or when the line was opened or broke.
 
         Raises:
           CryptoError: the coordinator refuses this key, or is not the one whose key this site has.
@@ -315,7 +316,10 @@ class SiteLink:
             left = 1.0 if stop is None else max(0.0, stop - time.monotonic())
             ready = dict(self._poller.poll(int(left * 1000)))
             if self._monitor in ready:
+                before = self.connected
                 self._observe()
+                if self.connected != before:
+                    return None
             if self._socket in ready:
                 found = self._take()
                 if found is not None:
@@ -326,6 +330,18 @@ class SiteLink:
                 return None
             if stop is not None and time.monotonic() >= stop:
                 return None
+
+    def dial(self, timeout_s: float) -> bool:
+        """Waits for the line to be open; False after the timeout.
+
+        Raises:
+          CryptoError: as `recv`.
+        """
+        stop = time.monotonic() + timeout_s
+        while not self.connected and time.monotonic() < stop:
+            if self._poller.poll(50) and self._monitor.poll(0):
+                self._observe()
+        return self.connected
 
     def _take(self) -> tuple[bytes, bytes | memoryview] | None:
         frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -366,7 +382,7 @@ class SiteLink:
             )
 
     def send(self, header: bytes, payload: bytes | memoryview = b"") -> bool:
-        """Queues one message; False if the queue is full."""
+        """Queues one message; False if there is no line now, or its queue is full."""
         if self._tap is not None:
             self._tap("out", self._peer, header, payload)
         frames = [header] if not len(payload) else [header, payload]

@@ -115,6 +115,8 @@ class Zap:
         """Stops within 0.1 s. May be called twice."""
         self._stop.set()
         self._thread.join(5)
+        if not self._thread.is_alive():
+            self._drop()  # it died with the socket open
 
 
 def answer(frames: list[bytes], who: Callable[[str], str | None], refused: Callable[[], None]) -> list[bytes]:

@@ -136,6 +136,7 @@ class RoundKeeper:
       accepted: (round, phase, site) -> digest of all accepted updates, from the journal.
       lease_s: after this silence a site is lost.
       retry_s: after which a failed command is asked for again, and who is waited for is said again (tenfold).
+      patience_s: after this long without any chunk, those under way are asked for again.
       upload_bytes: updates in memory at a time; one is always let in.
       size_limit: bytes of an update whose size is not known beforehand.
     """
@@ -151,6 +152,7 @@ class RoundKeeper:
         accepted: Mapping[tuple[int, str, str], str] | None = None,
         lease_s: float = 15.0,
         retry_s: float = 3.0,
+        patience_s: float = 10.0,
         upload_bytes: int = 128 * 2**20,
         size_limit: int = 4 * 2**30,
     ):
@@ -158,7 +160,8 @@ class RoundKeeper:
         self._manifest, self._manifest_digest = manifest, manifest_digest
         self._enrolled = tuple(enrolled)
         self._closed, self._accepted = set(closed), dict(accepted or {})
-        self._lease, self._retry, self._room, self._limit = lease_s, retry_s, upload_bytes, size_limit
+        self._lease, self._retry, self._patience = lease_s, retry_s, patience_s
+        self._room, self._limit = upload_bytes, size_limit
         self._sessions: dict[str, _Session] = {}
         self._round: _Round | None = None
         self._holder = Holder()
@@ -470,7 +473,7 @@ class RoundKeeper:
         assert share.offer is not None
         share.moved = self._now
         if share.receiver is None:
-            share.receiver = Receiver(self.study, share.offer.blob, peer=site)
+            share.receiver = Receiver(self.study, share.offer.blob, patience_s=self._patience, peer=site)
         if share.receiver.complete:  # of no bytes
             self._step(site, "arrived")
         else:

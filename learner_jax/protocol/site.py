@@ -74,6 +74,7 @@ class SiteKeeper:
       approved: digest of the manifest that was approved here before, if any.
       lease_s: after this silence the coordinator is lost; a third of it passes between pings.
       resend_s: after this silence an offer, or Hello, is sent again.
+      patience_s: after this long without any chunk, those under way are asked for again.
     """
 
     def __init__(
@@ -87,10 +88,11 @@ class SiteKeeper:
         approved: str = "",
         lease_s: float = 15.0,
         resend_s: float = 2.0,
+        patience_s: float = 10.0,
     ):
         self.study, self.site, self._software = m.check_name(study, "a study's name"), site, software
         self._epoch_seen, self._approved = epoch_seen, approved
-        self._lease, self._resend = lease_s, resend_s
+        self._lease, self._resend, self._patience = lease_s, resend_s, patience_s
         self._epoch = 0  # of the session; 0 while there is none
         self._heard = self._said = self._moved = float("-inf")
         self._hellos = 0
@@ -192,15 +194,14 @@ class SiteKeeper:
         if welcome.epoch > self._epoch_seen:
             self._epoch_seen = welcome.epoch
             self._out.append(c.RememberEpoch(welcome.epoch))
-        new = self._epoch != welcome.epoch
+        if self._receiver is not None and not self._epoch:
+            self._receiver.resume()  # what was under way went with the old session
         self._epoch, self._hellos = welcome.epoch, 0
-        if new and self._newest is not None and self._newest.epoch != welcome.epoch:
+        if self._newest is not None and self._newest.epoch != welcome.epoch:
             self._newest = None  # it will be told again if it is still open
         if welcome.manifest_digest != self._approved and welcome.manifest_digest != self._asked:
             self._asked, self._approved = welcome.manifest_digest, ""
             self._out.append(c.Approve(welcome.manifest, welcome.manifest_digest, welcome.enrolled))
-        if self._receiver is not None:
-            self._receiver.resume()
         self._step("welcome")
 
     def _pong(self, pong: m.Pong, _: Any) -> None:
@@ -245,14 +246,17 @@ class SiteKeeper:
 
     def _fetch(self, opened: m.Open) -> None:
         if self._receiver is None or self._receiver.blob != opened.blob:
-            self._receiver = Receiver(self.study, opened.blob, peer="the coordinator")
+            self._receiver = self._receive(opened.blob)
         self._open = opened
         self._arrive()
 
     def _fetch_anew(self, _: Any) -> None:
         assert self._open is not None
-        self._receiver = Receiver(self.study, self._open.blob, peer="the coordinator")
+        self._receiver = self._receive(self._open.blob)
         self._ask()
+
+    def _receive(self, blob: m.Blob) -> Receiver:
+        return Receiver(self.study, blob, patience_s=self._patience, peer="the coordinator")
 
     def _ask(self) -> None:
         if self._epoch and self._receiver is not None and self.job is Job.FETCHING:

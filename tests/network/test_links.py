@@ -9,11 +9,19 @@ import pytest
 import zmq
 
 from learner_jax.errors import CryptoError, StudyError
-from learner_jax.network.keys import new_keys
+from learner_jax.network.keys import Keys, new_keys
 from learner_jax.network.links import CoordinatorLink, SiteLink
 from learner_jax.protocol.messages import CHUNK
 
 SERVER, A, B = new_keys(), new_keys(), new_keys()
+
+
+def dial(link: CoordinatorLink, keys: Keys, **more) -> SiteLink:
+    site = SiteLink(link.address, SERVER.curve_public, keys, **more)
+    if not site.dial(5):
+        site.close()
+        raise AssertionError("expected a line within 5 s")
+    return site
 
 
 @pytest.fixture
@@ -25,8 +33,8 @@ def link():
 def test_both_ways_by_user_id_and_counted(link):
     seen = []
     with (
-        SiteLink(link.address, SERVER.curve_public, A, tap=lambda *message: seen.append(message)) as a,
-        SiteLink(link.address, SERVER.curve_public, B) as b,
+        dial(link, A, tap=lambda *message: seen.append(message)) as a,
+        dial(link, B) as b,
     ):
         big = bytes(range(256)) * (CHUNK // 256)
         assert a.send(b"hello", b"") and a.send(b"chunk", big) and b.send(b"hello")
@@ -98,7 +106,7 @@ def test_the_responder_survives_what_goes_wrong_in_it(link, monkeypatch):
     time.sleep(0.3)
     monkeypatch.undo()
     assert link.zap.restarts > 0
-    with SiteLink(link.address, SERVER.curve_public, A) as a:
+    with dial(link, A) as a:
         a.send(b"hello")
         assert link.recv(10) is not None
 
@@ -112,14 +120,14 @@ def test_a_dead_responder_is_started_again_by_the_link(link, monkeypatch):
     link.zap._thread.join(5)
     assert not link.zap.alive()
     monkeypatch.undo()
-    with SiteLink(link.address, SERVER.curve_public, A) as a:
+    assert link.recv(2) is None and link.zap.alive() and link.zap.restarts == 1
+    with dial(link, A) as a:
         a.send(b"hello")
         assert link.recv(10) is not None
-    assert link.zap.alive() and link.zap.restarts == 1
 
 
 def test_revoking_a_key_ends_its_live_connection(link):
-    with SiteLink(link.address, SERVER.curve_public, A) as a:
+    with dial(link, A) as a:
         a.send(b"one")
         assert link.recv(5)
         assert link.revoke(A.curve_public) == "a"
@@ -135,7 +143,7 @@ def test_revoking_a_key_ends_its_live_connection(link):
 
 
 def test_one_site_cannot_take_anothers_traffic_by_its_routing_id(link):
-    with SiteLink(link.address, SERVER.curve_public, A) as a, SiteLink(link.address, SERVER.curve_public, B) as b:
+    with dial(link, A) as a, dial(link, B) as b:
         a.send(b"hello")
         hello = link.recv(5)
         assert hello is not None
@@ -150,7 +158,7 @@ def test_one_site_cannot_take_anothers_traffic_by_its_routing_id(link):
 
 def test_a_site_that_comes_back_is_the_same_user(link):
     for n in range(3):
-        with SiteLink(link.address, SERVER.curve_public, A) as a:
+        with dial(link, A) as a:
             a.send(b"hello%d" % n)
             got = link.recv(5)
             assert got is not None and got.user == "a"
@@ -158,7 +166,7 @@ def test_a_site_that_comes_back_is_the_same_user(link):
 
 
 def test_a_full_queue_is_said_and_costs_no_other_site(link):
-    with SiteLink(link.address, SERVER.curve_public, A) as a, SiteLink(link.address, SERVER.curve_public, B) as b:
+    with dial(link, A) as a, dial(link, B) as b:
         for each in (a, b):
             each.send(b"hello")
             link.recv(5)
@@ -172,7 +180,7 @@ def test_a_full_queue_is_said_and_costs_no_other_site(link):
 
 
 def test_a_frame_that_is_too_long_ends_that_connection_only(link):
-    with SiteLink(link.address, SERVER.curve_public, A) as a, SiteLink(link.address, SERVER.curve_public, B) as b:
+    with dial(link, A) as a, dial(link, B) as b:
         a.send(b"x", bytes(4 * CHUNK))
         b.send(b"hello")
         got = link.recv(5)
@@ -193,7 +201,7 @@ def test_an_address_that_is_none():
 
 
 def test_wake_ends_a_wait_from_another_thread(link):
-    with SiteLink(link.address, SERVER.curve_public, A) as a:
+    with dial(link, A) as a:
         for each in (link, a):
             timer = threading.Timer(0.1, each.wake)
             timer.start()
@@ -205,7 +213,7 @@ def test_wake_ends_a_wait_from_another_thread(link):
 
 def test_closing_never_hangs():
     link = CoordinatorLink("127.0.0.1", 0, SERVER, {A.curve_public: "a"})
-    site = SiteLink(link.address, SERVER.curve_public, A)
+    site = dial(link, A)
     site.send(b"hello")
     assert link.recv(5)
     for _ in range(50):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,7 +37,8 @@ def test_any_schedule_ends_with_the_same_bytes(size, window, seed):
     rng = random.Random(seed)
     data = rng.randbytes(size)
     there, here = holder(data), Receiver("s", blob(data), window=window, patience_s=2)
-    now, line = 0.0, []
+    now = 0.0
+    line: list[Any] = []
     while not here.complete:
         now += 1
         assert now < 20000
@@ -45,7 +47,7 @@ def test_any_schedule_ends_with_the_same_bytes(size, window, seed):
         rng.shuffle(line)
         for _ in range(min(len(line), rng.randrange(4))):
             frame = line.pop() if rng.random() > 0.2 else line[-1]
-            here.take(*frame, now)
+            here.take(frame[0], frame[1], now)
     assert bytes(here.data()) == data and here.received == size
 
 
@@ -76,12 +78,14 @@ def test_a_chunk_is_asked_for_again_after_patience_or_at_once_after_a_restart():
 def test_on_a_slow_line_nothing_is_asked_for_twice():
     data = bytes(range(100))
     there, here = holder(data), Receiver("s", blob(data), window=4, patience_s=5)
-    now, line, sent = 0.0, [], 0
+    now, sent = 0.0, 0
+    line: list[Any] = []
     while not here.complete:
         for want in here.wants(now):
             line += there.chunks(want)
         now += 4.0
-        here.take(*line.pop(0), now)
+        chunk, payload = line.pop(0)
+        here.take(chunk, payload, now)
         sent += 1
     assert sent == 13
 
