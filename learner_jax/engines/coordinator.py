@@ -123,6 +123,8 @@ class Rounds:
         return None
 
     def _say(self, event: Event) -> None:
+        if event.kind == "round_closed":
+            return  # the engine tells of it once the sum is made
         if event.kind == "round_open":
             if event.data.get("phase") != "train":
                 return

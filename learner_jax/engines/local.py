@@ -66,7 +66,7 @@ def _table(folder: Path, frame: Any) -> Path:
     path = folder / "data.parquet"
     if not path.exists():
         beside = path.with_suffix(".part")
-        frame.to_parquet(beside)
+        frame.to_parquet(beside, index=False)
         beside.chmod(0o600)
         beside.replace(path)
     return path
