@@ -37,7 +37,9 @@ FLOORS = (
 )
 PLACE = {room: (floor, column) for floor, rooms in enumerate(FLOORS, 1) for column, room in enumerate(rooms)}
 # Outside the table: `learner_jax/__init__.py` and `__main__.py` stand above all doors; `samples` holds files alone.
+# The version is a constant in a file that every import runs first: anyone may read it.
 ABOVE = ("__init__", "__main__")
+VERSION = f"{PACKAGE}.__version__"
 FILES_ONLY = ("samples", "configs")
 
 # Which rooms may load a library that is heavy, or whose misuse costs most.
@@ -94,7 +96,7 @@ def arrows(root: Path, types_too: bool = True) -> list[tuple[str, str, str]]:
     found = []
     for module, path in known.items():
         for name, line in imported(path, types_too):
-            if name.split(".")[0] != PACKAGE:
+            if name.split(".")[0] != PACKAGE or name == VERSION:
                 continue
             while name not in known and "." in name:
                 name = name.rpartition(".")[0]
@@ -239,6 +241,8 @@ def house(folder: Path, files: dict[str, str]) -> Path:
             "upward",
         ),
         ({"data/x.py": "import learner_jax as lr"}, wrong_floors, "front"),
+        ({"data/x.py": "from learner_jax import simulate"}, wrong_floors, "front"),
+        ({"data/x.py": "from learner_jax import __version__"}, None, ""),
         ({"data/a.py": "import learner_jax.data.b", "data/b.py": "from learner_jax.data import a"}, circle, "data.a"),
         (
             {
