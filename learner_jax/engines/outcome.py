@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from learner_jax import trees
+from learner_jax import __version__, trees
 from learner_jax.engines.history import History
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.specs import Study
@@ -23,8 +23,8 @@ from learner_jax.types import PyTree
 
 def versions() -> dict[str, str]:
     """Of everything whose change can change a bit."""
-    found = {}
-    for name in ("learner-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyzmq"):
+    found = {"learner-jax": __version__}
+    for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyzmq"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -39,8 +39,11 @@ def device() -> str:
 
 
 def command() -> str:
-    """The command line as typed, the program's name without its folder."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line as typed, with the program as anyone can call it."""
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}.{program.stem}" if program.suffix == ".py" else program.name
+    name = "learner" if program.stem == "__main__" else name
+    return " ".join([name, *sys.argv[1:]])
 
 
 def result(
