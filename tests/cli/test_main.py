@@ -86,6 +86,7 @@ def learner(*arguments: str, module: str = "learner_jax", **options) -> subproce
             "coordinator --port=70000 --config=readmission",
             "learner coordinator: --port: expected 0 to 65535",
         ),
+        ("coordinator --config=readmission", "learner coordinator: --sites is missing: expected the sites' names"),
         ("simulate", "learner simulate: --config is missing: expected a file or a name (shipped configs: "),
         (
             "simulate --config",
@@ -252,16 +253,34 @@ def test_help_of_the_thin_mains():
 
 def test_a_join_code_comes_from_a_file_or_stdin(capsys, monkeypatch, tmp_path):
     codes = []
-    monkeypatch.setattr(doors, "join", lambda code, data, workdir, tell: codes.append((code, data, workdir)))
+    monkeypatch.setattr(doors, "join", lambda code, data, workdir, site, tell: codes.append((code, workdir, site)))
     (tmp_path / "code.txt").write_text("  SECRET\n")
     (tmp_path / "stays.csv").write_text("a\n1\n")
     assert run(capsys, "join", "--join_file=code.txt", "--data=stays.csv")[0] == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO("SECRET\n"))
     assert run(capsys, "join", "--data=stays.csv", "--workdir=w")[0] == 0
-    assert codes == [("SECRET", Path("stays.csv"), Path("runs/site")), ("SECRET", Path("stays.csv"), Path("w"))]
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "membership.json").touch()
+    # it has joined: no code is asked for
+    assert run(capsys, "join", "--data=stays.csv", "--workdir=w", "--site=north")[0] == 0
+    assert codes == [("SECRET", Path("runs/site"), None), ("SECRET", Path("w"), None), (None, Path("w"), "north")]
     (tmp_path / "code.txt").write_text("")
     code, _, err = run(capsys, "join", "--join_file=code.txt", "--data=stays.csv")
     assert (code, err) == (1, "learner join: expected a join code, got nothing from code.txt\n")
+
+
+@pytest.mark.parametrize(
+    ("flag", "names"),
+    [("--sites=3", ("site-1", "site-2", "site-3")), ("--sites=north, south", ("north", "south")), ("", ("h00", "h01"))],
+)
+def test_a_coordinator_knows_who_takes_part(capsys, monkeypatch, engine, flag, names):
+    asked = []
+    monkeypatch.setattr(doors, "coordinator", lambda study, workdir, tell, *rest: asked.append(rest))
+    monkeypatch.setattr(doors, "result_of", lambda folder: RESULT)
+    line = ["coordinator", "--config=readmission", "--host=0.0.0.0", "--port=7443", "--workdir=w", "--noreport"]
+    code, _, err = run(capsys, *line, *([flag] if flag else ["--config.data.sites=h00,h01"]))
+    assert (code, err) == (0, "")
+    assert asked == [(names, "0.0.0.0", 7443)]
 
 
 ENDLESS = """
