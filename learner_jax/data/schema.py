@@ -47,6 +47,7 @@ class Column:
         and an input that says so), "refuse" (an error).
       required: the table must have the column.
       whole: numbers must be whole.
+      aliases: other names under which the column is taken where there is none of its own name.
       about: one sentence for the person who maps the hospital's table.
     """
 
@@ -59,6 +60,7 @@ class Column:
     missing: Missing = "typical"
     required: bool = True
     whole: bool = False
+    aliases: tuple[str, ...] = ()
     about: str = ""
 
     def expected(self) -> str:
@@ -142,6 +144,8 @@ def conform(frame: pd.DataFrame, columns: Iterable[Column], where: str) -> tuple
     columns = tuple(columns)
     if len(frame) == 0:
         raise DataError(f"{where}: expected at least one row, got an empty table")
+    known = {alias: c.name for c in columns if c.name not in frame.columns for alias in c.aliases[::-1]}
+    frame = frame.rename(columns={alias: known[alias] for alias in known if alias in frame.columns})
     problems, warnings = names_that_differ([str(name) for name in frame.columns], columns)
     done = {}
     for column in columns:

@@ -142,3 +142,6 @@ def test_near_names_ignore_case():
 def test_ids_are_the_same_alone_and_among_others():
     alone = conform(table().iloc[2:], COLUMNS, "")[0]["patient"].tolist()
     assert alone == conform(table(), COLUMNS, "")[0]["patient"].tolist()[2:]
+    long = pd.Series([2**62 + 1, 5, 7])
+    for ids in (long, long.astype(object)):
+        assert conform(table(patient=ids), COLUMNS, "")[0]["patient"].tolist() == long.tolist()

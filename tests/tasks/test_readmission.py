@@ -138,6 +138,16 @@ def test_a_site_alone_encodes_the_same_bits(frames, encoded, tmp_path):
         assert_same(rules.encode(read_table(tmp_path / f"h08.{suffix}"), fitted), sites["h08"])
 
 
+def test_the_publishers_own_columns_are_taken(frames, encoded):
+    """`diabetic_data.csv` names patient and order otherwise, and has two columns that never vary."""
+    fitted, sites = encoded
+    theirs = frames["h08"].rename(columns={"patient": "patient_nbr"}).drop(columns="order")
+    theirs["encounter_id"] = frames["h08"]["order"] * 1000 + 12522
+    theirs = theirs.assign(examide="No", citoglipton="No")
+    assert checklist().check(theirs, "x") == []
+    assert_same(checklist().encode(theirs, fitted), sites["h08"])
+
+
 def test_rows_in_another_order_are_the_same_rows(frames, encoded):
     fitted, sites = encoded
     shuffled = frames["h08"].sample(frac=1.0, random_state=3)
