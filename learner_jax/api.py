@@ -457,9 +457,7 @@ def _study(study: Study | str | Path | Task, fields: Mapping[str, Any]) -> Study
             fields = {"references": ("local_only", "pooled"), **fields}
         return _replaced(study, fields)
     if not isinstance(study, Study):
-        from learner_jax.cli.config import load as load_config
-
-        study = load_config(str(study))
+        study = specs.read(str(study))
     return specs.check(_replaced(study, fields))
 
 

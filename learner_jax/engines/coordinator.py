@@ -272,7 +272,7 @@ def run_study(
             }
             history.add(figures, **row)
             keeper.commit(number, trees.digest_hex(digest))
-            keeper.step(number, server, (), history)
+            keeper.step(number, server, (), history.to_json())
             _sweep(rounds.stores, keeper)
             on_event(
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
@@ -286,7 +286,7 @@ def run_study(
         for leaves in rounds.leaves(accepted, look):
             sums = trees.add(sums, trees.rebuild(looked, leaves))
         best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
-        keeper.step(number, server, (), history, last=True)
+        keeper.step(number, server, (), history.to_json(), last=True)
     finally:
         keeper.close()
     best = server if best is None else best

@@ -56,7 +56,8 @@ class History:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {"curve": self.curve, "best_round": self.best_round, "best_value": self.best_value}
+        curve = [dict(row) for row in self.curve]  # a copy: it is written while rounds go on
+        return {"curve": curve, "best_round": self.best_round, "best_value": self.best_value}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         self.curve = [dict(row) for row in saved["curve"]]

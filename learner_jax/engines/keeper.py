@@ -6,7 +6,10 @@ it again; each must give the digest that the journal remembers.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from learner_jax import specs, trees
 from learner_jax.engines.history import History
@@ -87,14 +90,22 @@ class Keeper:
             self._journal.write(Committed(round_number, digest))
             self._committed[round_number] = digest
 
-    def step(self, round_number: int, server: PyTree, states: PyTree, history: History, last: bool = False) -> bool:
-        """Saves a step, if one is due; True if it was."""
+    def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:
+        """Saves the newest round on the way out, durably, unless its arrays are gone into the round at hand."""
+        if newest is not None:
+            with contextlib.suppress(RuntimeError):
+                self.step(*newest, last=True)
+
+    def step(
+        self, round_number: int, server: PyTree, states: PyTree, meta: Mapping[str, Any], last: bool = False
+    ) -> bool:
+        """Saves a step, if one is due; True if it was. meta: of the history, as of this round."""
         if self._steps is None or (not last and round_number % self._checkpoint.every):
             return False
         items = {
             "server": trees.named_leaves(server),
             "sites": trees.named_leaves(states),
-            "meta": history.to_json(),
+            "meta": meta,
         }
         return self._steps.save(round_number, items, wait=last or self._checkpoint.wait)
 

@@ -127,26 +127,31 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     started = time.perf_counter()
     per_site = _traffic(program)
     # ---- rounds
-    number = done
-    while number < study.rounds and not history.out_of_patience:
-        number += 1
-        cohort = np.searchsorted(world.ids, plans.cohort(study.seed, number, world.ids, size)).astype(np.int32)
-        names = [world.names[place] for place in cohort]
-        on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
-        begun = time.perf_counter()
-        outcome = program.round(server, states, number, cohort)
-        before, server, states = server, outcome.server, outcome.states
-        figures = values(outcome.metrics, parts.task.metrics)
-        traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
-        best = look_at(keeper, history, figures, before, best)
-        history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)  # fmt: skip
-        keeper.commit(number, trees.digest_hex(outcome.digest))
-        keeper.step(number, server, states, history)
-        on_event(_closed(study, number, history, figures))
+    number, newest = done, None
+    try:
+        while number < study.rounds and not history.out_of_patience:
+            number += 1
+            cohort = np.searchsorted(world.ids, plans.cohort(study.seed, number, world.ids, size)).astype(np.int32)
+            names = [world.names[place] for place in cohort]
+            on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
+            begun = time.perf_counter()
+            outcome = program.round(server, states, number, cohort)
+            before, server, states = server, outcome.server, outcome.states
+            figures = values(outcome.metrics, parts.task.metrics)
+            traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
+            best = look_at(keeper, history, figures, before, best)
+            history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)
+            keeper.commit(number, trees.digest_hex(outcome.digest))
+            newest = number, server, states, history.to_json()
+            keeper.step(*newest)
+            on_event(_closed(study, number, history, figures))
+    except KeyboardInterrupt:
+        keeper.interrupted(newest)
+        raise
     # ---- the last model, looked at by everyone
     _, sums = program.look(jax.jit(federated.send)(server), states, number + 1)
     best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
-    keeper.step(number, server, states, history, last=True)
+    keeper.step(number, server, states, history.to_json(), last=True)
     seconds = time.perf_counter() - started
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
     return Trained(server, server if best is None else best, states, history, sha256_of(federated, server, weights),
