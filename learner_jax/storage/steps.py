@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,9 @@ import numpy as np
 
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.storage.atomic import fsync_folder, read_json, write_json
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Orbax keeps state of its own a process: two saves at once, even in two folders, break each other."""
 
 Items = Mapping[str, Mapping[str, Any]]
 _SAVING, _OLD = ".saving-", ".old-"
@@ -105,7 +109,8 @@ class Steps:
             said = {item: {name: _said(leaf) for name, leaf in leaves.items()} for item, leaves in items.items()}
             full = {item: {n: _raw(leaf) for n, leaf in leaves.items() if leaf.size} for item, leaves in items.items()}
             full = {item: leaves for item, leaves in full.items() if leaves} or {"empty": {"empty": np.zeros(1)}}
-            _orbax().save_checkpointables(beside, full)
+            with _ONE_AT_A_TIME:
+                _orbax().save_checkpointables(beside, full)
             about = {"meta": meta, "items": said, "metric": metric, "files": _fsynced_files(beside)}
             write_json(beside / "step.json", {"about": about, "sha256": _json_digest(about)})
             if path.exists():
@@ -186,7 +191,8 @@ class Steps:
             name = min(set(files.items()) ^ set(about["files"].items()))[0]
             raise CorruptError(f"expected an intact step in {path}, but '{name}' is not as it was written")
         try:
-            found = _orbax().load_checkpointables(path)
+            with _ONE_AT_A_TIME:
+                found = _orbax().load_checkpointables(path)
         except Exception as error:
             raise CorruptError(f"expected an intact step in {path}, got: {type(error).__name__}") from None
         items: dict[str, dict[str, Any]] = {"meta": about["meta"]}
