@@ -1,4 +1,4 @@
-"""Small skewed studies that many tests run: sites, batches as the package draws them, and rounds one after the other."""
+"""Small skewed studies that many tests run: sites, the batches that the package draws, rounds one after the other."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MODEL = models.mlp(hidden=(6,))
 LOSS = objective(MODEL, optax.sigmoid_binary_cross_entropy)
 
 
-def make_sites(sizes: Sequence[int] = SIZES, valid: int = 2, seed: int = 0) -> dict[str, SiteData]:
+def make_sites(sizes: Sequence[int] = SIZES, valid: int | Sequence[int] = 2, seed: int = 0) -> dict[str, SiteData]:
     """Sites whose inputs and outcomes differ from one another."""
     draw = np.random.default_rng(seed)
     truth, sites = draw.normal(size=WIDTH), {}
-    for k, rows in enumerate(sizes):
-        n = rows + valid
+    for k, (rows, held) in enumerate(zip(sizes, np.broadcast_to(valid, len(sizes)), strict=True)):
+        n = rows + int(held)
         x = draw.normal(loc=0.3 * (k % 5), size=(n, WIDTH)).astype(np.float32)
         y = (x @ (truth + draw.normal(size=WIDTH)) + draw.normal(size=n) > 0.2 * k).astype(np.float32)
-        split = np.r_[np.zeros(rows), np.ones(valid)].astype(np.int8)[draw.permutation(n)]
+        split = np.r_[np.zeros(rows), np.ones(held)].astype(np.int8)[draw.permutation(n)]
         sites[f"site-{k}"] = SiteData({"x": x, "y": y}, split, np.arange(n, dtype=np.int64), {})
     return sites
 
@@ -45,13 +45,15 @@ def cohorts(world: World, rounds: int, seed: int = 5, smallest: int = 1) -> list
     ]
 
 
-def batches(world: World, local: Local, asked: Sequence[np.ndarray]) -> list[dict[int, np.ndarray]]:
-    """What an oracle is given: the first pass's plan of each site in each round."""
+def batches(
+    world: World, local: Local, asked: Sequence[np.ndarray], pass_number: int = 1
+) -> list[dict[int, np.ndarray]]:
+    """What an oracle is given: the plan of one pass of each site in each round."""
     return [
         {
             int(place): plans.train_plan(
                 world.train[place], local.batch_size, local.epochs, local.steps,
-                plans.generator(local.seed, int(world.ids[place]), number, 1),
+                plans.generator(local.seed, int(world.ids[place]), number, pass_number),
             )
             for place in cohort
         }

@@ -77,5 +77,5 @@ def test_scaffold_is_its_papers_loop_with_the_controls_of_all_sites():
     assert furthest(flat(last.server.learned.control), kept["c"]) < 1e-12
     assert len(kept["sites"]) == 6  # the seventh has no row to train on
     for place in range(len(study.world.names)):
-        mine = flat(jax.tree.map(lambda leaf: leaf[place], last.states.own))
+        mine = flat(jax.tree.map(lambda leaf, s=place: leaf[s], last.states.own))
         assert furthest(mine, kept["sites"].get(place, loops.zeros(mine))) < 1e-12

@@ -1,0 +1,166 @@
+"""One round, two engines: a simulator, and workers with worlds of one site whose wires meet in a Reducer."""
+
+from __future__ import annotations
+
+import jax
+import jax.monitoring
+import numpy as np
+import optax
+import pytest
+
+from learner_jax import aggregators, algorithms, leaves, trees
+from learner_jax.engines.parts import objective, watching
+from learner_jax.engines.program import Plan, Program, Reducer, wire_shape
+from learner_jax.engines.world import Local, build_world
+from learner_jax.federate import federate
+from learner_jax.models import logistic
+from tests.algorithms.studies import LOSS, MODEL, cohorts, flat, furthest, learned, make_sites, rounds_of, start
+
+ROUNDS = 20
+ROWS = 24  # of each site, so that workers share compiled programs; training rows differ
+SIZES = (20, 17, 3, 7, 1)
+LOCAL = Local(batch_size=8, epochs=1, steps=None, seed=11)
+WATCH = watching(MODEL, optax.sigmoid_binary_cross_entropy, ())
+METHODS = {
+    "fedavg": algorithms.fedavg(LOSS, local_lr=0.02, local="adam"),
+    "fedadam": algorithms.fedadam(LOSS, server_lr=0.03),
+    "scaffold": algorithms.scaffold(LOSS),
+    "fedprox": algorithms.fedprox(LOSS, mu=0.1),
+}
+RULES = {"mean": aggregators.mean, "median": aggregators.median}
+
+
+def sites():
+    return make_sites(SIZES, [ROWS - rows for rows in SIZES])
+
+
+class Federation:
+    """Workers and a coordinator without what lies between them but the bytes."""
+
+    def __init__(self, study):
+        self.study, everyone = study, sites()
+        template, count = trees.shapes(study.weights), len(study.world.names)
+        self.workers = [
+            Program(study.federated, template, build_world({name: everyone[name]}), LOCAL, size=1, enrolled=count)
+            for name in study.world.names
+        ]
+        most = max(worker._capacity for worker in self.workers)
+        for worker in self.workers:  # they differ in their data alone, which are arguments: one compiled pass for all
+            worker._local, worker._capacity = self.workers[0]._local, most
+        self.send = jax.jit(study.federated.send)
+        self.wire = wire_shape(study.federated, template, trees.shapes(study.world.rows), LOCAL)
+        self.reducer = Reducer(study.federated, template, self.wire, 0, LOCAL.seed, count, count)
+
+        self.restart()
+
+    def restart(self):
+        self.server = self.study.server
+        self.states = [self.study.federated.enrol(self.study.weights) for _ in self.workers]
+
+    def round(self, number, cohort, tamper=lambda place, wire: wire):
+        """(digest, metrics) of a round; `tamper` is what a worker does to its wire before it sends it."""
+        broadcast, wires = self.send(self.server), []
+        for place in map(int, cohort):
+            wire, self.states[place] = self.workers[place].local_round(
+                broadcast, self.states[place], number, len(cohort)
+            )
+            sent = leaves.pack(trees.named_leaves(tamper(place, wire)))
+            wires.append(trees.rebuild(self.wire, leaves.unpack(sent, trees.schema(self.wire))))
+        self.server, metrics, digest = self.reducer(self.server, iter(wires), len(wires), number, len(cohort))
+        return trees.digest_hex(digest), metrics
+
+
+@pytest.fixture(scope="module", params=[(method, rule) for method in METHODS for rule in RULES], ids="-".join)
+def pair(request):
+    """(study, federation) of one method and one rule, compiled once."""
+    method, rule = request.param
+    study = start(federate(METHODS[method], RULES[rule](), watch=WATCH), sites(), local=LOCAL)
+    return study, Federation(study)
+
+
+def test_simulator_and_workers_give_the_same_bits(pair):
+    study, federation = pair
+    asked = cohorts(study.world, ROUNDS)
+    assert len({len(cohort) for cohort in asked}) > 3
+    federation.restart()
+    for number, (cohort, outcome) in enumerate(zip(asked, rounds_of(study, asked), strict=True), 1):
+        digest, metrics = federation.round(number, cohort)
+        assert digest == trees.digest_hex(outcome.digest), f"round {number}, cohort {cohort}"
+        for name, value in metrics.items():  # sums of losses: no part of the promise, so near is enough
+            np.testing.assert_allclose(value, outcome.metrics[name], rtol=1e-5, err_msg=name)
+    for place, state in enumerate(federation.states):
+        jax.tree.map(np.testing.assert_array_equal, state, jax.tree.map(lambda leaf, s=place: leaf[s], outcome.states))
+    assert furthest(flat(study.weights), learned(study, outcome.server)) > 0.01
+
+
+def test_a_worker_that_scales_its_update_is_seen(pair):
+    """The planted fault under which the test above must turn red: one part in ten thousand at one site of five."""
+    study, federation = pair
+    everyone = np.arange(len(SIZES), dtype=np.int32)
+    honest = np.delete(everyone, 2)
+
+    def tamper(place, wire):
+        if place != 2:
+            return wire
+        return wire._replace(update=wire.update._replace(sum=trees.scale(1.0001, wire.update.sum)))
+
+    federation.restart()
+    first, second = rounds_of(study, [honest, everyone])
+    assert federation.round(1, honest, tamper)[0] == trees.digest_hex(first.digest)
+    assert federation.round(2, everyone, tamper)[0] != trees.digest_hex(second.digest)
+
+
+@pytest.mark.parametrize(
+    "method, rule, plans",
+    [("scaffold", "mean", [Plan(2, 1), Plan(1, 3), Plan(2, 2)]), ("fedadam", "median", [Plan(2, 2)])],
+)
+def test_streams_and_lanes_agree_with_one_stream(method, rule, plans):
+    with jax.enable_x64(True):
+        federated = federate(METHODS[method], RULES[rule](), watch=WATCH)
+        alone = start(federated, sites(), local=LOCAL)
+        asked = cohorts(alone.world, ROUNDS)
+        wanted = list(rounds_of(alone, asked))[-1]
+        for plan in plans:
+            study = start(federated, sites(), plan, LOCAL)
+            *_, got = rounds_of(study, asked)
+            assert furthest(learned(study, got.server), learned(alone, wanted.server)) < 1e-9, plan
+            for a, b in zip(jax.tree.leaves(got.states), jax.tree.leaves(wanted.states), strict=True):
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+            for name, value in wanted.metrics.items():
+                np.testing.assert_allclose(got.metrics[name], value, rtol=1e-9, err_msg=name)
+
+
+@pytest.fixture
+def compiled():
+    """Seconds of each compilation from here on."""
+    found = []
+
+    def listen(event, seconds, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("plan", [Plan(1, 1), Plan(2, 1)])
+def test_nothing_compiles_after_round_two(compiled, plan):
+    """1,000 sites of log-normal size, mean 20, and cohorts of 10 to 200 of them."""
+    draw = np.random.default_rng(0)
+    sizes = np.maximum(1, draw.lognormal(np.log(20) - 0.5, 1.0, 1000).astype(int))
+    assert sizes.max() > 20 * np.median(sizes) / 2
+    model = logistic()
+    method = algorithms.scaffold(objective(model, optax.sigmoid_binary_cross_entropy))
+    local = Local(batch_size=10, epochs=1, steps=None, seed=1)
+    study = start(federate(method), make_sites(sizes.tolist(), 0), plan, local, model, size=200)
+    server, states = study.server, study.states
+    for number in range(1, 13):
+        size = (10, 200, 57, 10, 200)[number] if number < 5 else int(draw.integers(10, 201))
+        cohort = np.sort(draw.choice(1000, size, replace=False)).astype(np.int32)
+        before = len(compiled)
+        outcome = study.program.round(server, states, number, cohort)
+        server, states = outcome.server, outcome.states
+        jax.block_until_ready(server)
+        assert number <= 2 or len(compiled) == before, f"round {number}, {size} sites"
+    assert compiled
