@@ -68,6 +68,7 @@ class Steps:
         self._sign = 1.0 if higher_is_better else -1.0
         self._metrics: dict[int, float | None] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="steps")
+        self._worker.submit(_orbax)  # it takes 2 s to load: while the first round runs
         self._flight: Future[None] | None = None
 
     def all(self) -> tuple[int, ...]:
