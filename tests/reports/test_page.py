@@ -236,3 +236,20 @@ def test_a_site_with_few_rows_has_no_figure(make):
     assert "Too few to judge" in row
     assert 'class="dot"' not in row
     assert "<strong>" not in row
+
+
+def test_alone_and_one_place_stand_in_their_own_columns(make):
+    result = make()
+    html = page(result)
+    cohort = result["evaluation"]["cohorts"][0]
+    differ = 0
+    for site in cohort["sites"]:
+        row = html[html.index(f">{site['name'].replace('&', '&amp;')}</th>") :]
+        row = row[: row.index("</tr>")]
+        for model, label in (("local_only", "Alone"), ("pooled", "In one place")):
+            found = site["models"][model].get("auroc")
+            if found:
+                assert f'data-label="{label}">{100 * found["value"]:.0f}<' in row
+        alone, one = (site["models"][model].get("auroc") for model in ("local_only", "pooled"))
+        differ += bool(alone and one and f"{alone['value']:.2f}" != f"{one['value']:.2f}")
+    assert differ >= 5
