@@ -1,0 +1,100 @@
+"""Named leaves: bytes and back, schemas that refuse, digests."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from learner_jax import leaves
+from learner_jax.errors import DataError, RemoteProtocolError
+from learner_jax.leaves import LeafSpec
+
+DTYPES = ("float64", "float32", "float16", "int64", "int32", "int8", "uint32", "uint16", "bool")
+TREES = st.dictionaries(
+    st.text("abcdefg/_", min_size=1, max_size=8),
+    st.sampled_from(DTYPES).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+    ),
+    max_size=5,
+)
+
+
+@given(TREES)
+def test_bytes_and_back(tree):
+    schema = leaves.schema_of(tree)
+    data = leaves.pack(tree)
+    assert len(data) == leaves.schema_bytes(schema)
+    back = leaves.unpack(data, schema)
+    assert back.keys() == tree.keys()
+    for name, leaf in tree.items():
+        assert back[name].dtype == leaf.dtype
+        assert back[name].shape == leaf.shape
+        assert back[name].tobytes() == leaf.tobytes()  # NaN and -0.0 as they were
+
+
+def test_bfloat16_travels_as_uint16_and_names_its_type():
+    leaf = np.arange(6).astype(ml_dtypes.bfloat16).reshape(2, 3)
+    back = leaves.unpack(leaves.pack({"w": leaf}), (LeafSpec("w", "bfloat16", (2, 3)),))
+    assert back["w"].dtype == leaf.dtype
+    assert (back["w"] == leaf).all()
+
+
+def test_wrong_leaves_are_named():
+    expected = leaves.schema_of({"b": np.zeros(2, np.float32), "w": np.zeros((784, 10), np.float32)})
+
+    def refused(leaves_, expect):
+        with pytest.raises(RemoteProtocolError) as error:
+            leaves.check_schema(leaves.schema_of(leaves_), expected, "h03")
+        assert str(error.value) == f"h03: {expect}"
+
+    good = {"b": np.zeros(2, np.float32), "w": np.zeros((784, 10), np.float32)}
+    leaves.check_schema(leaves.schema_of(good), expected, "h03")
+    refused({**good, "w": np.zeros((784, 12), np.float32)}, "expected leaf 'w' float32[784, 10], got float32[784, 12]")
+    refused({**good, "w": np.zeros((784, 10))}, "expected leaf 'w' float32[784, 10], got float64[784, 10]")
+    refused({"b": good["b"]}, "expected leaf 'w' float32[784, 10], which is missing")
+    refused({**good, "z": np.zeros(1)}, "unexpected leaf 'z' float64[1]")
+    with pytest.raises(RemoteProtocolError, match="expected 31368 bytes for 2 leaves, got 31367"):
+        leaves.unpack(leaves.pack(good)[:-1], expected, "h03")
+
+
+def test_numbers_that_are_not_finite_are_refused_and_counted():
+    leaves.check_finite({"w": np.ones(3), "n": np.ones(2, np.int32)})
+    for bad in (np.array([1, np.nan, np.inf]), np.array([np.nan, np.inf]).astype(ml_dtypes.bfloat16)):
+        with pytest.raises(RemoteProtocolError, match="h01: expected finite numbers in leaf 'w', got 2 that are not"):
+            leaves.check_finite({"w": bad}, "h01")
+
+
+def test_an_object_may_not_travel():
+    with pytest.raises(DataError, match="expected leaf 'w' of a numeric dtype, got object"):
+        leaves.schema_of({"w": np.array([{}])})
+
+
+@given(TREES, st.randoms())
+def test_a_sha256_is_of_the_weights_alone(tree, random):
+    names = list(tree)
+    random.shuffle(names)
+    assert leaves.weights_sha256(tree) == leaves.weights_sha256({name: tree[name] for name in names})
+
+
+def test_a_sha256_tells_names_types_shapes_and_bits_apart():
+    base = {"w": np.zeros((2, 3), np.float32)}
+    others = [
+        {"v": base["w"]}, {"w": base["w"].astype(np.int32)}, {"w": base["w"].reshape(3, 2)},
+        {"w": -base["w"]}, {"w": base["w"], "x": np.zeros(0, np.float32)},
+    ]  # fmt: skip
+    assert len({leaves.weights_sha256(tree) for tree in [base, *others]}) == 6
+
+
+def test_site_ids_ascend_and_refuse_names_that_clash(monkeypatch):
+    ids = leaves.site_ids(["b", "a", "c"])
+    assert list(ids.values()) == sorted(ids.values())
+    assert ids == {name: leaves.site_id(name) for name in ids}
+    with pytest.raises(DataError, match="'a' is there twice"):
+        leaves.site_ids(["a", "b", "a"])
+    monkeypatch.setattr(leaves, "site_id", lambda name: 7)
+    with pytest.raises(DataError, match="'b' has the same id as 'a': rename one"):
+        leaves.site_ids(["a", "b"])
