@@ -308,6 +308,15 @@ def test_recovery_counts_what_the_journal_has():
     assert closed(bench.log) == [order(*SITES)] and len(kind(bench.log, c.Spool)) == 2
 
 
+def test_what_the_journal_closed_stays_closed():
+    accepted = {(1, "train", "a"): blob(b"update").digest}
+    bench = Bench(epoch=2, closed=[(1, "train")], accepted=accepted)
+    bench.hello("a", "b")
+    assert said(bench.offer("a"), m.Accepted, "a") and said(bench.offer("b"), m.Rejected)[0].final
+    with pytest.raises(LocalProtocolError, match="expected to open a round"):
+        bench.start(1)
+
+
 def test_fenced_by_a_newer_incarnation(bench):
     commands = bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 9)))
     assert commands == [c.Fenced(9)]
