@@ -61,8 +61,10 @@ def fold(p: Pass, broadcast: PyTree, site: Site, found: PyTree, draw: Draw, rows
 
     def step(i, carry):
         index = jax.lax.dynamic_index_in_dim(draw.index, draw.first + i, 0, keepdims=False)
-        taken = jax.tree.map(lambda column: jnp.take(column, index, axis=0, mode="clip"), rows)
-        return trees.strong(p.step(broadcast, site, carry, Batch(taken, index >= 0, jax.random.fold_in(key, i), i)))
+        there = index >= 0
+        place = jnp.where(there, index, index[0])  # a batch is filled up with its own first row: never another site's
+        taken = jax.tree.map(lambda column: jnp.take(column, place, axis=0, mode="clip"), rows)
+        return trees.strong(p.step(broadcast, site, carry, Batch(taken, there, jax.random.fold_in(key, i), i)))
 
     return jax.lax.fori_loop(0, draw.steps, step, trees.strong(p.begin(broadcast, site, found)))
 
