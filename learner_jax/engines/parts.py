@@ -75,7 +75,7 @@ def objective(model: Model, loss: Callable[[PyTree, PyTree], Any]) -> Loss:
     """The loss that algorithms take, from a model and a loss per row; the mean over unmasked rows.
 
     Args:
-      model: with statistics, if any, renewed in each step.
+      model: with statistics, if any, renewed in each step. Beside "x" it finds "mask", bool[B]: the rows that are there.
       loss: (output, target) -> float[B].
 
     Raises:
@@ -83,12 +83,15 @@ def objective(model: Model, loss: Callable[[PyTree, PyTree], Any]) -> Loss:
     """
 
     def of(weights, batch):
-        output, stats = model.apply(weights["params"], weights["stats"], batch.rows, batch.key, True)
+        rows = batch.rows
+        if isinstance(rows, dict) and "x" in rows and "mask" not in rows:
+            rows = {**rows, "mask": batch.mask}
+        output, stats = model.apply(weights["params"], weights["stats"], rows, batch.key, True)
         each = loss(output, target(batch.rows))
         if jnp.shape(each) != batch.mask.shape:
             raise DataError(f"expected loss: one number a row, float{list(batch.mask.shape)}, got {jnp.shape(each)}")
-        rows = jnp.maximum(jnp.sum(batch.mask, dtype=jnp.int32), 1)
-        value = jnp.sum(jnp.where(batch.mask, each, 0)) / rows.astype(each.dtype)
+        count = jnp.maximum(jnp.sum(batch.mask, dtype=jnp.int32), 1)
+        value = jnp.sum(jnp.where(batch.mask, each, 0)) / count.astype(each.dtype)
         return value, ({"stats": stats} if jax.tree.leaves(stats) else {})
 
     return of

@@ -26,7 +26,8 @@ def from_flax(module: Any) -> Model:
         seed then starts alike), or a function that makes an NNX module from `(nnx.Rngs, rows)`.
 
     Returns:
-      A Model; the module is called with rows["x"], or with rows where there is no "x".
+      A Model; the module is called with rows["x"], or with rows where there is no "x". While it trains, a `mask`
+      that its call names (default None) is bool[B], False for rows that only fill up a batch: hand it to batch norm.
 
     Raises:
       ConfigError: it is none of these.
@@ -54,6 +55,12 @@ def _takes(call: Callable, name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def _mask(call: Callable, rows: PyTree) -> dict[str, Any]:
+    """The keyword `mask`, where the module names it and the rows have it: for the statistics of batch norm."""
+    named = "mask" in inspect.signature(call).parameters
+    return {"mask": rows["mask"]} if named and isinstance(rows, dict) and "mask" in rows else {}
+
+
 def _from_nnx(make: Callable[[nnx.Rngs, PyTree], nnx.Module]) -> Model:
     graphs: dict[bool, Any] = {}  # train -> graph definition, filled by the first init or apply that needs them
 
@@ -72,7 +79,7 @@ def _from_nnx(make: Callable[[nnx.Rngs, PyTree], nnx.Module]) -> Model:
             jax.eval_shape(split, jax.random.key(0), rows)
         module = nnx.merge(graphs[train], nnx.State(params), nnx.State(stats), copy=True)
         extra = {"rngs": nnx.Rngs(key)} if train and _takes(module.__call__, "rngs") else {}
-        output = module(inputs(rows), **extra)
+        output = module(inputs(rows), **extra, **_mask(module.__call__, rows))
         return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     return Model(init, apply)
@@ -90,8 +97,9 @@ def _from_linen(module: Any) -> Model:
         if not train:
             return module.apply({"params": params, **stats}, inputs(rows), **given(False)), stats
         output, renewed = module.apply(
-            {"params": params, **stats}, inputs(rows), **given(True), rngs={"dropout": key}, mutable=list(stats)
-        )
+            {"params": params, **stats}, inputs(rows), **given(True), **_mask(module.__call__, rows),
+            rngs={"dropout": key}, mutable=list(stats),
+        )  # fmt: skip
         return output, dict(renewed)
 
     return Model(init, apply)
