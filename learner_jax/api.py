@@ -16,17 +16,17 @@ from learner_jax import models as models_
 from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
 from learner_jax.aggregators import median as median_
-from learner_jax.data.sites import SiteData, deal
+from learner_jax.data.sites import SiteData, encode_sites
+from learner_jax.engines.parts import Parts
+from learner_jax.engines.sources import frames_of, notes_of, site_of
+from learner_jax.engines.trained import TrainedModel
 from learner_jax.errors import ConfigError, DataError, StudyError
 from learner_jax.events import Event, Observer, silent
 from learner_jax.specs import Spec, Study
 from learner_jax.types import Algorithm, PyTree, Task
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-
-    from learner_jax.engines.parts import Parts
 
 P = ParamSpec("P")
 
@@ -89,50 +89,6 @@ def transform(name: str, **fields: Any) -> Spec:
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
-
-
-class TrainedModel:
-    """A trained model, with what it needs to read a table.
-
-    Args:
-      parts: the study.
-      weights: {"params": ..., "stats": ...}.
-      fitted: by the checklist, or None where rows are arrays.
-    """
-
-    def __init__(self, parts: Parts, weights: PyTree, fitted: Mapping[str, Any] | None):
-        self.parts, self.weights, self.fitted = parts, weights, fitted
-
-    def predict(self, table: Any) -> np.ndarray:
-        """The model's predictions, in the order of the rows.
-
-        Args:
-          table: a pandas frame with the checklist's columns; or arrays float[n, ...] where the study was given arrays.
-
-        Returns:
-          Chances float64[n] of a task with one logit a row, else the model's output.
-
-        Raises:
-          DataError: the table does not fit the checklist.
-        """
-        from learner_jax.engines.judge import chances, predictor
-
-        checklist = self.parts.task.checklist
-        if checklist is not None and self.fitted is not None:
-            rows = {"x": checklist.encode(table, self.fitted, labelled=False).rows["x"]}
-        else:
-            import numpy as np
-
-            rows = {"x": np.asarray(table)}
-        output = predictor(self.parts)(self.weights, rows)
-        binary = any(metric.name == "auroc" for metric in self.parts.task.metrics)
-        return chances(output) if binary and output.ndim == 1 else output
-
-    def save(self, folder: str | Path) -> None:
-        """Writes weights.npz and model.json; `lr.load(folder)` reads them."""
-        from learner_jax.engines.outcome import save_model
-
-        save_model(Path(folder), self.parts.study, self.weights, self.fitted, {})
 
 
 class Run:
@@ -223,13 +179,11 @@ def simulate(
 def _run(
     study: Study, task: Task | None, sites: Any, folder: Path | None, on_event: Observer, started: str, begun: float
 ) -> Run:
-    from learner_jax.build import build
     from learner_jax.engines import judge, outcome
     from learner_jax.engines.simulator import simulate as run_rounds
     from learner_jax.engines.simulator import template_rows
 
-    _compilation_cache(study)
-    parts = build(study, task)
+    parts = _built(study, task)
     fitted, data, notes = _sites(parts, sites, on_event)
     trained, world = run_rounds(parts, data, folder, on_event)
     weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
@@ -243,22 +197,22 @@ def _run(
         study, "simulation", started, time.perf_counter() - begun, trained.history, trained.sha256, evaluation, notes,
         trained.bytes_up, trained.bytes_down,
     )  # fmt: skip
-    model = TrainedModel(parts, parts.federated.model(parts.federated.send(trained.best),
-                                                      _fresh(parts, template_rows(world))), fitted)  # fmt: skip
+    rows = template_rows(world)
+    final = parts.federated.model(parts.federated.send(trained.best), parts.federated.enrol(parts.init_weights(rows)))
+    model = TrainedModel(parts, final, fitted, rows)
     if folder is not None:
-        finish(folder, study, result, model, template_rows(world))
+        finish(folder, study, result, model)
     on_event(Event("done", study.name, len(result["curve"]), data={"result": result}))
     return Run(result, model, folder)
 
 
-def finish(folder: Path, study: Study, result: dict[str, Any], model: TrainedModel, rows: PyTree) -> None:
+def finish(folder: Path, study: Study, result: dict[str, Any], model: TrainedModel) -> None:
     """Leaves a finished run on disk: model/, report.html, and result.json last."""
-    from learner_jax.engines.outcome import save_model
     from learner_jax.reports import html
     from learner_jax.reports import result as results
     from learner_jax.storage.atomic import write_bytes
 
-    save_model(folder / "model", study, model.weights, model.fitted, rows)
+    model.save(folder / "model")
     write_bytes(folder / "report.html", html.page(result).encode())
     results.save(result, folder / "result.json")
 
@@ -277,22 +231,15 @@ def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
     import numpy as np
 
     from learner_jax import trees
-    from learner_jax.build import build
     from learner_jax.engines.outcome import load_model
 
     about, leaves = load_model(Path(folder))
-    parts = build(specs.check(Study.from_json(specs.to_json(about["study"]))), task)
-    rows = trees_of_rows(about["rows"])
+    study = Study.from_json(specs.to_json(about["study"]))
+    parts = _built(study if task is not None else specs.check(study), task)
+    rows = {name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in about["rows"].items()}
     shapes = jax.eval_shape(parts.init_weights, rows)
     weights = trees.rebuild(shapes, {name: np.asarray(leaf) for name, leaf in leaves.items()})
-    return TrainedModel(parts, weights, about["fitted"])
-
-
-def trees_of_rows(shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Two rows of zeros with the shapes of model.json: {"x": ["float32", [178]]}."""
-    import numpy as np
-
-    return {name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in shapes.items()}
+    return TrainedModel(parts, weights, about["fitted"], rows)
 
 
 def local(
@@ -415,7 +362,7 @@ def one_at_a_time(observer: Observer) -> Observer:
     return tell
 
 
-def _built(study: Study) -> Parts:
+def _built(study: Study, task: Task | None = None) -> Parts:
     """A study's parts, with jax set up for it."""
     import jax
 
@@ -424,14 +371,14 @@ def _built(study: Study) -> Parts:
     if study.precision == "float64":
         jax.config.update("jax_enable_x64", True)
     _compilation_cache(study)
-    return build(study)
+    return build(study, task)
 
 
 def _over(parts: Parts, outcome: Any, folder: Path, on_event: Observer) -> Run:
     """A federation's end: everything on disk, and said."""
     result = {**outcome.result, "notes": [*outcome.result["notes"], *notes_of(parts.study)]}
-    model = TrainedModel(parts, outcome.weights, outcome.fitted)
-    finish(folder, parts.study, result, model, outcome.rows)
+    model = TrainedModel(parts, outcome.weights, outcome.fitted, outcome.rows)
+    finish(folder, parts.study, result, model)
     on_event(Event("done", parts.study.name, len(result["curve"]), data={"result": result}))
     return Run(result, model, folder)
 
@@ -491,8 +438,6 @@ def _finished(study: Study, folder: Path, resume: bool) -> dict[str, Any] | None
 
 def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str, SiteData], list[str]]:
     """(fitted, name -> rows, notes) of what the call or the config names."""
-    from learner_jax.data.sites import encode_sites
-
     study, checklist = parts.study, parts.task.checklist
     if given is None:
         frames = frames_of(study)
@@ -507,68 +452,10 @@ def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str,
     return fitted, data, list(notes_of(study))
 
 
-def frames_of(study: Study) -> dict[str, Any]:
-    """name -> raw table, from the study's `data`."""
-    from learner_jax.data import partition
-    from learner_jax.data.tables import read_sites, read_table
-
-    data = study.data
-    if not data.source:
-        raise DataError("data.source: expected a sample's name, a file or a folder, got nothing")
-    if data.partition is None:
-        return read_sites(data.source, site_column=data.site_column, split_column=data.split_column, sites=data.sites)
-    from learner_jax.data.tables import files_of
-
-    (path,) = files_of(data.source)
-    return partition.make(data.partition.name, data.partition.fields)(read_table(path), study.seed)
-
-
-def notes_of(study: Study) -> tuple[str, ...]:
-    """What must be said wherever a result is shown."""
-    if study.data.source == "diabetes130":
-        return ("The sites are artificial: real patients of 130 hospitals, dealt to ten made-up sites.",)
-    return ()
-
-
-def site_of(name: str, value: Any, seed: int) -> SiteData:
-    """One site's rows from (x, y) or SiteData.
-
-    Raises:
-      DataError: lengths differ, there are no rows, or a number is not finite.
-    """
-    import numpy as np
-
-    if isinstance(value, SiteData):
-        return value
-    try:
-        x, y = value
-    except (TypeError, ValueError):
-        raise DataError(f"site '{name}': expected (x, y), got {type(value).__name__}") from None
-    x, y = np.asarray(x), np.asarray(y)
-    if len(x) != len(y) or not len(x):
-        raise DataError(
-            f"site '{name}': expected as many rows in x as in y, and at least one, got {len(x)} and {len(y)}"
-        )
-    for part, values in (("x", x), ("y", y)):
-        if values.dtype.kind not in "fiub":
-            raise DataError(f"site '{name}': expected numbers in {part}, got {values.dtype}")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            where = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
-            raise DataError(f"site '{name}': expected finite numbers in {part}, got NaN or infinity in row {where}")
-    x = x.astype(np.float32) if x.dtype.kind == "f" else x
-    y = y.astype(np.float32) if y.dtype.kind in "fb" else y
-    group = np.arange(len(x), dtype=np.int64)
-    return SiteData({"x": x, "y": y}, deal(group, None, seed, 0.1, 0.2), group, {})
-
-
 def _row(states: PyTree, place: int) -> PyTree:
     import jax
 
     return jax.tree.map(lambda x: x[place], states)
-
-
-def _fresh(parts: Parts, rows: PyTree) -> PyTree:
-    return parts.federated.enrol(parts.init_weights(rows))
 
 
 def _compilation_cache(study: Study) -> None:
