@@ -1,4 +1,4 @@
-"""What joins an algorithm with its wire: transformations on both sides, weights that are 0, states that must not move."""
+"""What joins an algorithm with its wire: transformations on both sides, weights of 0, states that must not move."""
 
 from __future__ import annotations
 

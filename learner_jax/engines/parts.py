@@ -75,7 +75,7 @@ def objective(model: Model, loss: Callable[[PyTree, PyTree], Any]) -> Loss:
     """The loss that algorithms take, from a model and a loss per row; the mean over unmasked rows.
 
     Args:
-      model: with statistics, if any, renewed in each step. Beside "x" it finds "mask", bool[B]: the rows that are there.
+      model: with statistics, if any, renewed in each step; beside "x" it finds "mask", bool[B]: rows that are there.
       loss: (output, target) -> float[B].
 
     Raises:
