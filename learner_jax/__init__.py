@@ -59,7 +59,6 @@ _PUBLIC = {
     ),
     "Event": "learner_jax.events",
     "LearnerError": "learner_jax.errors",
-    "federate": "learner_jax.federate",
     **dict.fromkeys(("accuracy", "auprc", "auroc", "brier", "log_loss"), "learner_jax.evaluation.metrics"),
 }
 
@@ -92,7 +91,6 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedavgm",
-    "federate",
     "fedprox",
     "fedyogi",
     "join",
@@ -136,7 +134,6 @@ if TYPE_CHECKING:
     from learner_jax.errors import LearnerError
     from learner_jax.evaluation.metrics import accuracy, auprc, auroc, brier, log_loss
     from learner_jax.events import Event
-    from learner_jax.federate import federate
     from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study
     from learner_jax.types import Aggregator, Algorithm, Batch, Metric, Model, Pass, Report, Round, Session, Task
 

@@ -38,7 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `learner data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "--helpfull", "--helpshort", "help"):
         topic = arguments[1] if len(arguments) > 1 and arguments[1] in help.COMMANDS else None
         print(help.command(topic) if topic else help.overview())
@@ -71,9 +80,8 @@ def _guarded(name: str, rest: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
         return 143 if isinstance(stop, Stopped) else 130
-    except BrokenPipeError:  # `learner data list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.filename is None:
             raise

@@ -60,7 +60,7 @@ class Steps:
     """
 
     def __init__(self, folder: str | Path, keep_last: int = 3, keep_best: int = 1, higher_is_better: bool = True):
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # Orbax refuses any other
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (*self.folder.glob(f"{_SAVING}*"), *self.folder.glob(f"{_OLD}*")):
             shutil.rmtree(path, ignore_errors=True)
