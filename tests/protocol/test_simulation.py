@@ -144,7 +144,8 @@ class World:
             if due > until:
                 return
             self.now = max(self.now, due)
-            message, payload = (self.down if way else self.up)[site].get(due)
+            arrived: Any = (self.down if way else self.up)[site].get(due)
+            message, payload = arrived
             who = site if way else ""
             if self.keepers.get(who):
                 self.give(who, c.Heard("" if way else site, message, payload))
@@ -169,7 +170,8 @@ class World:
     def boot(self, who: str) -> None:
         disk = self.disk
         if who:
-            pending, committed = disk.pending.get(who), disk.committed[who]
+            pending: Any = disk.pending.get(who)
+            committed = disk.committed[who]
             if pending and committed and committed[-1] == pending[0]:
                 pending = None
                 del disk.pending[who]
