@@ -16,7 +16,7 @@ import pytest
 # What users may lean on. A name that goes from here breaks someone's notebook: say it in CHANGELOG.md.
 PUBLIC = """
     Aggregator Algorithm Batch Checkpoint Data Engine Event Federation LearnerError Metric Model Pass Report Round Run
-    Session Spec Study Task accuracy auprc auroc brier coordinate fedadagrad fedadam fedavg fedavgm federate fedprox
+    Session Spec Study Task accuracy auprc auroc brier coordinate fedadagrad fedadam fedavg fedavgm fedprox
     fedyogi join load local log_loss logistic mean median mlp optimizer readmission scaffold simulate transform
 """.split()
 
