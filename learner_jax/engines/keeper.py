@@ -14,6 +14,7 @@ from typing import Any
 from learner_jax import specs, trees
 from learner_jax.engines.history import History
 from learner_jax.errors import StorageError, StudyError
+from learner_jax.leaves import schema_of
 from learner_jax.protocol.rows import Committed
 from learner_jax.specs import Study
 from learner_jax.storage.journal import Journal
@@ -28,10 +29,11 @@ class Keeper:
       study: the config.
       folder: the run's, or None.
       journal: one that is open already, as a coordinator's.
+      rows: digest of the rows that this process trains on, "" where it has none: a run goes on with no others.
     """
 
-    def __init__(self, study: Study, folder: Path | None, journal: Journal | None = None):
-        self.folder, self._checkpoint = folder, study.checkpoint
+    def __init__(self, study: Study, folder: Path | None, journal: Journal | None = None, rows: str = ""):
+        self.folder, self._checkpoint, self._rows = folder, study.checkpoint, rows
         self._steps = self._best = self._journal = None
         self._committed: dict[int, str] = {}
         if folder is None:
@@ -53,6 +55,9 @@ class Keeper:
 
         Returns:
           (round, server, states, best server or None, notes on corrupt steps that were passed over).
+
+        Raises:
+          StudyError: the step is of other rows, or of another model.
         """
         notes: list[str] = []
         if self._steps is None or self._best is None:
@@ -62,15 +67,27 @@ class Keeper:
                 _, items = self._steps.restore(step)
                 best_round = items["meta"]["best_round"]
                 best = None
-                if best_round is not None and best_round != step:
-                    best = trees.rebuild(server, self._best.restore(best_round)[1]["server"])
+                if best_round is not None:
+                    best = items["server"] if best_round == step else self._best.restore(best_round)[1]["server"]
             except StorageError as error:
                 notes.append(str(error))
                 continue
-            restored = trees.rebuild(server, items["server"])
+            if items["meta"].get("rows", self._rows) != self._rows:
+                raise StudyError(
+                    f"expected the rows that step {step} in {self.folder} was trained on, got others; name a new folder"
+                )
             history.restore(items["meta"])
-            return step, restored, trees.rebuild(states, items["sites"]), best or restored, notes
+            best = None if best is None else self._fitted(step, server, best)
+            restored, states = self._fitted(step, server, items["server"]), self._fitted(step, states, items["sites"])
+            return step, restored, states, best, notes
         return 0, server, states, None, notes
+
+    def _fitted(self, step: int, like: PyTree, leaves: Mapping[str, Any]) -> PyTree:
+        """The tree of saved leaves, if they are those of this study's model."""
+        if trees.schema(like) != schema_of(leaves):
+            raise StudyError(f"expected step {step} in {self.folder} to be of this model, got another's; "
+                             "name a new folder")  # fmt: skip
+        return trees.rebuild(like, leaves)
 
     def commit(self, round_number: int, digest: str) -> None:
         """Writes the round's digest, or holds it against the one of an earlier run of the same round.
@@ -105,7 +122,7 @@ class Keeper:
         items = {
             "server": trees.named_leaves(server),
             "sites": trees.named_leaves(states),
-            "meta": meta,
+            "meta": {**meta, "rows": self._rows},
         }
         return self._steps.save(round_number, items, wait=last or self._checkpoint.wait)
 

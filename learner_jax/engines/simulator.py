@@ -17,7 +17,7 @@ from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
 from learner_jax.engines.program import Plan, Program, enrol_all, wire_shape
-from learner_jax.engines.world import World, build_world
+from learner_jax.engines.world import World, build_world, world_sha256
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.events import Event, Observer, silent
 from learner_jax.leaves import weights_sha256
@@ -101,7 +101,7 @@ def simulate(
     world = build_world(sites, parts.dtype)
     if not sum(map(len, world.train)):
         raise DataError(f"expected rows to train on, got none at any of {len(world.names)} sites")
-    keeper = Keeper(parts.study, workdir)
+    keeper = Keeper(parts.study, workdir, rows="" if workdir is None else world_sha256(world))
     try:
         return _train(parts, world, keeper, on_event), world
     finally:

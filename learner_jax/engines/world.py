@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from learner_jax import trees
 from learner_jax.data import plans
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.rounds import Draw
 from learner_jax.errors import DataError
-from learner_jax.leaves import site_ids
+from learner_jax.leaves import site_ids, weights_sha256
 from learner_jax.types import PyTree
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -87,6 +88,13 @@ def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32) -> World
         valid=places(VALID),
         test=places(TEST),
     )
+
+
+def world_sha256(world: World) -> str:
+    """sha256 over the sites' names, every row and who is held back."""
+    parts = {"rows": world.rows, "train": world.train, "valid": world.valid, "test": world.test}
+    names = np.frombuffer("\n".join(world.names).encode(), np.uint8)
+    return weights_sha256(trees.named_leaves({**parts, "names": names}))
 
 
 def _same_shapes(names: Sequence[str] | Mapping[str, int], sites: Sequence[SiteData]) -> None:
