@@ -29,7 +29,8 @@ def build(study: Study, given: Task | None = None) -> Parts:
       ConfigError: the pieces do not fit together.
     """
     task: Task = specs.make(study.task) if given is None else given
-    model = from_flax(specs.make(study.model) if study.model is not None else task.model)
+    model = study.model if study.model is not None else task.model
+    model = from_flax(specs.make(model) if isinstance(model, specs.Spec) else model)
     task = task._replace(model=model)
     watched = [f"valid/{metric.name}" for metric in task.metrics] + ["valid/loss"]
     if study.target not in watched:
