@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import zmq
 
 from learner_jax.errors import CryptoError, StudyError
+from learner_jax.network import links
 from learner_jax.network.keys import Keys, new_keys
 from learner_jax.network.links import CoordinatorLink, SiteLink
 from learner_jax.protocol.messages import CHUNK
@@ -208,6 +213,30 @@ def test_wake_ends_a_wait_from_another_thread(link):
             assert each.recv(10) is None
             assert time.monotonic() - began < 2
             timer.join()
+
+
+FLOOD = """
+import sys, time
+from learner_jax.network.keys import new_keys
+from learner_jax.network.links import CoordinatorLink, SiteLink
+server, key = new_keys(), new_keys()
+with CoordinatorLink("127.0.0.1", 0, server, {key.curve_public: "a"}) as link:
+    site = SiteLink(link.address, server.curve_public, key, linger_ms=500)
+    assert site.dial(5)
+    for _ in range(200):
+        if not site.send(b"x", bytes(1 << 20)):
+            time.sleep(0.005)
+    site.close()
+    time.sleep(6)
+    while link.recv(0.3) is not None:
+        pass
+"""
+
+
+def test_a_site_that_fills_the_queue_and_goes_away_does_not_take_the_coordinator_with_it():
+    paths = {**os.environ, "PYTHONPATH": str(Path(links.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", FLOOD], capture_output=True, text=True, check=False, env=paths)
+    assert done.returncode == 0, done.stderr
 
 
 def test_closing_never_hangs():
