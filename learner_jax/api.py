@@ -402,7 +402,9 @@ def _study(study: Study | str | Path | Task, fields: Mapping[str, Any]) -> Study
         study = Study(name="study", task=Spec("tasks", "given"), target=target, references=())
         if "references" not in fields:
             fields = {"references": ("local_only", "pooled"), **fields}
-        return _replaced(study, fields)
+        given = _replaced(study, fields)
+        checked = specs.check(dataclasses.replace(given, task=Spec("tasks", "readmission")))  # all but the task itself
+        return dataclasses.replace(checked, task=given.task)
     if not isinstance(study, Study):
         study = specs.read(str(study))
     return specs.check(_replaced(study, fields))
