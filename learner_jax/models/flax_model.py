@@ -35,7 +35,7 @@ def from_flax(module: Any) -> Model:
     if isinstance(module, Model):
         return module
     if isinstance(module, nnx.Module):
-        return _from_nnx(lambda rngs, rows: module)
+        return _from_nnx(lambda rngs, rows: nnx.clone(module))  # the caller's own is neither traced nor set to eval
     if hasattr(module, "init") and hasattr(module, "apply"):
         return _from_linen(module)
     if callable(module):
