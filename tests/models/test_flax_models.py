@@ -79,9 +79,11 @@ def test_dropout_is_keyed_by_the_batch_and_off_outside_training():
 
 
 def test_the_random_state_of_a_module_never_enters_the_weights():
-    params, stats = from_flax(
-        nnx.Sequential(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), nnx.Linear(WIDTH, 1, rngs=nnx.Rngs(1)))
-    ).init(jax.random.key(0), ROWS)
+    module = nnx.Sequential(nnx.Linear(WIDTH, 4, rngs=nnx.Rngs(1)), nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    model = from_flax(module)
+    params, stats = model.init(jax.random.key(0), ROWS)
+    one, other = (model.apply(params, stats, ROWS, jax.random.key(k), True)[0] for k in (1, 2))
+    assert (one != other).any()
     assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves((params, stats)))
 
 
@@ -106,7 +108,7 @@ def test_apply_needs_no_init_before_it():
 
 
 def test_what_is_no_module_is_refused():
-    with pytest.raises(ConfigError, match="expected model: a Flax module, .* got int"):
+    with pytest.raises(ConfigError, match=r"expected model: a Flax module, .* got int"):
         from_flax(3)
 
 
