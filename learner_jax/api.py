@@ -17,11 +17,12 @@ from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
 from learner_jax.aggregators import median as median_
 from learner_jax.data.sites import SiteData, encode_sites
+from learner_jax.engines.metrics_log import metrics_file
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.sources import frames_of, notes_of, site_of
 from learner_jax.engines.trained import TrainedModel
 from learner_jax.errors import ConfigError, DataError, StudyError
-from learner_jax.events import Event, Observer, silent
+from learner_jax.events import Event, Observer, fan_out, silent
 from learner_jax.specs import Spec, Study
 from learner_jax.types import Algorithm, PyTree, Task
 
@@ -171,6 +172,7 @@ def simulate(
         finished = _already(study, folder, resume, on_event, task)
         if finished is not None:
             return finished
+        on_event = _written(folder, on_event)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds, "study": study.to_json()}))
     return _run(study, task, sites, folder, on_event, started, begun)
@@ -271,12 +273,13 @@ def local(
     finished = _already(study, folder, True, on_event)
     if finished is not None:
         return finished
-    on_event(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
+    tell = _written(folder, on_event)
+    tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
     parts = _built(study)
     frames = frames_of(study)
     frames = dict(list(frames.items())[: sites or len(frames)])
-    outcome = run_local(parts, frames, folder, one_at_a_time(on_event), {})
-    return _over(parts, outcome, folder, on_event)
+    outcome = run_local(parts, frames, folder, tell, {})
+    return _over(parts, outcome, folder, tell)
 
 
 def coordinate(
@@ -307,7 +310,7 @@ def coordinate(
         return finished
     if not sites:
         raise ConfigError("sites: expected the names of the sites that take part, got none")
-    tell = one_at_a_time(on_event)
+    tell = _written(folder, on_event)
     tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
 
     def invited(files: Mapping[str, Path], address: str) -> None:
@@ -318,7 +321,7 @@ def coordinate(
     parts = _built(study)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
-    return _over(parts, serve(parts, sites, folder, tell, host, port, invited), folder, on_event)
+    return _over(parts, serve(parts, sites, folder, tell, host, port, invited), folder, tell)
 
 
 def join(
@@ -346,14 +349,15 @@ def join(
 
     frame = read_table(data)
     name = site or Path(data).stem
-    found = take_part(code, name, frame, Path(workdir), one_at_a_time(on_event), _built)
-    on_event(Event("done", found["study"], None, name, {"result": found}))
+    tell = _written(Path(workdir), on_event)
+    found = take_part(code, name, frame, Path(workdir), tell, _built)
+    tell(Event("done", found["study"], None, name, {"result": found}))
     return found
 
 
-def one_at_a_time(observer: Observer) -> Observer:
-    """An observer that may be told by several threads."""
-    guard = threading.Lock()
+def _written(folder: Path, observer: Observer) -> Observer:
+    """An observer that several threads may tell, and that also writes the run's metrics.jsonl."""
+    guard, observer = threading.Lock(), fan_out(metrics_file(folder / "metrics.jsonl"), observer)
 
     def tell(event: Event) -> None:
         with guard:

@@ -168,7 +168,7 @@ def weights_sha256(leaves: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for spec in schema_of(leaves):
         digest.update(f"{spec.name}:{spec.dtype}:{','.join(map(str, spec.shape))};".encode())
-        digest.update(memoryview(_raw(np.asarray(leaves[spec.name])).reshape(-1)).cast("B") if spec.size else b"")
+        digest.update(_raw(np.asarray(leaves[spec.name])).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

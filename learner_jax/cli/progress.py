@@ -1,4 +1,4 @@
-"""Who listens while a study runs: the terminal, the metrics file, TensorBoard, and the last line for machines.
+"""Who listens while a study runs: the terminal, TensorBoard, and the last line for machines.
 
 Each listener is a function of one `Event`; `listening` joins those that a run needs and closes them. On a terminal the
 rounds are a live line (rounds, sites, metric, time left); elsewhere each event is one plain line.
@@ -10,16 +10,15 @@ import contextlib
 import dataclasses
 import importlib
 import io
-import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from learner_jax.errors import ConfigError, StorageError
+from learner_jax.engines.metrics_log import as_json
+from learner_jax.errors import ConfigError
 from learner_jax.events import Event, Observer, fan_out
 from learner_jax.specs import Study
 
@@ -57,6 +56,9 @@ class Tally:
             self.metrics = {**self.metrics, **event.data["metrics"]}
 
 
+__all__ = ["Stream", "Tally", "as_json", "figures", "listening", "live", "plain", "sentence", "size", "summary"]
+
+
 def summary(study: Study | None, tally: Tally, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The JSON object that ends every run.
 
@@ -83,72 +85,7 @@ def summary(study: Study | None, tally: Tally, result: Mapping[str, Any] | None 
     }
 
 
-def as_json(value: Any) -> str:
-    """One line of JSON: what JSON cannot say (nan, inf) is null, arrays are lists, paths text."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
-    if hasattr(value, "tolist"):  # NumPy and jax arrays, and their scalars
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
 # ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def metrics_file(path: Path) -> Observer:
-    """Appends one JSON line an event: event, study, round, site, time, and the event's own data.
-
-    Before the first round that it hears of, it drops the lines of that round and later ones, which an earlier run of
-    the same folder did not finish, and a last line that a kill has cut.
-
-    Raises:
-      StorageError: the file cannot be written.
-    """
-
-    cut = False
-
-    def tell(event: Event) -> None:
-        nonlocal cut
-        if event.kind == "done":
-            return  # the result has a file of its own
-        head = {"event": event.kind, "study": event.study, "round": event.round, "site": event.site}
-        line = {**head, "time": round(time.time(), 3), **event.data, **head}  # what event, study, ... mean is ours
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not cut and event.round is not None and event.kind in ("resumed", "round_open", "round_closed"):
-                _keep_until(path, event.round - (event.kind != "resumed"))
-                cut = True
-            with path.open("a", encoding="utf-8") as file:
-                file.write(as_json(line) + "\n")
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
-
-    return tell
-
-
-def _keep_until(path: Path, last: int) -> None:
-    """Rewrites the file without broken lines and without rounds after the last."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            number = json.loads(line).get("round")
-        except (ValueError, AttributeError):
-            continue
-        if number is None or number <= last:
-            kept.append(line + "\n")
-    fresh = path.with_suffix(".part")
-    fresh.write_text("".join(kept), encoding="utf-8")
-    fresh.replace(path)
 
 
 def tensorboard(folder: Path) -> tuple[Observer, Callable[[], None]]:
@@ -316,7 +253,7 @@ def listening(
 
     Args:
       study: the study; None where it is not known yet (a site that joins).
-      workdir: where metrics.jsonl (and TensorBoard's files) go.
+      workdir: where TensorBoard's files go; metrics.jsonl is the engines' own.
       stream: where people read; stdout, or stderr where stdout is for machines.
       board: also write for TensorBoard.
 
@@ -331,7 +268,6 @@ def listening(
             tell, close = tensorboard(workdir / "tensorboard")
             observers.append(tell)
             stack.callback(close)
-        observers.append(metrics_file(workdir / "metrics.jsonl"))
         moving = people.isatty() and os.environ.get("TERM") != "dumb"
         observers.append(stack.enter_context(live(people, study)) if moving else plain(people, study))
         yield fan_out(*observers), tally

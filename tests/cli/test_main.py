@@ -43,6 +43,7 @@ def engine(monkeypatch):
 
     def simulate(study, workdir, on_event, resume):
         calls.append((study, workdir, resume))
+        workdir.mkdir(parents=True, exist_ok=True)
         on_event(Event("start", study.name))
         for number in (1, 2):
             on_event(Event("round_closed", study.name, number, None, {"metrics": {"valid/auroc": 0.6}, "seconds": 1.0}))
@@ -205,7 +206,6 @@ def test_a_run_ends_with_table_report_and_its_path(capsys, engine):
     assert out.splitlines()[0] == "readmission: begins"
     assert out.splitlines()[-3:] == ["TABLE", "", "The report: here/report.html"]
     assert Path("here/report.html").read_text() == "PAGE"
-    assert len(Path("here/metrics.jsonl").read_text().splitlines()) == 3
     ((study, workdir, resume),) = engine
     assert isinstance(study, Study) and study.rounds == 2 and str(workdir) == "here" and resume is True
 

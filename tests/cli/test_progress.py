@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from learner_jax.cli import progress
-from learner_jax.errors import ConfigError, StorageError
+from learner_jax.errors import ConfigError
 from learner_jax.events import Event
 from learner_jax.specs import Spec, Study
 
@@ -106,41 +106,6 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path, monkeypatch):
     text, _ = tell_all(RUN, tmp_path, Terminal())
     assert "\x1b" not in text
     assert text.startswith("test: begins\n")
-
-
-def test_the_metrics_file_has_a_line_an_event_and_is_json(tmp_path):
-    weird = Event(
-        "note",
-        "test",
-        None,
-        None,
-        {"study": "{}", "a": np.arange(2), "b": float("nan"), "c": {1: (np.float32(0.5),)}, "d": tmp_path},
-    )
-    tell_all([*RUN, weird, Event("done", "test", None, None, {"result": RESULT})], tmp_path / "new" / "folder")
-    found = lines(tmp_path / "new" / "folder" / "metrics.jsonl")
-    assert [line["event"] for line in found] == [event.kind for event in RUN] + ["note"]
-    assert all({"event", "study", "round", "site", "time"} <= set(line) for line in found)
-    assert {line["study"] for line in found} == {"test"}
-    assert found[5]["metrics"] == {"valid/auroc": 0.61, "train/loss": 0.3}
-    assert found[-1]["a"] == [0, 1] and found[-1]["b"] is None and found[-1]["c"] == {"1": [0.5]}
-
-
-@pytest.mark.parametrize("first", [Event("resumed", "test", 2), Event("round_open", "test", 3), closed(3)])
-def test_a_run_that_goes_on_leaves_each_round_once(tmp_path, first):
-    tell_all([Event("start", "test"), closed(1), closed(2), closed(3), closed(4)], tmp_path)
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"event": "round_cl')  # a kill in the middle of a line
-    tell_all(
-        [Event("start", "test"), first, *([] if first.kind == "round_closed" else [closed(3)]), closed(4)], tmp_path
-    )
-    assert [line["round"] for line in lines(path) if line["event"] == "round_closed"] == [1, 2, 3, 4]
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_a_metrics_file_that_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
-        tell_all(RUN, tmp_path)
 
 
 def test_the_last_line_of_a_run_that_finished(tmp_path):
