@@ -1,5 +1,6 @@
 """What is predicted from what: one task a file, each a factory that returns a `Task`."""
 
 from learner_jax.tasks.readmission import readmission
+from learner_jax.tasks.table import table
 
-__all__ = ["readmission"]
+__all__ = ["readmission", "table"]
