@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -209,9 +210,7 @@ def test_wake_ends_a_wait_from_another_thread(link):
         for each in (link, a):
             timer = threading.Timer(0.1, each.wake)
             timer.start()
-            began = time.monotonic()
-            assert each.recv(10) is None
-            assert time.monotonic() - began < 2
+            assert each.recv(None) is None  # without the wake it would wait for ever
             timer.join()
 
 
@@ -239,6 +238,14 @@ def test_a_site_that_fills_the_queue_and_goes_away_does_not_take_the_coordinator
     assert done.returncode == 0, done.stderr
 
 
+def ends(close: Callable[[], None]) -> bool:
+    """Whether a call comes back, in a thread of its own, so that one that hangs is a failure and no stuck suite."""
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(60)
+    return not thread.is_alive()
+
+
 def test_closing_never_hangs():
     link = CoordinatorLink("127.0.0.1", 0, SERVER, {A.curve_public: "a"})
     site = dial(link, A)
@@ -246,16 +253,10 @@ def test_closing_never_hangs():
     assert link.recv(5)
     while link.send("a", b"x", bytes(CHUNK)):  # until its queue is full, and it does not read
         pass
-    began = time.monotonic()
-    link.close()
-    link.close()
-    site.close()
-    site.close()
-    assert time.monotonic() - began < 3
+    for each in (link, link, site, site):
+        assert ends(each.close)
     lonely = SiteLink("tcp://127.0.0.1:9", SERVER.curve_public, A)
     for _ in range(20):
         lonely.send(b"hello")
-    began = time.monotonic()
     assert lonely.recv(0.1) is None
-    lonely.close()
-    assert time.monotonic() - began < 1
+    assert ends(lonely.close)
