@@ -73,9 +73,7 @@ def made_up_sites(sizes: Sizes) -> dict[str, Any]:
     y = draw.integers(0, sizes.widths[-1], len(x), np.int32)
     ends = np.cumsum(counts)
     return {
-        f"s{k:04d}": SiteData(
-            {"x": x[end - n : end], "y": y[end - n : end]}, np.zeros(n, np.int8), np.arange(n), {}
-        )
+        f"s{k:04d}": SiteData({"x": x[end - n : end], "y": y[end - n : end]}, np.zeros(n, np.int8), np.arange(n), {})
         for k, (n, end) in enumerate(zip(counts, ends, strict=True))
     }
 
