@@ -1,0 +1,194 @@
+"""Small federations: a few hundred stays a site, a tiny model; as threads of one process, or as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from learner_jax.build import build
+from learner_jax.data.samples import sample_path
+from learner_jax.data.sites import encode_sites
+from learner_jax.data.tables import read_table
+from learner_jax.engines import simulator, worker
+from learner_jax.engines.coordinator import Outcome
+from learner_jax.engines.serving import serve
+from learner_jax.engines.sources import frames_of
+from learner_jax.events import Event, Observer
+from learner_jax.specs import Data, Engine, Federation, Spec, Study, check
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENTS = {"h00": 260, "h01": 180, "h08": 220}
+ADAM = Spec("optimizers", "adam", {"learning_rate": 3e-3})
+METHODS = {
+    "fedavg": Spec("algorithms", "fedavg", {"local": ADAM}),
+    "fedadam": Spec("algorithms", "fedadam", {"local_lr": 0.05, "server_lr": 0.01}),
+    "scaffold": Spec("algorithms", "scaffold", {"local_lr": 0.05}),
+}
+RULES = ("mean", "median")
+
+
+def write_tables(folder: Path, patients: Mapping[str, int] = PATIENTS) -> Path:
+    """One CSV file a site, of the sample's first patients there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sample = pd.read_parquet(sample_path("diabetes130"))
+    for site, count in patients.items():
+        stays = sample[sample["site"] == site].drop(columns=["site", "weight"])
+        first = stays["patient"].drop_duplicates().head(count)
+        stays[stays["patient"].isin(first)].to_csv(folder / f"{site}.csv", index=False)
+    return folder
+
+
+def small(source: Path | str, method: str = "scaffold", rule: str = "mean", **fields: Any) -> Study:
+    """The readmission study on small tables: 8 diagnoses, 8 hidden units, batches of 32, 20 rounds, one stream."""
+    return check(
+        Study(
+            **{
+                "name": "small",
+                "task": Spec("tasks", "readmission", {"codes": 8, "valid_share": 0.4}),
+                "model": Spec("models", "mlp", {"hidden": (8,)}),
+                "algorithm": METHODS[method],
+                "aggregator": Spec("aggregators", rule),
+                "rounds": 20,
+                "batch_size": 32,
+                "references": (),
+                "data": Data(source=str(source), site_column=None, split_column="split"),
+                "engine": Engine(plan="sequential"),
+                "federation": Federation(deadline_s=120.0),
+                **fields,
+            }
+        )
+    )
+
+
+# ---- in one process --------------------------------------------------------------------------------------------------
+
+
+def simulated(study: Study) -> simulator.Trained:
+    """The study's rounds, all sites in this thread."""
+    parts = build(study)
+    checklist = parts.task.checklist
+    assert checklist is not None
+    return simulator.simulate(parts, encode_sites(checklist, frames_of(study))[1])[0]
+
+
+class Site(threading.Thread):
+    """A site's worker as a thread: what `take_part` does in a process. Its end: `result`, or `error`."""
+
+    def __init__(self, name: str, table: Path, folder: Path, code: str | None, on_event: Observer):
+        super().__init__(name=f"site {name}", daemon=True)
+        self.site, self.table, self.folder, self.code, self._tell = name, table, folder, code, on_event
+        self.result: dict[str, Any] | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            frame = read_table(self.table)
+            self.result = worker.take_part(self.code, self.site, frame, self.folder, self._tell, build)
+        except BaseException as error:
+            self.error = error
+
+
+class Ended(NamedTuple):
+    """What a federation of threads ended with. events: all that was told, by whom: "coordinator" or a site's name."""
+
+    outcome: Outcome
+    sites: dict[str, Site]
+    events: list[tuple[str, Event]]
+
+    @property
+    def sha256(self) -> str:
+        return self.outcome.result["weights_sha256"]
+
+
+def tables_of(study: Study) -> dict[str, Path]:
+    """A file a site, of the sites that the study names."""
+    files = {path.stem: path for path in sorted(Path(study.data.source).iterdir())}
+    return {name: files[name] for name in study.data.sites or files}
+
+
+def federated(
+    study: Study,
+    folder: Path,
+    tables: Mapping[str, Path] | None = None,
+    begin: Callable[[dict[str, Site]], None] | None = None,
+    check: Callable[[dict[str, Site], list[tuple[str, Event]]], None] = lambda sites, events: None,
+) -> Ended:
+    """A coordinator in this thread and a worker thread a site, over CURVE on the loopback.
+
+    Args:
+      study: the config.
+      folder: the coordinator's in run/, each site's in sites/.
+      tables: a file a site; those of the study's folder if None.
+      begin: starts the sites; None starts all.
+      check: called now and then; may raise.
+    """
+    tables = tables_of(study) if tables is None else tables
+    events: list[tuple[str, Event]] = []
+    sites: dict[str, Site] = {}
+
+    def invited(files: Mapping[str, Path], address: str) -> None:
+        for name, table in tables.items():
+            code = files[name].read_text().strip() if name in files else None
+            tell = _teller(name, events)
+            sites[name] = Site(name, table, folder / "sites" / name, code, tell)
+        if begin is None:
+            for site in sites.values():
+                site.start()
+        else:
+            begin(sites)
+
+    tell = _teller("coordinator", events)
+    outcome = serve(
+        build(study), tuple(tables), folder / "run", tell, "127.0.0.1", 0, invited, lambda: check(sites, events)
+    )
+    for site in sites.values():
+        if site.ident is not None:
+            site.join(20)
+    return Ended(outcome, sites, events)
+
+
+def _teller(who: str, events: list[tuple[str, Event]]) -> Observer:
+    return lambda event: events.append((who, event))
+
+
+# ---- as processes ----------------------------------------------------------------------------------------------------
+
+
+class Process(subprocess.Popen):
+    """`python -m launch.NAME ...` as typed at the top of the repository; its words go to files beside the run."""
+
+    def __init__(self, program: str, arguments: Sequence[str], log: Path, env: Mapping[str, str] = {}, **more: Any):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        with log.with_suffix(".out").open("ab") as out, log.with_suffix(".err").open("ab") as err:
+            command = [sys.executable, "-m", program, *arguments]
+            super().__init__(command, cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **env}, **more)
+
+    @property
+    def said(self) -> str:
+        """All that it said, of both kinds."""
+        return self.log.with_suffix(".out").read_text() + self.log.with_suffix(".err").read_text()
+
+    def last_line(self, seconds: float = 280) -> dict[str, Any]:
+        """Waits for its end; the JSON object that ends its stdout."""
+        code = self.wait(seconds)
+        assert code == 0, f"ended with {code}: {self.said[-2000:]}"
+        return json.loads(self.log.with_suffix(".out").read_text().splitlines()[-1])
+
+
+def flags(study: Study, workdir: Path) -> list[str]:
+    """A config file of the study beside its folder, and the flags that name both."""
+    path = workdir.with_suffix(".config.py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"from learner_jax.specs import Study\n\n\ndef study():\n    return Study.from_json({study.to_json()!r})\n"
+    )
+    return [f"--config={path}", f"--workdir={workdir}", "--json"]
