@@ -235,7 +235,7 @@ def declared(columns: tuple[Any, ...], label: str, positive: str | tuple[str, ..
     twice = sorted({name for name in names if names.count(name) > 1})
     problems += [f"task.columns: '{name}' is declared twice" for name in twice]
     if "split" in names:
-        problems.append("task.columns: 'split' is the name of who is held back (data.split_column); expected another")
+        problems.append("task.columns: 'split' is the name of who is held back (data.split_column), expected another")
     by_name = {column.name: column for column in found}
     outcome: Callable[[Any], np.ndarray] = np.zeros_like
     if label in by_name:
@@ -425,8 +425,9 @@ def _patients_on_both_sides(rows: pd.DataFrame, group: np.ndarray) -> list[str]:
         return []
     test = (rows["split"] == "test").to_numpy()
     both = np.isin(group, np.intersect1d(group[test], group[~test]))
-    told = f"column 'split', {rows_shown(rows.index, both)}: the patient is in both train and test"
-    return [told] if both.any() else []
+    if not both.any():
+        return []
+    return [f"column 'split', {rows_shown(rows.index, both)}: the patient is in both train and test"]
 
 
 # ---- From columns to inputs ------------------------------------------------------------------------------------------
