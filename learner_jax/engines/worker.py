@@ -23,6 +23,7 @@ from learner_jax.network.keys import load_or_make_keys, parse_join_code
 from learner_jax.network.links import SiteLink
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.site import SiteKeeper
+from learner_jax.storage.lock import only_one
 from learner_jax.storage.outbox import Outbox
 
 
@@ -52,13 +53,14 @@ def take_part(
     Raises:
       CryptoError: the join code is wrong or used.
       DataError: the table does not fit what the study asks for.
-      StudyError: the coordinator cannot be reached, or refuses this site.
+      StudyError: the coordinator cannot be reached, or refuses this site; another worker runs in the folder.
     """
-    member = membership(code, name, folder)
-    outbox = Outbox(folder / "outbox")
-    keys = load_or_make_keys(folder / "keys.json")
-    with SiteLink(member.address, member.server_public, keys, tap_to(member.site)) as link:
-        return _Part(member, frame, folder, on_event, build, approve, outbox, link).run()
+    with only_one(folder, "worker"):
+        member = membership(code, name, folder)
+        outbox = Outbox(folder / "outbox")
+        keys = load_or_make_keys(folder / "keys.json")
+        with SiteLink(member.address, member.server_public, keys, tap_to(member.site)) as link:
+            return _Part(member, frame, folder, on_event, build, approve, outbox, link).run()
 
 
 def membership(code: str | None, name: str, folder: Path) -> Membership:
@@ -72,7 +74,6 @@ def membership(code: str | None, name: str, folder: Path) -> Membership:
         return member
     if code is None:
         raise StudyError(f"expected a join code: {folder} has not joined a study yet")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return enrol(parse_join_code(code), name, folder)
 
 
