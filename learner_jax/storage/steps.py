@@ -11,12 +11,16 @@ Orbax refuses empty items and arrays without elements and does not know bfloat16
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
 import os
 import shutil
+import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -120,10 +124,15 @@ class Steps:
             fsync_folder(self.folder)
             self._metrics[step] = metric
             self._prune()
+            return
         except Exception as error:
-            shutil.rmtree(beside, ignore_errors=True)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StorageError(f"expected to save step {step} in {self.folder}, got: {reason[:200]}") from error
+            if any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "No space left", "Disk quota")):
+                reason = "the disk is full; make room, and the same command goes on"
+            traceback.clear_frames(error.__traceback__)
+        _forget_loops()
+        shutil.rmtree(beside, ignore_errors=True)
+        raise StorageError(f"expected to save step {step} in {self.folder}, got: {reason[:200]}")
 
     def _prune(self) -> None:
         steps = self.all()
@@ -227,6 +236,18 @@ class Steps:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _forget_loops() -> None:
+    """Lets go of what a failed save of Orbax left in its event loop, before Python complains of it at the very end."""
+    complain = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    finally:
+        sys.unraisablehook = complain
 
 
 def _host(leaf: Any) -> np.ndarray:

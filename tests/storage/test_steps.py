@@ -103,7 +103,7 @@ def test_a_failed_save_is_said_and_leaves_nothing(tmp_path, monkeypatch, capfd):
 
         monkeypatch.setattr("learner_jax.storage.steps._fsynced_files", full)
         steps.save(2, {"server": leaves(2)})
-        with pytest.raises(StorageError, match=r"step 2.*No space left"):
+        with pytest.raises(StorageError, match=r"step 2.*the disk is full"):
             steps.wait()
         monkeypatch.undo()
         assert steps.restore()[0] == 1
