@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner_jax import aggregators, trees
-from learner_jax.types import Session
+from learner_jax.types import Round, Session
 from tests.oracles import medians
 
 ZERO = {"w": jax.ShapeDtypeStruct((3, 2), np.float64), "b": jax.ShapeDtypeStruct((2,), np.float64)}
@@ -20,12 +20,13 @@ RULES = {"mean": (aggregators.mean(), medians.mean), "median": (aggregators.medi
 
 
 SITES = 6
+ROUND = Round(0, 1, (), SITES, SITES)  # neither rule looks at it
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def meet(name, updates, weights, share):
-    """(update, total) as sites and coordinator make it: encode each, lift, reduce, decode. All of them stacked, [S, ...]."""
-    rule, session = RULES[name][0], Session((), jnp.uint32(0), trees.zeros_like(ZERO))
+    """(update, total) as sites and coordinator make it: encode, lift, reduce, decode; all stacked, [S, ...]."""
+    rule, session = RULES[name][0], Session(ROUND, jnp.uint32(0), trees.zeros_like(ZERO))
     _, state = rule.start(ZERO)
     terms = jax.vmap(lambda u, w: rule.lift(rule.encode(u, w, (), session)[0], ZERO))(updates, weights)
     return rule.decode(rule.reduce(terms, share, state), state, session)[:2]
@@ -65,7 +66,7 @@ def test_the_mean_may_be_streamed():
     updates = {"w": draw.normal(size=(SITES, 3, 2)), "b": draw.normal(size=(SITES, 2))}
     weights = np.arange(SITES, dtype=np.float64)
     with jax.enable_x64(True):
-        session, total = Session((), jnp.uint32(0), trees.zeros_like(ZERO)), None
+        session, total = Session(ROUND, jnp.uint32(0), trees.zeros_like(ZERO)), None
         for k in range(SITES):
             wire, _ = rule.encode({leaf: rows[k] for leaf, rows in updates.items()}, weights[k], (), session)
             total = wire if total is None else trees.add(total, rule.lift(wire, ZERO))

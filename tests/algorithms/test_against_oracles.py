@@ -13,36 +13,36 @@ from tests.oracles import methods as loops
 
 ROUNDS, LR = 20, 0.15
 
-# name -> (ours, the loop's arguments after (weights, x, y, rounds))
+# name -> (ours, the loop over (weights, x, y, rounds))
 CASES = {
-    "fedavg": (lambda: federate(algorithms.fedavg(LOSS, local_lr=LR)), lambda *data: loops.fedavg(*data, LR)),
+    "fedavg": (lambda: federate(algorithms.fedavg(LOSS, local_lr=LR)), lambda *data: loops.fedavg(*data, lr=LR)),
     "fedavg, adam at the sites": (
         lambda: federate(algorithms.fedavg(LOSS, local_lr=0.02, local="adam")),
-        lambda *data: loops.fedavg(*data, 0.02, local=loops.local_adam),
+        lambda *data: loops.fedavg(*data, lr=0.02, local=loops.local_adam),
     ),
     "fedavg, median": (
         lambda: federate(algorithms.fedavg(LOSS, local_lr=LR), aggregators.median()),
-        lambda *data: loops.fedavg(*data, LR, meet=loops.coordinate_median),
+        lambda *data: loops.fedavg(*data, lr=LR, meet=loops.coordinate_median),
     ),
     "fedadam": (
         lambda: federate(algorithms.fedadam(LOSS, local_lr=LR, server_lr=0.03)),
-        lambda *data: loops.fedavg(*data, LR, loops.adam(0.03)),
+        lambda *data: loops.fedavg(*data, lr=LR, server=loops.adam(0.03)),
     ),
     "fedyogi": (
         lambda: federate(algorithms.fedyogi(LOSS, local_lr=LR, server_lr=0.03)),
-        lambda *data: loops.fedavg(*data, LR, loops.yogi(0.03)),
+        lambda *data: loops.fedavg(*data, lr=LR, server=loops.yogi(0.03)),
     ),
     "fedadagrad": (
         lambda: federate(algorithms.fedadagrad(LOSS, local_lr=LR, server_lr=0.1)),
-        lambda *data: loops.fedavg(*data, LR, loops.adagrad(0.1)),
+        lambda *data: loops.fedavg(*data, lr=LR, server=loops.adagrad(0.1)),
     ),
     "fedavgm": (
         lambda: federate(algorithms.fedavgm(LOSS, local_lr=LR, momentum=0.7)),
-        lambda *data: loops.fedavg(*data, LR, loops.heavy_ball(1.0, 0.7)),
+        lambda *data: loops.fedavg(*data, lr=LR, server=loops.heavy_ball(1.0, 0.7)),
     ),
     "fedprox": (
         lambda: federate(algorithms.fedprox(LOSS, local_lr=LR, mu=0.4)),
-        lambda *data: loops.fedprox(*data, LR, 0.4),
+        lambda *data: loops.fedprox(*data, lr=LR, mu=0.4),
     ),
 }
 

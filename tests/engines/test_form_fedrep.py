@@ -59,7 +59,7 @@ def test_fedrep():
     for plans in zip(*(batches(study.world, LOCAL, asked, number) for number in (1, 2)), strict=True):
         updates, rows = [], []
         for place in plans[0]:
-            w = {**flat(study.weights), **heads.get(place, {}), **body}
+            w, seen = {**flat(study.weights), **heads.get(place, {}), **body}, 0
             for part, plan in zip("10", (plans[0][place], plans[1][place]), strict=True):  # head, then body
                 w, _, seen = loops.sgd(w, x, y, plan, LR, lambda g, w, p=part: {n: g[n] * (n[0] == p) for n in g})
             heads[place] = {n: v for n, v in w.items() if n[0] == "1"}

@@ -13,13 +13,15 @@ from learner_jax.engines.parts import objective, watching
 from learner_jax.engines.program import Plan, Program, Reducer, wire_shape
 from learner_jax.engines.world import Local, build_world
 from learner_jax.federate import federate
-from learner_jax.models import logistic
-from tests.algorithms.studies import LOSS, MODEL, cohorts, flat, furthest, learned, make_sites, rounds_of, start
+from learner_jax.models import logistic, mlp
+from tests.algorithms.studies import cohorts, flat, furthest, learned, make_sites, rounds_of, start
 
 ROUNDS = 20
 ROWS = 24  # of each site, so that workers share compiled programs; training rows differ
 SIZES = (20, 17, 3, 7, 1)
 LOCAL = Local(batch_size=8, epochs=1, steps=None, seed=11)
+MODEL = mlp(hidden=(6,), dropout=0.25)  # keys of batches count
+LOSS = objective(MODEL, optax.sigmoid_binary_cross_entropy)
 WATCH = watching(MODEL, optax.sigmoid_binary_cross_entropy, ())
 METHODS = {
     "fedavg": algorithms.fedavg(LOSS, local_lr=0.02, local="adam"),
@@ -74,7 +76,7 @@ class Federation:
 def pair(request):
     """(study, federation) of one method and one rule, compiled once."""
     method, rule = request.param
-    study = start(federate(METHODS[method], RULES[rule](), watch=WATCH), sites(), local=LOCAL)
+    study = start(federate(METHODS[method], RULES[rule](), watch=WATCH), sites(), local=LOCAL, model=MODEL)
     return study, Federation(study)
 
 
@@ -83,11 +85,13 @@ def test_simulator_and_workers_give_the_same_bits(pair):
     asked = cohorts(study.world, ROUNDS)
     assert len({len(cohort) for cohort in asked}) > 3
     federation.restart()
+    outcome = None
     for number, (cohort, outcome) in enumerate(zip(asked, rounds_of(study, asked), strict=True), 1):
         digest, metrics = federation.round(number, cohort)
         assert digest == trees.digest_hex(outcome.digest), f"round {number}, cohort {cohort}"
         for name, value in metrics.items():  # sums of losses: no part of the promise, so near is enough
             np.testing.assert_allclose(value, outcome.metrics[name], rtol=1e-5, err_msg=name)
+    assert outcome is not None
     for place, state in enumerate(federation.states):
         jax.tree.map(np.testing.assert_array_equal, state, jax.tree.map(lambda leaf, s=place: leaf[s], outcome.states))
     assert furthest(flat(study.weights), learned(study, outcome.server)) > 0.01
@@ -117,11 +121,11 @@ def test_a_worker_that_scales_its_update_is_seen(pair):
 def test_streams_and_lanes_agree_with_one_stream(method, rule, plans):
     with jax.enable_x64(True):
         federated = federate(METHODS[method], RULES[rule](), watch=WATCH)
-        alone = start(federated, sites(), local=LOCAL)
+        alone = start(federated, sites(), local=LOCAL, model=MODEL)
         asked = cohorts(alone.world, ROUNDS)
         wanted = list(rounds_of(alone, asked))[-1]
         for plan in plans:
-            study = start(federated, sites(), plan, LOCAL)
+            study = start(federated, sites(), plan, LOCAL, MODEL)
             *_, got = rounds_of(study, asked)
             assert furthest(learned(study, got.server), learned(alone, wanted.server)) < 1e-9, plan
             for a, b in zip(jax.tree.leaves(got.states), jax.tree.leaves(wanted.states), strict=True):
@@ -135,9 +139,9 @@ def compiled():
     """Seconds of each compilation from here on."""
     found = []
 
-    def listen(event, seconds, **about):
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            found.append(seconds)
+            found.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield found

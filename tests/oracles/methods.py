@@ -12,13 +12,13 @@ and give the weights after the last round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tests.oracles.networks import Weights, gradient
 
-Rounds = Sequence[Mapping[Hashable, np.ndarray]]
+Rounds = Sequence[Mapping[int, np.ndarray]]
 Turn = Callable[[Weights, Weights], Weights]
 Server = Callable[[Weights, Weights], Weights]
 
@@ -59,7 +59,7 @@ def local_adam(weights, x, y, plan, lr: float, decay: float = 0.0) -> tuple[Weig
     return weights, len(plan), seen
 
 
-# ---- server optimizers: (weights, D) -> weights, their state inside ----------------------------------------------------
+# ---- server optimizers: (weights, D) -> weights, their state inside --------------------------------------------------
 
 
 def average(lr: float = 1.0) -> Server:
@@ -133,12 +133,12 @@ def adagrad(lr: float, start: float = 1e-6, tau: float = 1e-3) -> Server:
     return step
 
 
-# ---- how updates meet --------------------------------------------------------------------------------------------------
+# ---- how updates meet ------------------------------------------------------------------------------------------------
 
 
 def weighted_mean(updates: Sequence[Weights], weights: Sequence[float]) -> Weights:
     total = float(sum(weights))
-    return {n: sum(w * u[n] for w, u in zip(weights, updates, strict=True)) / total for n in updates[0]}
+    return {n: np.sum([w * u[n] for w, u in zip(weights, updates, strict=True)], 0) / total for n in updates[0]}
 
 
 def coordinate_median(updates: Sequence[Weights], weights: Sequence[float]) -> Weights:
@@ -147,7 +147,7 @@ def coordinate_median(updates: Sequence[Weights], weights: Sequence[float]) -> W
     return {n: np.median([u[n] for u in there], axis=0) for n in updates[0]}
 
 
-# ---- the methods ---------------------------------------------------------------------------------------------------------
+# ---- the methods -----------------------------------------------------------------------------------------------------
 
 
 def fedavg(weights, x, y, rounds: Rounds, lr, server: Server = average(), local=sgd, meet=weighted_mean) -> Weights:
@@ -176,7 +176,8 @@ def scaffold(weights, x, y, rounds: Rounds, lr, enrolled: int, server_lr: float 
         moves, drifts = [], []
         for site, plan in asked.items():
             c_i = kept.get(site, zeros(weights))
-            y_i, steps, _ = sgd(weights, x, y, plan, lr, lambda g, w: combine(combine(g, c_i, -1), c))
+            shift = combine(c, c_i, -1)
+            y_i, steps, _ = sgd(weights, x, y, plan, lr, lambda g, w, shift=shift: combine(g, shift))
             if not steps:
                 continue
             moved = combine(y_i, weights, -1)
