@@ -21,6 +21,8 @@ from learner_jax.storage.journal import Journal
 from learner_jax.storage.steps import Steps
 from learner_jax.types import PyTree
 
+_ALL = 10**9
+
 
 class Keeper:
     """Keeps what a run must not lose; a keeper without a folder keeps nothing.
@@ -36,13 +38,14 @@ class Keeper:
         self.folder, self._checkpoint, self._rows = folder, study.checkpoint, rows
         self._steps = self._best = self._journal = None
         self._committed: dict[int, str] = {}
+        self._names: dict[int, int] = {}  # step -> the best round that it names
         if folder is None:
             return
         self._own_journal = journal is None
         self._journal = journal or Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
         self._committed = self._journal.committed()
         self._steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0)
-        self._best = Steps(folder / "best", max(2, study.checkpoint.keep_best), 0)
+        self._best = Steps(folder / "best", _ALL, 0)  # a step is of no use without the best model that it names
 
     def restore(
         self, server: PyTree, states: PyTree, history: History
@@ -130,6 +133,19 @@ class Keeper:
         """Saves the best round's model."""
         if self._best is not None:
             self._best.save(round_number, {"server": trees.named_leaves(server), "meta": {}}, wait=True)
+            self._best.drop_before(self._oldest_needed())
+
+    def _oldest_needed(self) -> int:
+        """The oldest best round that a step on disk names, or that the study's `keep_best` keeps."""
+        assert self._steps is not None and self._best is not None
+        named = [0] if self.oldest() is None else []
+        for step in self._steps.all():
+            if step not in self._names:
+                with contextlib.suppress(StorageError):  # not intact: it will be passed over
+                    found = self._steps.meta(step)["best_round"]
+                    self._names[step] = step if found is None else found
+            named += [self._names[step]] if step in self._names else []
+        return min([*named, *self._best.all()[-max(1, self._checkpoint.keep_best) :]])
 
     def oldest(self) -> int | None:
         """The oldest round of which a step is durable."""

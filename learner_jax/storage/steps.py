@@ -144,6 +144,22 @@ class Steps:
         for path in self.folder.glob(f"{_OLD}*"):
             shutil.rmtree(path, ignore_errors=True)
 
+    def meta(self, step: int) -> dict[str, Any]:
+        """The meta value of a step; its arrays are not read.
+
+        Raises:
+          StorageError: there is no such step, or it is not intact.
+        """
+        return self._about(step)["meta"]
+
+    def drop_before(self, step: int) -> None:
+        """Removes the steps before this one. Not while a save is in flight."""
+        for old in self.all():
+            if old < step:
+                (self.folder / str(old)).rename(self.folder / f"{_OLD}{old}")
+        for path in self.folder.glob(f"{_OLD}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def _metric(self, step: int) -> float | None:
         if step not in self._metrics:
             try:
