@@ -84,13 +84,18 @@ def interleave(
 
 
 def ratio(a: list[dict[str, float]], b: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """a / b in wall and CPU time: the medians' ratio, and quartiles of the ratios repeat by repeat."""
+    """a / b in wall and CPU time: the medians' ratio, and median and quartiles of the ratios repeat by repeat."""
     out = {}
     for key in ("wall_s", "cpu_s"):
         over, under = [m[key] for m in a], [m[key] for m in b]
         paired = summary([x / y for x, y in zip(over, under, strict=True)])
         of_medians = rounded(statistics.median(over) / statistics.median(under))
-        out[key.removesuffix("_s")] = {"ratio": of_medians, "q1": paired["q1"], "q3": paired["q3"]}
+        out[key.removesuffix("_s")] = {
+            "ratio": of_medians,
+            "paired": paired["median"],
+            "q1": paired["q1"],
+            "q3": paired["q3"],
+        }
     return out
 
 

@@ -86,7 +86,6 @@ class Arms:
         import jax.monitoring
         import optax
 
-        from benchmarks import loops
         from learner_jax.algorithms import fedavg
         from learner_jax.engines.parts import objective
         from learner_jax.engines.world import Local, build_world
@@ -110,8 +109,8 @@ class Arms:
         self.index = index[0][: self.steps.sum()]
         self.weights: loops.Weights = tuple((layer["kernel"], layer["bias"]) for layer in _layers(params))
 
-    def _heard(self, name: str, seconds: float, **fields: Any) -> None:
-        self.compiled += name == "/jax/core/compile/backend_compile_duration"
+    def _heard(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+        self.compiled += event == "/jax/core/compile/backend_compile_duration"
 
     def cohort(self, number: int) -> np.ndarray:
         """int32: places of the sites asked in a round."""
@@ -186,7 +185,7 @@ def answer_for(sizes: Sizes, began: float) -> Callable[[dict[str, Any]], dict[st
     built_s = time.perf_counter() - began
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
-        name = question.get("arm")
+        name = str(question.get("arm"))
         if question["do"] == "describe":
             steps, used = arms.steps, np.sum(arms.index >= 0)
             return {
@@ -234,7 +233,8 @@ def check(kind: str, found: dict[str, list[np.ndarray]], reference: str, start: 
     for name, distance in off.items():
         if not distance <= TOLERANCE[kind]:
             raise ValueError(
-                f"expected the weights of '{name}' within {TOLERANCE[kind]:g} of those of '{reference}', got {distance:.3g}"
+                f"expected the weights of '{name}' within {TOLERANCE[kind]:g} of those of '{reference}', "
+                f"got {distance:.3g}"
             )
     return common.rounded(max(off.values()))
 
@@ -318,17 +318,23 @@ def _load(path: Path) -> list[np.ndarray]:
 
 
 def _ratios(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Each kind of round over the best centralised loop, and over the padded vmap, by medians."""
-    best = min(CENTRALISED, key=lambda arm: common.median(measured[arm], "wall_s"))
+    """Each kind of round over the best centralised loop (by wall and by CPU time), and over the padded vmap."""
+    best = {
+        part: min(CENTRALISED, key=lambda arm: common.median(measured[arm], f"{part}_s")) for part in ("wall", "cpu")
+    }
+
+    def to_best(arm: str) -> dict[str, Any]:
+        return {part: common.ratio(measured[arm], measured[loop])[part] for part, loop in best.items()}
+
+    def to(arm: str, other: str) -> dict[str, Any]:
+        return common.ratio(measured[arm], measured[other])
+
+    engine = ("sequential", "lanes_4", "streams_2")
     return {
         "best_loop": best,
-        "ratio_to_best_loop": {arm: common.ratio(measured[arm], measured[best]) for arm in ROUNDS},
-        "ratio_to_gathered_scan": {
-            arm: common.ratio(measured[arm], measured["gathered_scan"]) for arm in ("sequential", "streams_2")
-        },
-        "ratio_to_padded_vmap": {
-            arm: common.ratio(measured[arm], measured["padded_vmap"]) for arm in ("sequential", "lanes_4", "streams_2")
-        },
+        "ratio_to_best_loop": {arm: to_best(arm) for arm in ROUNDS},
+        "ratio_to_gathered_scan": {arm: to(arm, "gathered_scan") for arm in engine},
+        "ratio_to_padded_vmap": {arm: to(arm, "padded_vmap") for arm in engine},
     }
 
 
@@ -356,16 +362,22 @@ def told(line: dict[str, Any]) -> list[str]:
         out.append(
             f"{name:22}{wall['median'] * 1e3:10.1f}{spread:>20}{cpu['median'] * 1e3:10.1f}{arm['first_s']:14.2f}"
         )
-    out.append(f"best centralised loop: {line['best_loop']}; over it, wall (quartiles) and CPU time:")
+    best = line["best_loop"]
+    out.append(f"over the best centralised loop (wall: {best['wall']}, CPU: {best['cpu']}):")
     for name, ratio in line["ratio_to_best_loop"].items():
-        wall, cpu = ratio["wall"], ratio["cpu"]
-        out.append(f"  {name:20}{wall['ratio']:8.3f} ({wall['q1']:.3f} to {wall['q3']:.3f}){cpu['ratio']:10.3f}")
+        wall, cpu = ({part: f"{value:.3f}" for part, value in ratio[key].items()} for key in ("wall", "cpu"))
+        out.append(
+            f"  {name:14} wall {wall['ratio']:>7}, by repeat {wall['paired']:>7} ({wall['q1']} to {wall['q3']});"
+            f"  CPU {cpu['ratio']:>7}, by repeat {cpu['paired']:>7} ({cpu['q1']} to {cpu['q3']})"
+        )
     return out
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmarks.simulator", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.simulator", description="A simulated round against plain JAX loops."
+    )
     parser.add_argument("--repeats", type=int, help="how often each arm is timed (11; with --quick 2)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; the times mean nothing")
     parser.add_argument("--out", type=Path, help="a file that the JSON line is added to")

@@ -1,4 +1,4 @@
-"""What the benchmark compares is the same work: planted faults must turn its agreement red. Nothing here asserts a time."""
+"""What the benchmark compares is the same work: planted faults must turn its agreement red. No time is asserted."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def test_quick_run_prints_one_line(root, tmp_path):
     line = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1 and json.loads(out.read_text()) == line
     assert line["inputs"] == "synthetic" and line["n"] == 3 and line["compiled_again"] == 0
-    assert line["best_loop"] in simulator.CENTRALISED and set(line["ratio_to_best_loop"]) == set(simulator.ROUNDS)
+    assert set(line["best_loop"].values()) <= set(simulator.CENTRALISED)
+    assert set(line["ratio_to_best_loop"]) == set(simulator.ROUNDS)
     for arm in line["arms"].values():
         assert {"wall_s", "cpu_s", "first_s", "threads", "devices"} <= set(arm)
         assert arm["wall_s"]["q1"] <= arm["wall_s"]["median"] <= arm["wall_s"]["q3"]
