@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def test_the_sites_sums_equal_the_pooled_ones(frames):
 def test_what_is_fitted_is_what_pandas_finds_in_the_pooled_training_rows():
     frames = {name: drawn(400, seed) for seed, name in enumerate("abc")}
     fitted, sites = encode_sites(rules(), frames)
-    train = pd.concat([frames[name][sites[name].split == TRAIN] for name in "abc"])
+    train: Any = pd.concat([frames[name][sites[name].split == TRAIN] for name in "abc"])
     weight = train["weight"].replace([0.0, -9.0], np.nan)
     smoker = train["smoker"].map({"yes": 1.0, "no": 0.0})
     for name, column in (("age", train["age"]), ("weight", weight), ("smoker", smoker)):
@@ -344,11 +345,12 @@ def test_one_outcome_and_no_training_rows_are_warnings():
 
 def test_a_constant_number_is_not_blown_up():
     columns = ({"name": "lab", "kind": "number"}, AGE, DIED)
-    frame = pd.DataFrame({"lab": [120.1] * 9, "age": range(9), "died": [0, 1, 0] * 3})
-    task = checklist(columns=columns, label="died")
-    fitted = task.fit(combine([task.measure(frame)] * 7))
-    assert fitted["scale"]["lab"] == 1.0
-    np.testing.assert_allclose(task.encode(frame, fitted).rows["x"][:, 0], 0.0, atol=1e-6)
+    task = checklist(columns=columns, label="died", valid_share=0.0, test_share=0.0)
+    for rows in range(1, 40):
+        frame = pd.DataFrame({"lab": [120.1] * rows, "age": range(rows), "died": [0] * rows})
+        fitted = task.fit(combine([task.measure(frame)] * 7))
+        assert fitted["scale"]["lab"] == 1.0
+        np.testing.assert_allclose(task.encode(frame, fitted).rows["x"][:, 0], 0.0, atol=1e-6)
 
 
 CANARY, NUMBER = "ZZCANARYZZ", 987654321
@@ -418,9 +420,10 @@ def test_a_hospital_with_its_own_csv_trains_from_a_config_alone(tmp_path):
 
 @pytest.fixture(scope="module")
 def hearts():
-    if find("heart_disease.csv") is None:
+    path = find("heart_disease.csv")
+    if path is None:
         pytest.skip(not_there("heart_disease.csv"))
-    return read_sites(find("heart_disease.csv"), site_column="hospital", split_column=None)
+    return read_sites(path, site_column="hospital", split_column=None)
 
 
 def test_the_heart_config_fits_the_four_hospitals(hearts):
@@ -433,8 +436,9 @@ def test_the_heart_config_fits_the_four_hospitals(hearts):
     assert sum(int(site.rows["y"].sum()) for site in sites.values()) == (raw["num"].astype(int) > 0).sum() == 509
     place = fitted["inputs"].index("chol missing")
     assert sites["switzerland"].rows["x"][:, place].all() and not sites["cleveland"].rows["x"][:, place].any()
-    train = pd.concat([hearts[name][site.split == TRAIN] for name, site in sites.items()])
-    measured = pd.to_numeric(train["chol"].astype(str), errors="coerce").replace(0.0, np.nan)
+    train: Any = pd.concat([hearts[name][site.split == TRAIN] for name, site in sites.items()])
+    numbers: Any = pd.to_numeric(train["chol"].astype(str), errors="coerce")
+    measured = numbers.replace(0.0, np.nan)
     assert fitted["mean"]["chol"] == pytest.approx(measured.mean(), rel=1e-12)
     assert len(fitted["inputs"]) == 27
 
