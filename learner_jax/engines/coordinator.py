@@ -27,7 +27,7 @@ from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Reducer, wire_shape
 from learner_jax.engines.simulator import cohort_size, look_at, sha256_of
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
-from learner_jax.errors import RemoteProtocolError, StudyError
+from learner_jax.errors import RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import Schema, check_finite, pack, schema_bytes, schema_digest, schema_of, site_ids, unpack
@@ -246,6 +246,7 @@ def run_study(
         done, server, _, best, notes = keeper.restore(server, (), history)
         for note in notes:
             on_event(Event("note", study.name, data={"text": f"a step was passed over: {note}"}))
+        _all_there(rounds.stores, done, folder)
         if done:
             on_event(Event("resumed", study.name, done, data={"rounds": study.rounds}))
         # ---- rounds
@@ -302,6 +303,22 @@ def run_study(
     sha256 = sha256_of(federated, server, weights)
     result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)
     return Outcome(result, federated.model(federated.send(best), federated.enrol(weights)), fitted, rows)
+
+
+def _all_there(stores: Stores, done: int, folder: Path) -> None:
+    """Whether the rounds after a step can be added up again.
+
+    Raises:
+      StorageError: an update of one of them was swept: newer steps were there once.
+    """
+    kept = set(stores.spool.list())
+    for (number, phase, _), digest in stores.journal.accepted().items():
+        if phase == "train" and number > done and digest not in kept:
+            begin = f"step {done}" if done else "the beginning"
+            raise StorageError(
+                f"expected an intact step in {folder / 'checkpoints'}, or all updates since {begin}, got neither: "
+                f"those of round {number} were dropped when newer steps were there; name a new folder"
+            )
 
 
 def _sweep(stores: Stores, keeper: Keeper) -> None:

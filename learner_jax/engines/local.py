@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from learner_jax.engines.coordinator import Outcome
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.serving import serve
 from learner_jax.errors import StudyError
-from learner_jax.events import Observer
+from learner_jax.events import Event, Observer
 from learner_jax.network.enrol import load_membership
 from learner_jax.network.keys import write_private
 
@@ -44,7 +44,8 @@ def run_local(
     home = folder / "sites"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     tables = {name: _table(home / name, frame) for name, frame in frames.items()}
-    study, processes = parts.study, Processes(environment)
+    study = parts.study
+    processes = Processes(environment, lambda text: on_event(Event("note", study.name, data={"text": text})))
 
     def invited(files: Mapping[str, Path], address: str) -> None:
         for name in frames:
@@ -91,10 +92,11 @@ class Processes:
 
     Args:
       environment: variables beside this process's own.
+      say: told in words what happens to one.
     """
 
-    def __init__(self, environment: Mapping[str, str]):
-        self._environment = {**os.environ, **environment}
+    def __init__(self, environment: Mapping[str, str], say: Callable[[str], None] = lambda text: None):
+        self._environment, self._say = {**os.environ, **environment}, say
         self._running: dict[str, _Running] = {}
 
     def start(self, name: str, folder: Path, table: Path, code: Path | None) -> None:
@@ -117,6 +119,7 @@ class Processes:
         for name, (process, folder, table, code) in list(self._running.items()):
             ended = process.poll()
             if ended is not None and ended < 0:
+                self._say(f"the process of site '{name}' was killed by signal {-ended}; starting it again")
                 self.start(name, folder, table, code)
             elif ended:
                 log = folder / "worker.log"

@@ -40,9 +40,9 @@ def write_tables(folder: Path, patients: Mapping[str, int] = PATIENTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     sample = pd.read_parquet(sample_path("diabetes130"))
     for site, count in patients.items():
-        stays = sample[sample["site"] == site].drop(columns=["site", "weight"])
-        first = stays["patient"].drop_duplicates().head(count)
-        stays[stays["patient"].isin(first)].to_csv(folder / f"{site}.csv", index=False)
+        stays = sample.loc[sample["site"] == site].drop(columns=["site", "weight"])
+        first = list(dict.fromkeys(stays["patient"]))[:count]
+        stays.loc[stays["patient"].isin(first)].to_csv(folder / f"{site}.csv", index=False)
     return folder
 
 

@@ -51,6 +51,7 @@ def kill_in_a_round(
     Returns:
       The kill that counts, and how many before it did not.
     """
+    said = ""
     for missed in range(8):
         process = start()
         try:
@@ -59,10 +60,10 @@ def kill_in_a_round(
         finally:
             process.kill()
             code = process.wait(30)
-        found = where(folder) if code == -9 else None
+        found, said = where(folder) if code == -9 else None, process.said
         if found is not None:
             return found, missed
-    raise AssertionError(f"expected a kill in an open round of {rounds} in 8 trials: {process.said[-2000:]}")
+    raise AssertionError(f"expected a kill in an open round of {rounds} in 8 trials: {said[-2000:]}")
 
 
 def _wait_for(process: Process, folder: Path, number: int) -> float:
