@@ -5,9 +5,10 @@ and the V.A. in Long Beach (200, `va`): real hospitals, with what real hospitals
 are hardly measured outside Cleveland, and a 0 in `chol` or `trestbps` means not measured: so it is for every patient
 in Switzerland.
 
-The file `heart_disease.csv`, with a column `hospital`, does not ship. It is looked for in LEARNER_DATA, then where
-`learner data fetch` puts things; docs/your-own-table.md says how to get it.
+The file `heart_disease.csv`, with a column `hospital`, does not ship. It is looked for in LEARNER_DATA, then where the
+first command puts it.
 
+    learner data fetch heart-disease
     learner simulate --config=heart_disease
 
 Time: 24 s on a shared core pair, of which 7 s are computed; twice that at the first run, which compiles.
@@ -25,7 +26,7 @@ from learner_jax.data.samples import find
 from learner_jax.specs import Data, Spec, Study
 
 FILE = "heart_disease.csv"
-NONE_YET = f"{FILE} (not in LEARNER_DATA: the page 'Your own table' of the docs says how to get it)"
+NONE_YET = f"{FILE} (get it: learner data fetch heart-disease)"
 """In place of a path: a coordinator reads this config without having the file, so it is told when rows are wanted."""
 
 COLUMNS = (

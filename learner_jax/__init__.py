@@ -37,6 +37,7 @@ _PUBLIC = {
             "readmission",
             "scaffold",
             "simulate",
+            "table",
             "transform",
         ),
         "learner_jax.api",
@@ -105,6 +106,7 @@ __all__ = [
     "readmission",
     "scaffold",
     "simulate",
+    "table",
     "transform",
 ]
 
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
         readmission,
         scaffold,
         simulate,
+        table,
         transform,
     )
     from learner_jax.errors import LearnerError

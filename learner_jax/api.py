@@ -77,6 +77,7 @@ median = _named("aggregators", median_)
 mlp = _named("models", models_.mlp)
 logistic = _named("models", models_.logistic)
 readmission = _named("tasks", tasks_.readmission)
+table = _named("tasks", tasks_.table)
 
 
 def optimizer(name: str, **fields: Any) -> Spec:

@@ -43,6 +43,9 @@ class PublicSet(NamedTuple):
       licence: its short name.
       citation: how its authors want to be cited.
       page: the publisher's page, for people.
+      parts: (a file inside the zip, what its rows have in the first column), of which `file` is put together; () if
+        the publisher's file is taken as it is.
+      header: of `file`, where it is put together.
     """
 
     name: str
@@ -53,6 +56,8 @@ class PublicSet(NamedTuple):
     licence: str
     citation: str
     page: str
+    parts: tuple[tuple[str, str], ...] = ()
+    header: str = ""
 
 
 class Fetched(NamedTuple):
@@ -90,13 +95,15 @@ SETS: dict[str, PublicSet] = {
         ),
         PublicSet(
             name="heart-disease",
-            title="Heart Disease: the 303 processed records of Cleveland, of four hospitals",
+            title="Heart Disease: 920 patients of four hospitals",
             url=f"{_UCI}/static/public/45/heart+disease.zip",
-            file="processed.cleveland.data",
+            file="heart_disease.csv",
             sha256="",
             licence="CC BY 4.0",
             citation="Janosi, Steinbrunn, Pfisterer, Detrano: Heart Disease. UCI 1989. https://doi.org/10.24432/C52P4X",
             page=f"{_UCI}/dataset/45",
+            parts=tuple((f"processed.{name}.data", name) for name in ("cleveland", "hungarian", "switzerland", "va")),
+            header="hospital,age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,num",
         ),
     )
 }
@@ -261,8 +268,12 @@ def _unpacked(part: Path, wanted: PublicSet) -> bytes:
     if not wanted.url.endswith(".zip") and not zipfile.is_zipfile(io.BytesIO(content)):
         return content
     try:
-        return _from_zip(content, wanted.file, deep=2)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError):
+        if not wanted.parts:
+            return _from_zip(content, wanted.file, deep=2)
+        tables = [(first, _from_zip(content, file, deep=2).decode("ascii").split()) for file, first in wanted.parts]
+        rows = [f"{first},{row}" for first, table in tables for row in table]
+        return "\n".join([wanted.header, *rows, ""]).encode()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError, UnicodeError):
         _forget(part)
         raise CorruptError(
             f"{wanted.url}: expected a zip that holds {wanted.file}, got another or a damaged one"
