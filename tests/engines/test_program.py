@@ -114,13 +114,28 @@ def test_a_worker_that_scales_its_update_is_seen(pair):
     assert federation.round(2, everyone, tamper)[0] != trees.digest_hex(second.digest)
 
 
+def alike():
+    """FedAvg in which every site weighs 1, whatever it has done: slots that only fill up a row of lanes must not."""
+    base = METHODS["fedprox"]
+
+    def finish(broadcast, site, carry):
+        report, site = base.finish(broadcast, site, carry)
+        return report._replace(weight=trees.scale(0, report.weight) + 1), site
+
+    return base._replace(finish=finish)
+
+
 @pytest.mark.parametrize(
     "method, rule, plans",
-    [("scaffold", "mean", [Plan(2, 1), Plan(1, 3), Plan(2, 2)]), ("fedadam", "median", [Plan(2, 2)])],
+    [
+        ("scaffold", "mean", [Plan(2, 1), Plan(2, 2)]),
+        ("alike", "mean", [Plan(1, 3)]),
+        ("fedadam", "median", [Plan(2, 2)]),
+    ],
 )
 def test_streams_and_lanes_agree_with_one_stream(method, rule, plans):
     with jax.enable_x64(True):
-        federated = federate(METHODS[method], RULES[rule](), watch=WATCH)
+        federated = federate({**METHODS, "alike": alike()}[method], RULES[rule](), watch=WATCH)
         alone = start(federated, sites(), local=LOCAL, model=MODEL)
         asked = cohorts(alone.world, ROUNDS)
         wanted = list(rounds_of(alone, asked))[-1]
