@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -170,7 +171,10 @@ class Process(subprocess.Popen):
         self.log = log
         with log.with_suffix(".out").open("ab") as out, log.with_suffix(".err").open("ab") as err:
             command = [sys.executable, "-m", program, *arguments]
+            # a test run in the background ignores Ctrl-C, and what it starts would too
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
             super().__init__(command, cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **env}, **more)
+            signal.signal(signal.SIGINT, before)
 
     @property
     def said(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -53,9 +54,11 @@ def kill_in_a_round(
     """
     said = ""
     for missed in range(8):
-        process = start()
+        if (folder / "result.json").exists():  # it was over before the kill
+            shutil.rmtree(folder)
+        begun, process = time.time(), start()
         try:
-            seconds = _wait_for(process, folder, draw.randint(2, rounds - 2))
+            seconds = _wait_for(process, folder, draw.randint(2, rounds - 2), begun)
             time.sleep(draw.uniform(0, 2 * seconds))
         finally:
             process.kill()
@@ -66,10 +69,10 @@ def kill_in_a_round(
     raise AssertionError(f"expected a kill in an open round of {rounds} in 8 trials: {said[-2000:]}")
 
 
-def _wait_for(process: Process, folder: Path, number: int) -> float:
-    """Waits until the metrics file tells of this round or a later one; seconds that a round took last."""
+def _wait_for(process: Process, folder: Path, number: int, begun: float) -> float:
+    """Waits until this process tells of this round or a later one; seconds that a round took last."""
     while process.poll() is None:
-        told = events(folder)
+        told = [line for line in events(folder) if line["time"] > begun]
         done = [line for line in told if line["event"] == "round_closed"]
         if any(line["event"] == "round_open" and line["round"] >= number for line in told):
             return done[-1]["seconds"] if done else 0.1
@@ -110,19 +113,18 @@ def _steps(folder: Path) -> tuple[int, int]:
     return writing, max(durable, default=0)
 
 
-def in_simulation(site_bytes: int, sites: int) -> Callable[[Path], Kill | None]:
-    """Reads a simulator's folder. site_bytes: broadcast and update of one site."""
-
-    def where(folder: Path) -> Kill | None:
-        number = _open_round(folder)
-        if number is None:
-            return None
-        writing, durable = _steps(folder)
-        committed = any(isinstance(row, rows.Committed) and row.round == number for row in _rows(folder))
-        phase = "checkpointing" if committed else "learning"
-        return Kill(number, phase, site_bytes * sites * (not committed) + writing, writing, durable)
-
-    return where
+def in_simulation(folder: Path) -> Kill | None:
+    """Reads a simulator's folder. What would cross the wire in a round counts as in flight until it is committed."""
+    number = _open_round(folder)
+    if number is None:
+        return None
+    closed = [line for line in events(folder) if line["event"] == "round_closed"]
+    wire = closed[-1]["bytes_up"] + closed[-1]["bytes_down"] if closed else 0
+    writing, durable = _steps(folder)
+    committed = any(isinstance(row, rows.Committed) and row.round == number for row in _rows(folder))
+    return Kill(
+        number, "checkpointing" if committed else "learning", wire * (not committed) + writing, writing, durable
+    )
 
 
 def in_federation(folder: Path) -> Kill | None:

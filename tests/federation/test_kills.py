@@ -48,7 +48,7 @@ def _killed(program: str, where, source: Path, folder: Path, seed: int, undistur
 
 @pytest.mark.slow
 def test_a_simulation_is_killed_and_goes_on(source, tmp_path, undisturbed):
-    _killed("launch.simulate", in_simulation(2 * 10_000, 3), source, tmp_path, 0, undisturbed)
+    _killed("launch.simulate", in_simulation, source, tmp_path, 0, undisturbed)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_coordinator_is_killed_and_goes_on(source, tmp_path, undisturbed):
 @pytest.mark.limit(900)
 @pytest.mark.parametrize("seed", range(10, 20))
 def test_ten_kills_of_a_simulation(seed, source, tmp_path, undisturbed):
-    _killed("launch.simulate", in_simulation(2 * 10_000, 3), source, tmp_path, seed, undisturbed)
+    _killed("launch.simulate", in_simulation, source, tmp_path, seed, undisturbed)
 
 
 @pytest.mark.soak
