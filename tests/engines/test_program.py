@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.monitoring
 import numpy as np
@@ -14,20 +16,32 @@ from learner_jax.engines.program import Plan, Program, Reducer, wire_shape
 from learner_jax.engines.world import Local, build_world
 from learner_jax.federate import federate
 from learner_jax.models import logistic, mlp
+from learner_jax.types import Algorithm, Model
 from tests.algorithms.studies import cohorts, flat, furthest, learned, make_sites, rounds_of, start
 
 ROUNDS = 20
 ROWS = 24  # of each site, so that workers share compiled programs; training rows differ
 SIZES = (20, 17, 3, 7, 1)
 LOCAL = Local(batch_size=8, epochs=1, steps=None, seed=11)
-MODEL = mlp(hidden=(6,), dropout=0.25)  # keys of batches count
-LOSS = objective(MODEL, optax.sigmoid_binary_cross_entropy)
-WATCH = watching(MODEL, optax.sigmoid_binary_cross_entropy, ())
+
+
+class Case(NamedTuple):
+    model: Model
+    algorithm: Algorithm
+
+    def start(self, rule, plan=Plan()):
+        watch = watching(self.model, optax.sigmoid_binary_cross_entropy, ())
+        federated = federate(self.algorithm, RULES[rule](), watch=watch)
+        return start(federated, sites(), plan, LOCAL, self.model)
+
+
+DEEP, FLAT = mlp(hidden=(6,), dropout=0.25), logistic()  # with dropout the keys of batches count
+DEEP_LOSS, FLAT_LOSS = (objective(model, optax.sigmoid_binary_cross_entropy) for model in (DEEP, FLAT))
 METHODS = {
-    "fedavg": algorithms.fedavg(LOSS, local_lr=0.02, local="adam"),
-    "fedadam": algorithms.fedadam(LOSS, server_lr=0.03),
-    "scaffold": algorithms.scaffold(LOSS),
-    "fedprox": algorithms.fedprox(LOSS, mu=0.1),
+    "fedavg": Case(DEEP, algorithms.fedavg(DEEP_LOSS, local_lr=0.02, local="adam")),
+    "fedadam": Case(FLAT, algorithms.fedadam(FLAT_LOSS, server_lr=0.03)),
+    "scaffold": Case(DEEP, algorithms.scaffold(DEEP_LOSS)),
+    "fedprox": Case(FLAT, algorithms.fedprox(FLAT_LOSS, mu=0.1)),
 }
 RULES = {"mean": aggregators.mean, "median": aggregators.median}
 
@@ -76,7 +90,7 @@ class Federation:
 def pair(request):
     """(study, federation) of one method and one rule, compiled once."""
     method, rule = request.param
-    study = start(federate(METHODS[method], RULES[rule](), watch=WATCH), sites(), local=LOCAL, model=MODEL)
+    study = METHODS[method].start(rule)
     return study, Federation(study)
 
 
@@ -116,13 +130,13 @@ def test_a_worker_that_scales_its_update_is_seen(pair):
 
 def alike():
     """FedAvg in which every site weighs 1, whatever it has done: slots that only fill up a row of lanes must not."""
-    base = METHODS["fedprox"]
+    base = METHODS["fedprox"].algorithm
 
     def finish(broadcast, site, carry):
         report, site = base.finish(broadcast, site, carry)
         return report._replace(weight=trees.scale(0, report.weight) + 1), site
 
-    return base._replace(finish=finish)
+    return Case(FLAT, base._replace(finish=finish))
 
 
 @pytest.mark.parametrize(
@@ -135,12 +149,12 @@ def alike():
 )
 def test_streams_and_lanes_agree_with_one_stream(method, rule, plans):
     with jax.enable_x64(True):
-        federated = federate({**METHODS, "alike": alike()}[method], RULES[rule](), watch=WATCH)
-        alone = start(federated, sites(), local=LOCAL, model=MODEL)
+        case = {**METHODS, "alike": alike()}[method]
+        alone = case.start(rule)
         asked = cohorts(alone.world, ROUNDS)
         wanted = list(rounds_of(alone, asked))[-1]
         for plan in plans:
-            study = start(federated, sites(), plan, LOCAL, MODEL)
+            study = case.start(rule, plan)
             *_, got = rounds_of(study, asked)
             assert furthest(learned(study, got.server), learned(alone, wanted.server)) < 1e-9, plan
             for a, b in zip(jax.tree.leaves(got.states), jax.tree.leaves(wanted.states), strict=True):
