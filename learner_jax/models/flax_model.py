@@ -1,7 +1,7 @@
 """A Flax module, NNX or Linen, as the two pure functions that the rest of the code sees.
 
 Weights are plain dicts of arrays; statistics of batch norm are kept apart as `stats`. An NNX module's random streams
-never enter the tree: a forward pass gets its key from the batch. NNX modules are split once; each call merges a copy,
+never enter the tree: they are made anew from each batch's key. NNX modules are split once; each call merges a copy,
 since `nnx.merge` would otherwise hand out the caller's own arrays.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from learner_jax.errors import ConfigError
@@ -63,12 +64,17 @@ def _mask(call: Callable, rows: PyTree) -> dict[str, Any]:
 
 def _from_nnx(make: Callable[[nnx.Rngs, PyTree], nnx.Module]) -> Model:
     graphs: dict[bool, Any] = {}  # train -> graph definition, filled by the first init or apply that needs them
+    streams: dict[str, Any] = {}  # shapes of the module's random streams: keyed anew by each batch, never kept
 
     def split(key, rows):
         module = make(nnx.Rngs(key), rows)
         for train in (True, False):
             module.train() if train else module.eval()
-            graphs[train], weights, stats, _ = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+            graphs[train], weights, stats, random, rest = nnx.split(module, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
+            if jax.tree.leaves(rest):
+                kinds = sorted({type(variable).__name__ for _, variable in nnx.to_flat_state(rest)})
+                raise ConfigError(f"expected model: variables of kind Param and BatchStat, got {', '.join(kinds)}")
+            streams.update(jax.eval_shape(lambda random=random: nnx.to_pure_dict(random)))
         return nnx.to_pure_dict(weights), nnx.to_pure_dict(stats)
 
     def init(key, rows):
@@ -77,12 +83,26 @@ def _from_nnx(make: Callable[[nnx.Rngs, PyTree], nnx.Module]) -> Model:
     def apply(params, stats, rows, key, train):
         if not graphs:
             jax.eval_shape(split, jax.random.key(0), rows)
-        module = nnx.merge(graphs[train], nnx.State(params), nnx.State(stats), copy=True)
+        random = nnx.State(_fresh(streams, jax.random.key(0) if key is None else key))
+        module = nnx.merge(graphs[train], nnx.State(params), nnx.State(stats), random, copy=True)
         extra = {"rngs": nnx.Rngs(key)} if train and _takes(module.__call__, "rngs") else {}
         output = module(inputs(rows), **extra, **_mask(module.__call__, rows))
         return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     return Model(init, apply)
+
+
+def _fresh(streams: PyTree, key: jax.Array) -> PyTree:
+    """Random streams of these shapes, as if they had just been made from a batch's key."""
+    leaves, structure = jax.tree.flatten(streams)
+
+    def one(number, leaf):
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.zeros(leaf.shape, leaf.dtype)  # how often a stream was drawn from
+        mine = jax.random.fold_in(key, number)
+        return jax.random.split(mine, leaf.shape) if leaf.shape else mine
+
+    return jax.tree.unflatten(structure, [one(number, leaf) for number, leaf in enumerate(leaves)])
 
 
 def _from_linen(module: Any) -> Model:

@@ -78,13 +78,39 @@ def test_dropout_is_keyed_by_the_batch_and_off_outside_training():
         np.testing.assert_array_equal(run(one, False), run(None, False))
 
 
-def test_the_random_state_of_a_module_never_enters_the_weights():
-    module = nnx.Sequential(nnx.Linear(WIDTH, 4, rngs=nnx.Rngs(1)), nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+class Own(nnx.Module):
+    """Dropout as Flax's own pages write it: the layer has the random stream."""
+
+    def __init__(self, rngs):
+        self.dense, self.drop = nnx.Linear(WIDTH, 16, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(self.dense(x)).sum(-1)
+
+
+@pytest.mark.parametrize("module", [Own(nnx.Rngs(0)), lambda rngs, rows: Own(rngs)], ids=["instance", "function"])
+def test_a_modules_own_random_streams_are_keyed_by_the_batch_and_never_enter_the_weights(module):
     model = from_flax(module)
     params, stats = model.init(jax.random.key(0), ROWS)
-    one, other = (model.apply(params, stats, ROWS, jax.random.key(k), True)[0] for k in (1, 2))
-    assert (one != other).any()
-    assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves((params, stats)))
+    assert trees.names(params) == ["dense/bias", "dense/kernel"]
+    assert stats == {}
+
+    def run(key, train):
+        return np.asarray(model.apply(params, stats, ROWS, key, train)[0])
+
+    one, other = jax.random.key(1), jax.random.key(2)
+    np.testing.assert_array_equal(run(one, True), run(one, True))
+    assert (run(one, True) != run(other, True)).any()
+    np.testing.assert_array_equal(run(one, False), run(None, False))
+
+
+def test_other_kinds_of_variables_are_refused_in_one_line():
+    class Remembers(nnx.Module):
+        def __init__(self, rngs):
+            self.dense, self.seen = nnx.Linear(WIDTH, 1, rngs=rngs), nnx.Cache(jnp.zeros(3))
+
+    with pytest.raises(ConfigError, match="expected model: variables of kind Param and BatchStat, got Cache"):
+        from_flax(Remembers(nnx.Rngs(0))).init(jax.random.key(0), ROWS)
 
 
 def test_a_module_that_is_there_already_starts_from_its_values_and_is_left_alone():
