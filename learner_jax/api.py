@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +42,9 @@ def _method(factory: Callable[Concatenate[Any, P], Algorithm]) -> Callable[P, Sp
 
     @functools.wraps(factory, assigned=("__name__", "__doc__"))
     def public(*args: P.args, **fields: P.kwargs) -> Spec:
-        return _spec("algorithms", factory.__name__, fields)
+        return _spec("algorithms", factory.__name__, args, fields)
 
-    return public
+    return _without_loss(public)
 
 
 def _named(kind: str, factory: Callable[P, Any]) -> Callable[P, Spec]:
@@ -50,13 +52,25 @@ def _named(kind: str, factory: Callable[P, Any]) -> Callable[P, Spec]:
 
     @functools.wraps(factory, assigned=("__name__", "__doc__"))
     def public(*args: P.args, **fields: P.kwargs) -> Spec:
-        return _spec(kind, factory.__name__, fields)
+        return _spec(kind, factory.__name__, args, fields)
 
     return public
 
 
-def _spec(kind: str, name: str, fields: Mapping[str, Any]) -> Spec:
+def _without_loss(public: Callable[P, Spec]) -> Callable[P, Spec]:
+    """The signature and the words of a method without the loss, which joins it later."""
+    signature = inspect.signature(public)
+    parameters = [one for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY]
+    public.__signature__ = signature.replace(parameters=parameters, return_annotation=Spec)  # pyright: ignore
+    public.__doc__ = re.sub(r"\n +loss: .*", "", public.__doc__ or "")
+    return public
+
+
+def _spec(kind: str, name: str, args: Sequence[Any], fields: Mapping[str, Any]) -> Spec:
     known = specs.schema(kind, name)
+    if args:
+        first = next(iter(known), "field")
+        raise ConfigError(f"{name}: expected its fields by name, such as {first}=..., got {len(args)} without a name")
     for field in fields:
         if field not in known:
             raise ConfigError(
@@ -82,12 +96,12 @@ table = _named("tasks", tasks_.table)
 
 def optimizer(name: str, **fields: Any) -> Spec:
     """An optax optimizer by name: `lr.optimizer("sgd", learning_rate=1.0, momentum=0.9)`."""
-    return _spec("optimizers", name, fields)
+    return _spec("optimizers", name, (), fields)
 
 
 def transform(name: str, **fields: Any) -> Spec:
     """An optax transformation by name: `lr.transform("clip_by_global_norm", max_norm=1.0)`."""
-    return _spec("transforms", name, fields)
+    return _spec("transforms", name, (), fields)
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -270,7 +284,7 @@ def local(
     """
     from learner_jax.engines.local import run_local
 
-    study, folder = _study(study, fields), Path(workdir)
+    study, folder = _first_sites(_study(study, fields), sites), Path(workdir)
     finished = _already(study, folder, True, on_event)
     if finished is not None:
         return finished
@@ -278,7 +292,6 @@ def local(
     tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
     parts = _built(study)
     frames = frames_of(study)
-    frames = dict(list(frames.items())[: sites or len(frames)])
     outcome = run_local(parts, frames, folder, tell, {})
     return _over(parts, outcome, folder, tell)
 
@@ -290,6 +303,7 @@ def coordinate(
     sites: Sequence[str],
     host: str | None = None,
     port: int | None = None,
+    address: str | None = None,
     on_event: Observer = silent,
     **fields: Any,
 ) -> Run:
@@ -300,17 +314,21 @@ def coordinate(
       workdir: the run's folder; join codes lie in its join/, one file a site.
       sites: names of the sites that take part.
       host, port: where to listen; None for the study's own.
+      address: what sites dial, NAME or NAME:PORT, if it is not the host; goes into join codes.
       on_event: told what happens.
       **fields: in place of the study's own.
     """
     from learner_jax.engines.serving import serve
 
+    twice = sorted({name for name in sites if list(sites).count(name) > 1})
+    if not sites or twice:
+        got = f"'{twice[0]}' twice" if twice else "none"
+        raise ConfigError(f"sites: expected the names of the sites that take part, each once, got {got}")
     study, folder = _study(study, fields), Path(workdir)
+    study = dataclasses.replace(study, data=dataclasses.replace(study.data, sites=tuple(sites)))
     finished = _already(study, folder, True, on_event)
     if finished is not None:
         return finished
-    if not sites:
-        raise ConfigError("sites: expected the names of the sites that take part, got none")
     tell = _written(folder, on_event)
     tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
 
@@ -322,7 +340,7 @@ def coordinate(
     parts = _built(study)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
-    return _over(parts, serve(parts, sites, folder, tell, host, port, invited), folder, tell)
+    return _over(parts, serve(parts, sites, folder, tell, host, port, invited, address=address), folder, tell)
 
 
 def join(
@@ -354,6 +372,16 @@ def join(
     found = take_part(code, name, frame, Path(workdir), tell, _built)
     tell(Event("done", found["study"], None, name, {"result": found}))
     return found
+
+
+def _first_sites(study: Study, count: int | None) -> Study:
+    """The study of its first so many sites: who takes part is part of what a run is."""
+    names = study.data.sites or tuple(frames_of(study))
+    if count is not None and not 1 <= count <= len(names):
+        raise ConfigError(f"sites: expected 1 to {len(names)}, the sites of study '{study.name}', got {count}")
+    if count is None:
+        return study
+    return dataclasses.replace(study, data=dataclasses.replace(study.data, sites=tuple(names[:count])))
 
 
 def _written(folder: Path, observer: Observer) -> Observer:

@@ -26,10 +26,18 @@ def local(study: Study, workdir: Path, on_event: Observer, sites: int | None) ->
 
 
 def coordinator(
-    study: Study, workdir: Path, on_event: Observer, sites: Sequence[str], host: str | None, port: int | None
+    study: Study,
+    workdir: Path,
+    on_event: Observer,
+    sites: Sequence[str],
+    host: str | None,
+    port: int | None,
+    address: str | None,
 ) -> None:
     """Serves it to sites elsewhere."""
-    module("api").coordinate(study, workdir=workdir, sites=sites, on_event=on_event, host=host, port=port)
+    module("api").coordinate(
+        study, workdir=workdir, sites=sites, on_event=on_event, host=host, port=port, address=address
+    )
 
 
 def join(code: str | None, data: Path, workdir: Path, site: str | None, on_event: Observer) -> None:

@@ -80,13 +80,14 @@ COMMANDS = {
         "Waits at one port for the study's sites, hands out join codes that work once, and runs the rounds. "
         "Sites dial in; nobody dials them.",
         (
-            "learner coordinator --config=readmission --sites=north,south,west --host=0.0.0.0 --port=7443 "
-            "--workdir=runs/study",
+            "learner coordinator --config=readmission --sites=north,south,west --host=0.0.0.0 "
+            "--address=learner.example.org --port=7443 --workdir=runs/study",
             "learner coordinator --config=readmission --sites=4 --config.federation.quorum=0.8",
         ),
         (
             Flag("sites", str, "names of the sites that take part, by commas, or how many (default: the config's)"),
             Flag("host", str, "address to listen at (default: the config's federation.host)"),
+            Flag("address", str, "what sites dial, NAME or NAME:PORT, if not the host; goes into join codes"),
             Flag("port", int, "port to listen at (default: the config's federation.port; 0 is any free one)"),
             *_RUN,
         ),

@@ -108,7 +108,7 @@ def _local(parsed: Parsed) -> int:
     if sites is not None and sites < 1:
         raise ConfigError(f"--sites: expected at least 1, got {sites}")
     study = _study(parsed, one_site=True)
-    folder = _workdir(parsed, study, "-local")
+    folder = _workdir(parsed, study, "-local" if sites is None else f"-local-{sites}")
     return _run(parsed, study, folder, lambda tell: doors.local(study, folder, tell, sites))
 
 
@@ -120,7 +120,12 @@ def _coordinator(parsed: Parsed) -> int:
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port: expected 0 to 65535, got {port}")
     sites = _names(parsed.values["sites"], study)
-    return _run(parsed, study, folder, lambda tell: doors.coordinator(study, folder, tell, sites, host, port))
+    return _run(
+        parsed,
+        study,
+        folder,
+        lambda tell: doors.coordinator(study, folder, tell, sites, host, port, parsed.values["address"]),
+    )
 
 
 def _names(given: str | None, study: Study) -> tuple[str, ...]:

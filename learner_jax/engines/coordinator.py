@@ -252,7 +252,7 @@ def run_study(
         # ---- rounds
         number, numbers = done, np.fromiter(ids.values(), np.uint32, len(ids))
         by_id = {number: name for name, number in ids.items()}
-        while number < study.rounds and not history.out_of_patience:
+        while number < study.rounds and not history.over:
             number += 1
             cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
             opened, (had_in, had_out) = time.perf_counter(), traffic()
@@ -279,6 +279,7 @@ def run_study(
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
             )
         # ---- the last model looked at by everyone; the best one judged beside each site's own
+        history.ended = True
         looked = wire_shape(federated, template, rows, parts.local, look=True)
         look = trees.schema(looked)
         data = pack(trees.named_leaves(send(server)))

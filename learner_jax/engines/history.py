@@ -20,6 +20,7 @@ class History:
       curve: one dict a round, as in result.json.
       best_round: of the best model so far, None before the first look.
       best_value: its target's value.
+      ended: no round will follow, whatever the last look says of the best one.
     """
 
     def __init__(self, parts: Parts):
@@ -29,6 +30,7 @@ class History:
         self.curve: list[dict[str, Any]] = []
         self.best_round: int | None = None
         self.best_value: float | None = None
+        self.ended = False
 
     def add(self, figures: Mapping[str, float], **about: Any) -> None:
         """A round is over. Figures under "valid/" are of the round before, and left to `look`."""
@@ -47,9 +49,9 @@ class History:
         return True
 
     @property
-    def out_of_patience(self) -> bool:
-        """No better round for `patience` rounds."""
-        return (
+    def over(self) -> bool:
+        """No round will follow: it was ended, or none was better for `patience` rounds."""
+        return self.ended or (
             self.patience is not None
             and self.best_round is not None
             and len(self.curve) - 1 - self.best_round >= self.patience
@@ -57,8 +59,9 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         curve = [dict(row) for row in self.curve]  # a copy: it is written while rounds go on
-        return {"curve": curve, "best_round": self.best_round, "best_value": self.best_value}
+        return {"curve": curve, "best_round": self.best_round, "best_value": self.best_value, "ended": self.ended}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         self.curve = [dict(row) for row in saved["curve"]]
         self.best_round, self.best_value = saved["best_round"], saved["best_value"]
+        self.ended = saved["ended"]

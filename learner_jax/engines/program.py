@@ -85,6 +85,8 @@ class Program:
         sizes = {"valid": eval_batch_size, "look": local.batch_size}
         self._fixed = {kind: fixed_draws(world, kind, sizes[kind]) for kind in kinds}
         self._fixed_index = {kind: jnp.asarray(draw.index) for kind, draw in self._fixed.items()}
+        # A copy for each stream, made once: rows on one device would be copied to the others in every round.
+        self._rows = self.place(world.rows) if plan.streams > 1 else world.rows
         self._simulate = jax.jit(self._round, donate_argnums=(1,))
         self._local = jax.jit(self._one)
         self._look = jax.jit(functools.partial(rounds.look_each, federated))
@@ -135,7 +137,7 @@ class Program:
         """
         dealt = self.deal(cohort)
         return self._simulate(
-            server, states, self.world.rows, *self.draws(dealt, number), dealt.slots, self._ids(dealt.slots),
+            server, states, self._rows, *self.draws(dealt, number), dealt.slots, self._ids(dealt.slots),
             dealt.used, self._padded(dealt.position), np.int32(number), np.int32(len(cohort)), np.int32(1),
         )  # fmt: skip
 
@@ -152,11 +154,9 @@ class Program:
         round = self._record(number, cohort)
         broadcast = federated.send(server)
         here = jax.tree.map(lambda column: jnp.take(column, slots, axis=0, mode="clip"), states)
-        loop = self._streams(broadcast, here, rows, index, first, steps, ids, slots, count, round)
-        add_lanes = functools.partial(rounds.accumulate, federated, template, self.plan.lanes)
+        loop = self._streams(broadcast, here, rows, index, first, steps, ids, slots, count, round, once)
         if federated.additive:
-            sums = jax.vmap(add_lanes)(loop.sum, loop.pending) if self.plan.streams > 1 else add_lanes(*_first(loop))
-            term = jax.tree.map(lambda x: jnp.sum(x, 0, dtype=x.dtype), sums) if self.plan.streams > 1 else sums
+            term = jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else jnp.sum(x, 0, dtype=x.dtype), loop.sum)
         else:
             flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), loop.stack)
             wires = jax.tree.map(lambda x: jnp.take(x, position, axis=0, mode="clip"), flat)
@@ -173,12 +173,12 @@ class Program:
     def _record(self, number, cohort):
         return rounds.make_round(self.study, self.local.seed, number, cohort, self.enrolled)
 
-    def _streams(self, broadcast, here, rows, index, first, steps, ids, slots, count, round):
+    def _streams(self, broadcast, here, rows, index, first, steps, ids, slots, count, round, once):
         """Loop with a leading axis of streams on every leaf."""
         shuffled = tuple(p.batches == "train" for p in self._passes)
         present = slots < len(self.world.names)
 
-        def one(broadcast, rows, here, index, first, steps, ids, present, count, round):
+        def one(broadcast, rows, here, index, first, steps, ids, present, count, round, once):
             draws = tuple(
                 Draw(i[0] if moves else i, f[0], s[0])
                 for i, f, s, moves in zip(index, first, steps, shuffled, strict=True)
@@ -186,11 +186,11 @@ class Program:
             mine = jax.tree.map(lambda x: x[0], here)
             loop = rounds.stream(
                 self.federated, self.template, self.plan.lanes, broadcast, mine, draws, rows, round, ids[0],
-                present[0], count[0],
+                present[0], count[0], once,
             )  # fmt: skip
             return jax.tree.map(lambda x: x[None], loop)
 
-        arguments = (broadcast, rows, here, index, first, steps, ids, present, count, round)
+        arguments = (broadcast, rows, here, index, first, steps, ids, present, count, round, once)
         if self.plan.streams == 1:
             return one(*arguments)
         each, all_ = PartitionSpec("stream"), PartitionSpec()
@@ -198,7 +198,7 @@ class Program:
         return jax.shard_map(
             one,
             mesh=self._mesh(),
-            in_specs=(all_, all_, each, spec_index, each, each, each, each, each, all_),
+            in_specs=(all_, all_, each, spec_index, each, each, each, each, each, all_, all_),
             out_specs=each,
             check_vma=False,
         )(*arguments)
@@ -224,7 +224,7 @@ class Program:
         loop = rounds.stream(
             self.federated, self.template, 1, broadcast, states, draws, rows, round, ids[0], count[:1] > 0, count[0]
         )
-        return loop.pending, jax.tree.map(lambda x: x[0], loop.states)
+        return loop.wire, jax.tree.map(lambda x: x[0], loop.states)
 
     # ---- looking --------------------------------------------------------------------------------------------------
 
@@ -241,10 +241,6 @@ class Program:
         sites = np.int32(len(self.world.names))
         return self._look(broadcast, states, draw, self.world.rows, self._record(np.int32(number), sites),
                           self.world.ids, sites)  # fmt: skip
-
-
-def _first(loop: rounds.Loop) -> tuple[PyTree, PyTree]:
-    return jax.tree.map(lambda x: x[0], loop.sum), jax.tree.map(lambda x: x[0], loop.pending)
 
 
 def wire_shape(federated: Federated, template: PyTree, rows: PyTree, local: Local, look: bool = False) -> PyTree:

@@ -4,9 +4,10 @@
     accumulate    a finished wire joins the running sum              (in the loop; at the coordinator, wire by wire)
     server_step   decode, after, apply, and the new state's digest   (both)
 
-A wire is finished before it is added: it crosses the loop's boundary as `pending` and joins the sum in the next turn.
-Were it added where it is made, LLVM would contract weight and sum into one fused multiply-add and a simulator's sum
-would differ in its last bit from a coordinator's. For the same reason a loop's length is an argument, never a constant
+A wire is finished before it is added: the sum takes its bits as `rounded` hands them over. Were it added as it is, LLVM
+would contract weight and sum into one fused multiply-add and a simulator's sum would differ in its last bit from a
+coordinator's. (To carry it over the loop's boundary and add it in the next turn keeps the bits as well, and costs three
+more passes over the weights a site.) For the same reason a loop's length is an argument, never a constant
 (XLA would unroll a loop of one), and the server's step is `sealed`: a loop of one turn, which XLA compiles apart from
 whatever surrounds it.
 """
@@ -108,14 +109,14 @@ class Loop(NamedTuple):
     """What one stream brings back.
 
     Attributes:
-      sum: the terms of all its wires but the last (additive), or ().
-      pending: the last finished wire, or the last row of lanes [L, ...].
+      sum: of the terms of all its wires (additive, and asked for), or ().
+      wire: the last wire or row of lanes [L, ...] where there is no sum, or ().
       stack: every wire, [S, ...], for reductions that are no sum; or ().
       states: the sites' new states, [S, ...].
     """
 
     sum: PyTree
-    pending: PyTree
+    wire: PyTree
     stack: PyTree
     states: PyTree
 
@@ -132,6 +133,7 @@ def stream(
     ids: Any,
     present: Any,
     count: Any,
+    once: Any = None,
 ) -> Loop:
     """Sites one after the other, or L of them side by side.
 
@@ -143,7 +145,10 @@ def stream(
       ids: uint32[S].
       present: bool[S]; False marks a slot that fills up a row of lanes.
       count: int32, how many rows of L sites there are; an argument, see the module's docstring.
+      once: int32 1, an argument of the jitted program: the wires are added up. None: they are not (a worker has one).
     """
+    summed = federated.additive and once is not None
+    zero = 0 if once is None else once - 1
 
     def one(s, here):
         site = jax.tree.map(lambda column: jax.lax.dynamic_index_in_dim(column, s, 0, keepdims=False), states)
@@ -169,17 +174,17 @@ def stream(
         )
 
     def turn(r, loop: Loop):
-        total = accumulate(federated, template, lanes, loop.sum, loop.pending) if federated.additive else ()
         wire, new = row(r)
+        total = accumulate(federated, template, lanes, loop.sum, rounded(wire, zero)) if summed else ()
         stack = () if federated.additive else put(loop.stack, wire, r)
-        return Loop(total, wire, stack, put(loop.states, new, r))
+        return Loop(total, () if summed else wire, stack, put(loop.states, new, r))
 
     term = jax.eval_shape(lambda w: federated.lift(w, template), single)
     slots = ids.shape[0]
     stack = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), single)
     start = Loop(
-        trees.zeros_like(term) if federated.additive else (),
-        none,
+        trees.zeros_like(term) if summed else (),
+        () if summed else none,
         () if federated.additive else stack,
         states,
     )
@@ -192,6 +197,24 @@ def accumulate(federated: Federated, template: PyTree, lanes: int, total: PyTree
         return trees.add(total, federated.lift(pending, template))
     terms = jax.vmap(lambda wire: federated.lift(wire, template))(pending)
     return trees.add(total, jax.tree.map(lambda rows: jnp.sum(rows, 0, dtype=rows.dtype), terms))
+
+
+def rounded(tree: PyTree, zero: Any) -> PyTree:
+    """The tree, bit for bit; what is done with it next cannot be contracted with the arithmetic that made it.
+
+    Args:
+      tree: floating leaves are taken as integers, changed nowhere, and taken back.
+      zero: int32 0 that the compiler does not know.
+    """
+
+    def one(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        bits = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
+        same = jax.lax.bitcast_convert_type(leaf, bits) ^ jnp.asarray(zero, bits)
+        return jax.lax.bitcast_convert_type(same, leaf.dtype)
+
+    return jax.tree.map(one, tree)
 
 
 def sealed(f: Callable[..., PyTree], once: Any, *arguments: PyTree) -> PyTree:

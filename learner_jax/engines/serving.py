@@ -11,7 +11,7 @@ from learner_jax import specs
 from learner_jax.engines.coordinator import Outcome, Rounds, Stores, run_study
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.tap import tap_to
-from learner_jax.errors import CryptoError, StudyError
+from learner_jax.errors import ConfigError, CryptoError, StudyError
 from learner_jax.events import Event, Observer
 from learner_jax.network.drive import CoordinatorDrive
 from learner_jax.network.enrol import Desk
@@ -35,6 +35,7 @@ def serve(
     port: int,
     invited: Invited = lambda files, address: None,
     check: Callable[[], None] = lambda: None,
+    address: str | None = None,
 ) -> Outcome:
     """Serves a study until it is over.
 
@@ -45,20 +46,24 @@ def serve(
       on_event: told what happens; from two threads, never at once.
       host, port: where to listen; port 0 is the one of before, or any free one.
       invited: told of the files with join codes, by site, and of the address, once the port is open.
+      address: what sites dial, NAME or NAME:PORT, where it is not the host.
       check: called now and then while waiting; may raise to end the study.
 
     Raises:
       StudyError: the port is in use, or the folder is another study's.
     """
     study = parts.study
+    if host in ("0.0.0.0", "::", "*") and not address:
+        raise ConfigError(f"expected the address that sites dial (--address=NAME), since {host} is no place to dial")
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # updates can tell about patients
     journal = Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
     try:
         keys = load_or_make_keys(folder / "keys.json")
         desk = Desk(folder / "roster.json", study.name, keys)
         with _listen(folder, host, port, keys) as link:
             desk.serve(link)
-            return _serve(parts, names, folder, on_event, desk, journal, link, invited, check)
+            return _serve(parts, names, folder, on_event, desk, journal, link, invited, check, dialled(link, address))
     finally:
         journal.close()
 
@@ -87,6 +92,7 @@ def _serve(
     link: CoordinatorLink,
     invited: Invited,
     check: Callable[[], None],
+    dial: str,
 ) -> Outcome:
     study = parts.study
     keeper = RoundKeeper(
@@ -105,10 +111,10 @@ def _serve(
 
     drive = CoordinatorDrive(link, keeper, rounds.handlers(), desk, on_end=ended)
     rounds.post = drive.post
-    files = invite(desk, names, link.address, folder / "join")
+    files = invite(desk, names, dial, folder / "join")
     drive.start()
     try:
-        invited(files, link.address)
+        invited(files, dial)
         _all_enrolled(names, desk, drive, study.name, on_event, check)
         outcome = run_study(
             parts, names, rounds, folder, on_event, lambda: (link.counter.bytes_in, link.counter.bytes_out)
@@ -119,6 +125,15 @@ def _serve(
     finally:
         drive.stop()
         drive.join(5.0)
+
+
+def dialled(link: CoordinatorLink, address: str | None) -> str:
+    """What a join code carries: "tcp://host:port"."""
+    if not address:
+        return link.address
+    name = address.removeprefix("tcp://")
+    _, _, port = name.rpartition(":")
+    return f"tcp://{name}" if port.isdigit() and not name.endswith("]") else f"tcp://{name}:{link.port}"
 
 
 def invite(desk: Desk, names: Sequence[str], address: str, folder: Path) -> dict[str, Path]:

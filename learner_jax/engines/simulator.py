@@ -129,7 +129,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     # ---- rounds
     number, newest = done, None
     try:
-        while number < study.rounds and not history.out_of_patience:
+        while number < study.rounds and not history.over:
             number += 1
             cohort = np.searchsorted(world.ids, plans.cohort(study.seed, number, world.ids, size)).astype(np.int32)
             names = [world.names[place] for place in cohort]
@@ -149,6 +149,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
         keeper.interrupted(newest)
         raise
     # ---- the last model, looked at by everyone
+    history.ended = True
     _, sums = program.look(jax.jit(federated.send)(server), states, number + 1)
     best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
     keeper.step(number, server, states, history.to_json(), last=True)
