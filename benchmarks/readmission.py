@@ -66,7 +66,7 @@ _PLANT = flags.DEFINE_enum("plant", None, ["labels", "test"], "a fault that must
                            "test rows handed to the search as validation rows")  # fmt: skip
 
 TASK = Spec("tasks", "readmission", {"scale_floor": 1.0})  # chosen by 48 pooled trainings; docs/readmission.md
-KINDS = ("fedavg", "other methods", "pooled", "site alone")
+KINDS: tuple[str, ...] = ("fedavg", "other methods", "pooled", "site alone")
 WITHIN, FLOOR, PATIENCE = 0.01, 0.635, 10
 
 
@@ -414,7 +414,7 @@ def main(argv: list[str]) -> None:
         print(f"chosen for {kind}: {_words(line['setting'])} (validation AUROC {line['valid/auroc']:.4f})", flush=True)
     # ---- train the chosen with each seed, then predict the test rows
     judged = [kind for kind in KINDS if kind in ("fedavg", best, "pooled", "site alone")]
-    trained: dict[str, list[Models]] = {str(kind): [] for kind in judged}
+    trained: dict[str, list[Models]] = {kind: [] for kind in judged}
     for kind in judged:
         for seed in range(1, seeds + 1):
             trained[kind].append(train(base, kind, chosen[kind]["setting"], seen, seed, rounds[kind]))
