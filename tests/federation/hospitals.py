@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import pandas as pd
 
 from learner_jax.build import build
@@ -20,10 +21,11 @@ from learner_jax.data.sites import encode_sites
 from learner_jax.data.tables import read_table
 from learner_jax.engines import simulator, worker
 from learner_jax.engines.coordinator import Outcome
+from learner_jax.engines.parts import Parts
 from learner_jax.engines.serving import serve
 from learner_jax.engines.sources import frames_of
 from learner_jax.events import Event, Observer
-from learner_jax.specs import Data, Engine, Federation, Spec, Study, check
+from learner_jax.specs import Data, Engine, Federation, Spec, Study, cache_folder, check
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENTS = {"h00": 260, "h01": 180, "h08": 220}
@@ -72,9 +74,16 @@ def small(source: Path | str, method: str = "scaffold", rule: str = "mean", **fi
 # ---- in one process --------------------------------------------------------------------------------------------------
 
 
+def _built(study: Study) -> Parts:
+    """A study's parts; compiled programs are kept for the tests after this one."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder(study.engine)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return build(study)
+
+
 def simulated(study: Study) -> simulator.Trained:
     """The study's rounds, all sites in this thread."""
-    parts = build(study)
+    parts = _built(study)
     checklist = parts.task.checklist
     assert checklist is not None
     return simulator.simulate(parts, encode_sites(checklist, frames_of(study))[1])[0]
@@ -92,7 +101,7 @@ class Site(threading.Thread):
     def run(self) -> None:
         try:
             frame = read_table(self.table)
-            self.result = worker.take_part(self.code, self.site, frame, self.folder, self._tell, build)
+            self.result = worker.take_part(self.code, self.site, frame, self.folder, self._tell, _built)
         except BaseException as error:
             self.error = error
 
@@ -148,7 +157,7 @@ def federated(
 
     tell = _teller("coordinator", events)
     outcome = serve(
-        build(study), tuple(tables), folder / "run", tell, "127.0.0.1", 0, invited, lambda: check(sites, events)
+        _built(study), tuple(tables), folder / "run", tell, "127.0.0.1", 0, invited, lambda: check(sites, events)
     )
     for site in sites.values():
         if site.ident is not None:

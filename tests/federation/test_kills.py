@@ -47,6 +47,12 @@ def _killed(program: str, where, source: Path, folder: Path, seed: int, undistur
 
 
 @pytest.mark.slow
+def test_processes_end_with_the_simulators_bits(source, tmp_path, undisturbed):
+    ended = Process("launch.local", flags(_study(source), tmp_path / "run"), tmp_path / "log").last_line()
+    assert (ended["weights_sha256"], ended["rounds"]) == (undisturbed, ROUNDS)
+
+
+@pytest.mark.slow
 def test_a_simulation_is_killed_and_goes_on(source, tmp_path, undisturbed):
     _killed("launch.simulate", in_simulation, source, tmp_path, 0, undisturbed)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
 from learner_jax import trees
@@ -14,7 +12,7 @@ from learner_jax.engines.program import wire_shape
 from learner_jax.engines.simulator import template_rows
 from learner_jax.engines.site_study import Answer, SiteStudy
 from learner_jax.leaves import pack, unpack
-from learner_jax.specs import Data, Engine, Study
+from learner_jax.specs import Data, Study
 from tests.federation.hospitals import METHODS, RULES, Process, federated, flags, simulated, small
 
 COMBINATIONS = [(method, rule) for method in METHODS for rule in RULES]
@@ -41,14 +39,6 @@ def _both(study: Study, folder: Path) -> tuple[dict, dict]:
     one = Process("launch.simulate", flags(study, folder / "simulated"), folder / "simulate")
     first = one.last_line()
     return first, Process("launch.local", flags(study, folder / "local"), folder / "local-log").last_line()
-
-
-@pytest.mark.slow
-def test_processes_end_with_the_simulators_bits(source, tmp_path):
-    simulation, federation = _both(small(source, "fedavg", data=_sites(2, source)), tmp_path)
-    assert federation["weights_sha256"] == simulation["weights_sha256"]
-    assert federation["rounds"] == simulation["rounds"] == 20
-    assert federation["metrics"] == simulation["metrics"]
 
 
 @pytest.mark.soak
@@ -80,39 +70,6 @@ class Scaled(SiteStudy):
 
 @pytest.mark.slow
 def test_an_update_scaled_by_a_thousandth_is_seen(source, tmp_path, monkeypatch):
-    study = small(source, "scaffold", rounds=4, data=_sites(2, source))
+    study = small(source, "scaffold", rounds=4, data=_sites(3, source))
     monkeypatch.setattr(worker, "SiteStudy", Scaled)
     assert federated(study, tmp_path).sha256 != simulated(study).sha256
-
-
-def _furthest(one, other) -> float:
-    pairs = zip(trees.named_leaves(one).values(), trees.named_leaves(other).values(), strict=True)
-    return max(float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max(initial=0)) for a, b in pairs)
-
-
-def _plans_agree(method: str, rule: str, source: Path) -> None:
-    with jax.enable_x64(True):
-        found = {}
-        for name, engine in {
-            "one stream": Engine(plan="sequential"),
-            "two streams": Engine(plan="streams", streams=2),
-            "lanes": Engine(plan="lanes", lanes=2),
-        }.items():
-            trained = simulated(small(source, method, rule, precision="float64", engine=engine))
-            found[name] = trained.server.learned
-        apart = {name: _furthest(found["one stream"], server) for name, server in found.items()}
-    print(f"\n{method} x {rule}, 20 rounds in float64, from one stream: {apart}")
-    assert max(apart.values()) < 1e-9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "rule"), sorted(THREE_SITES))
-def test_two_streams_and_lanes_agree_in_float64(method, rule, source):
-    _plans_agree(method, rule, source)
-
-
-@pytest.mark.soak
-@pytest.mark.limit(900)
-@pytest.mark.parametrize(("method", "rule"), [one for one in COMBINATIONS if one not in THREE_SITES])
-def test_two_streams_and_lanes_agree_in_float64_for_the_rest(method, rule, source):
-    _plans_agree(method, rule, source)
