@@ -54,9 +54,16 @@ def train_alone(parts: Parts, world: World, on_event: Observer) -> list[PyTree]:
         states = program.round(server, states, number, everyone).states
         each, _ = program.look(weights, states, number)
         best, lowest = _keep_lower(best, lowest, states, each)
+        # One program at a time: host devices that wait for each other in two of them at once wait for ever.
+        jax.block_until_ready((best, lowest))
         on_event(Event("reference", study.name, number, data={"name": "local_only", "rounds": study.rounds}))
-    take = jax.jit(lambda states, place: federated.model(weights, jax.tree.map(lambda x: x[place], states)))
-    return [take(best, place) for place in range(len(world.names))]
+    kept = jax.device_get(best)
+    return [federated.model(weights, _place(kept, place)) for place in range(len(world.names))]
+
+
+def _place(states: PyTree, place: int) -> PyTree:
+    """One site's state."""
+    return jax.tree.map(lambda x: x[place], states)
 
 
 @jax.jit

@@ -218,7 +218,7 @@ def test_json_is_the_last_line_of_stdout_and_all_of_it(capsys, engine):
     (line,) = out.splitlines()
     assert json.loads(line) == {
         "study": "readmission",
-        "algorithm": "fedavg",
+        "algorithm": "fedprox",
         "rounds": 2,
         "seconds": 1.5,
         "bytes_up": 7,
@@ -235,7 +235,7 @@ def test_the_same_command_finds_its_folder_and_another_study_does_not(capsys, en
     run(capsys, "simulate", "--config=readmission", "--config.seed=1")
     first, second, third = (str(workdir) for _, workdir, _ in engine)
     assert first == second != third
-    assert first.startswith("runs/readmission-fedavg-")
+    assert first.startswith("runs/readmission-fedprox-")
 
 
 def test_the_thin_mains_are_the_same_mains():
@@ -278,9 +278,10 @@ def test_a_coordinator_knows_who_takes_part(capsys, monkeypatch, engine, flag, n
     monkeypatch.setattr(doors, "coordinator", lambda study, workdir, tell, *rest: asked.append(rest))
     monkeypatch.setattr(doors, "result_of", lambda folder: RESULT)
     line = ["coordinator", "--config=readmission", "--host=0.0.0.0", "--port=7443", "--workdir=w", "--noreport"]
+    line += ["--address=there.example"]
     code, _, err = run(capsys, *line, *([flag] if flag else ["--config.data.sites=h00,h01"]))
     assert (code, err) == (0, "")
-    assert asked == [(names, "0.0.0.0", 7443)]
+    assert asked == [(names, "0.0.0.0", 7443, "there.example")]
 
 
 ENDLESS = """

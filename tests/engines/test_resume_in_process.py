@@ -127,3 +127,16 @@ def test_without_validation_rows_the_last_round_is_kept_also_when_resumed(workdi
     with pytest.raises(Stopped):
         run(workdir, sites, stop_at("round_closed", 3))
     same(run(workdir, sites), alone)
+
+
+def test_a_run_that_was_out_of_patience_stays_ended(tmp_path, monkeypatch):
+    """Stopped between the last look, which may make the last round the best, and the result."""
+    from learner_jax.engines import outcome
+
+    fields = {"patience": 1, "rounds": 12, "target": "valid/brier"}
+    wholes = ((seed, run(seed=seed, **fields)) for seed in range(40))
+    seed, whole = next((s, w) for s, w in wholes if w.result["best_round"] == len(w.result["curve"]) < 12)
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(outcome, "result", lambda *_: (_ for _ in ()).throw(Stopped("killed")))
+        run(tmp_path, seed=seed, **fields)
+    same(run(tmp_path, seed=seed, **fields), whole)

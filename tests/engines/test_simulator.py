@@ -85,7 +85,7 @@ def test_a_history_sets_figures_one_round_late_and_knows_which_way_is_up():
         history.add({"train/loss": 1.0})
     assert [row.get("valid/brier") for row in history.curve] == [0.3, 0.2, 0.25, 0.24, None]
     assert (history.best_round, history.best_value) == (2, 0.2)
-    assert history.out_of_patience
+    assert history.over
     again = History(build(study, TASK))
     again.restore(history.to_json())
     assert (again.curve, again.best_round, again.best_value) == (history.curve, 2, 0.2)
