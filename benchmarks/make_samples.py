@@ -89,7 +89,7 @@ def protein_clusters(proteins: np.ndarray) -> np.ndarray:
 
 def pbmc10k(source: Path) -> Any:
     """2,000 cells x 1,000 genes with 14 proteins, four artificial sites."""
-    import anndata
+    import anndata  # pyright: ignore[reportMissingImports]
     import scipy.sparse as sp
 
     full: Any = anndata.read_h5ad(source)
@@ -141,7 +141,7 @@ def main() -> None:
         table.to_parquet(path, compression="zstd", compression_level=19, index=False)
         pd.testing.assert_frame_equal(table, pd.read_parquet(SAMPLES / path.name))
     else:
-        import anndata
+        import anndata  # pyright: ignore[reportMissingImports]
 
         cells: Any = pbmc10k(options.source)
         path = options.out / "pbmc10k_cite_2000.h5ad"

@@ -23,7 +23,8 @@ def test_a_field_without_its_name_is_refused(make):
 
 def test_a_method_shows_its_own_fields_and_no_loss():
     assert list(inspect.signature(lr.scaffold).parameters) == ["local_lr", "server_lr", "by_rows"]
-    assert "loss:" not in lr.scaffold.__doc__ and "local_lr: lr_l" in lr.scaffold.__doc__
+    words = lr.scaffold.__doc__ or ""
+    assert "loss:" not in words and "local_lr: lr_l" in words
 
 
 @pytest.mark.parametrize("count", [0, 11])
