@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from learner_jax.specs import Checkpoint, Study
+from learner_jax.specs import Checkpoint, Data, Study
 from tests.federation.conftest import processes_of
 from tests.federation.hospitals import Process, flags, simulated, small
 from tests.federation.kills import events, in_federation, in_simulation, kill_in_a_round
@@ -18,19 +18,29 @@ from tests.federation.kills import events, in_federation, in_simulation, kill_in
 ROUNDS = 30
 
 
+SITES = ("h00", "h01")  # and all three in the soak
+
+
 @pytest.fixture(scope="module")
 def undisturbed(source) -> str:
-    """sha256 of the study's last weights."""
+    """sha256 of the study's last weights, with two sites."""
     return simulated(_study(source)).sha256
 
 
-def _study(source: Path, **fields) -> Study:
-    return small(source, "scaffold", rounds=ROUNDS, **fields)
+@pytest.fixture(scope="module")
+def undisturbed_three(source) -> str:
+    """The same with all three."""
+    return simulated(_study(source, None)).sha256
 
 
-def _killed(program: str, where, source: Path, folder: Path, seed: int, undisturbed: str) -> None:
+def _study(source: Path, sites: tuple[str, ...] | None = SITES, **fields) -> Study:
+    data = Data(source=str(source), site_column=None, sites=sites)
+    return small(source, "scaffold", rounds=ROUNDS, data=data, **fields)
+
+
+def _killed(program: str, where, source: Path, folder: Path, seed: int, undisturbed: str, sites=SITES) -> None:
     # every third run waits for each step to be durable, so that kills fall there too
-    study = _study(source, checkpoint=Checkpoint(wait=seed % 3 == 2))
+    study = _study(source, sites, checkpoint=Checkpoint(wait=seed % 3 == 2))
     arguments, logs = flags(study, folder / "run"), iter(range(100))
 
     def start() -> Process:
@@ -65,15 +75,15 @@ def test_a_coordinator_is_killed_and_goes_on(source, tmp_path, undisturbed):
 @pytest.mark.soak
 @pytest.mark.limit(900)
 @pytest.mark.parametrize("seed", range(10, 20))
-def test_ten_kills_of_a_simulation(seed, source, tmp_path, undisturbed):
-    _killed("launch.simulate", in_simulation, source, tmp_path, seed, undisturbed)
+def test_ten_kills_of_a_simulation(seed, source, tmp_path, undisturbed_three):
+    _killed("launch.simulate", in_simulation, source, tmp_path, seed, undisturbed_three, None)
 
 
 @pytest.mark.soak
 @pytest.mark.limit(900)
 @pytest.mark.parametrize("seed", range(20, 30))
-def test_ten_kills_of_a_coordinator(seed, source, tmp_path, undisturbed):
-    _killed("launch.local", in_federation, source, tmp_path, seed, undisturbed)
+def test_ten_kills_of_a_coordinator(seed, source, tmp_path, undisturbed_three):
+    _killed("launch.local", in_federation, source, tmp_path, seed, undisturbed_three, None)
 
 
 @pytest.mark.slow
