@@ -7,6 +7,7 @@ thread computes.
 from __future__ import annotations
 
 import queue
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ class _Part:
             None if pending is None else pending[:2],
             None if committed is None else committed[0],
             outbox.epoch_seen(),
+            incarnation=secrets.token_hex(8),
         )
         handlers = SiteHandlers(
             approve=self._asked.put,

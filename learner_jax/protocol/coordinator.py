@@ -18,7 +18,8 @@ refused with a reason: late, stale epoch, not asked, another update. An offer of
 again, also long after: the first acknowledgement may have been lost.
 
 A site is *there* while its lease lasts; every message renews it. A lost site is said, and waited for until the
-deadline.
+deadline. A site whose process was started again within its lease was lost and is back: its Hello names another
+incarnation, and both are said, once; a Hello of the same incarnation is one that was sent again, or of a new line.
 """
 
 from __future__ import annotations
@@ -117,11 +118,15 @@ class _Round:
 
 @dataclass
 class _Session:
-    """A site that said Hello. seen: when it was last heard; here: its lease lasts and it has not left."""
+    """A site that said Hello. seen: when it was last heard; here: its lease lasts and it has not left.
+
+    incarnation: of the process that said the last Hello, "" if it did not say.
+    """
 
     seen: float
     here: bool = True
     protocol: tuple[int, int] = m.PROTOCOL
+    incarnation: str = ""
 
 
 class RoundKeeper:
@@ -332,7 +337,9 @@ class RoundKeeper:
         if session is None:
             self._sessions[site] = session = _Session(self._now)
             self._tell("site_back", site, first=True, software=hello.software)
-        session.protocol = protocol
+        if session.incarnation and hello.incarnation not in ("", session.incarnation):
+            self._gone(site, "its process was started again")
+        session.protocol, session.incarnation = protocol, hello.incarnation or session.incarnation
         self._back(site, session)
         welcome = (protocol, self.epoch, self._manifest, self._manifest_digest, self._enrolled)
         self._send(site, m.Welcome(self.study, *welcome))

@@ -71,13 +71,22 @@ class Refused(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """A site is there. epoch_seen: the newest epoch that it has met, 0 at first."""
+    """A site is there.
+
+    Attributes:
+      study, site: names, as enrolled.
+      protocol: the newest that the site speaks.
+      software: what runs there.
+      epoch_seen: the newest epoch that it has met, 0 at first.
+      incarnation: drawn by each process of the site anew, in hexadecimal; "" where it does not say.
+    """
 
     study: str
     protocol: tuple[int, int]
     site: str
     software: str
     epoch_seen: int
+    incarnation: str = ""
 
 
 class Welcome(NamedTuple):
@@ -283,6 +292,7 @@ NAME_RULE = "letters, digits, '.', '_', '-' and blanks, at most 64, beginning wi
 _name = _text(64, _NAME.pattern, f"a name ({NAME_RULE})")
 _digest = _text(64, "[0-9a-f]{64}", "a sha256 in hexadecimal")
 _maybe_digest = _text(64, "([0-9a-f]{64})?", "a sha256 in hexadecimal, or nothing,")
+_incarnation = _text(32, "[0-9a-f]*", "hexadecimal text")
 _size = _integer(0, 2**40)
 _line = _text(2000)
 _phase = _text(16, "|".join(PHASES), f"a phase ({', '.join(PHASES)})")
@@ -300,6 +310,7 @@ _SCHEMA: dict[type, dict[str, Check]] = {
     Refused: {"study": _name, "reason": _line},
     Hello: {
         "study": _name, "protocol": _list(_count, 2, True), "site": _name, "software": _text(200), "epoch_seen": _epoch,
+        "incarnation": _incarnation,
     },
     Welcome: {
         "study": _name, "protocol": _list(_count, 2, True), "epoch": _epoch, "manifest": _raw(MANIFEST_LIMIT),

@@ -75,6 +75,7 @@ class SiteKeeper:
       lease_s: after this silence the coordinator is lost; a third of it passes between pings.
       resend_s: after this silence an offer, or Hello, is sent again.
       patience_s: after this long without any chunk, those under way are asked for again.
+      incarnation: this process's own, in hexadecimal: shows the coordinator a restart within the lease.
     """
 
     def __init__(
@@ -89,9 +90,10 @@ class SiteKeeper:
         lease_s: float = 15.0,
         resend_s: float = 2.0,
         patience_s: float = 10.0,
+        incarnation: str = "",
     ):
         self.study, self.site, self._software = m.check_name(study, "a study's name"), site, software
-        self._epoch_seen, self._approved = epoch_seen, approved
+        self._epoch_seen, self._approved, self._incarnation = epoch_seen, approved, incarnation
         self._lease, self._resend, self._patience = lease_s, resend_s, patience_s
         self._epoch = 0  # of the session; 0 while there is none
         self._heard = self._said = self._moved = float("-inf")
@@ -165,7 +167,8 @@ class SiteKeeper:
 
     def _hello(self) -> None:
         self._said, self._hellos = self._now, self._hellos + 1
-        self._send(m.Hello(self.study, m.PROTOCOL, self.site, self._software, self._epoch_seen))
+        about = (self.site, self._software, self._epoch_seen, self._incarnation)
+        self._send(m.Hello(self.study, m.PROTOCOL, *about))
 
     def _on_connected(self, _: c.Connected) -> None:
         self._leave_session()

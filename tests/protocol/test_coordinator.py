@@ -43,8 +43,9 @@ class Bench:
         begin = c.StartRound(number, "train", cohort, BROADCAST, SCHEMA, SCHEMA, 6, quorum, 100.0, **more)
         return [after for row in kind(self.do(begin), c.WriteRow) for after in self.do(c.Journaled(row.row))]
 
-    def hello(self, *sites: str) -> list[Any]:
-        return [k for site in sites for k in self.do(c.Heard(site, m.Hello("s", m.PROTOCOL, site, "x", 0)))]
+    def hello(self, *sites: str, incarnation: str = "") -> list[Any]:
+        hellos = [m.Hello("s", m.PROTOCOL, site, "x", 0, incarnation) for site in sites]
+        return [k for hello in hellos for k in self.do(c.Heard(hello.site, hello))]
 
     def offer(self, sender: str, data: bytes = b"update", number: int = 1, **more: Any) -> list[Any]:
         self.held.hold(blob(data).digest, data)
@@ -271,6 +272,37 @@ def test_rejoin(bench):
     assert [k.event.kind for k in kind(commands, c.Tell)] == ["site_back"] and said(commands, m.Open, "a")
     bench.whole("a")
     assert not said(bench.hello("a"), m.Open)[1:]
+
+
+def _told(commands: list[Any]) -> list[tuple[str, Any]]:
+    return [(k.event.kind, k.event.data.get("reason", k.event.data.get("first"))) for k in kind(commands, c.Tell)]
+
+
+LOST_AND_BACK = [("site_lost", "its process was started again"), ("site_back", False)]
+
+
+def test_a_process_started_again_within_its_lease_is_lost_and_back_once():
+    bench = Bench()
+    assert _told(bench.hello("a", incarnation="1")) == [("site_back", True)]
+    bench.start()
+    assert _told(bench.hello("a", incarnation="1")) == []  # a new line, or a Hello sent again
+    again = bench.hello("a", incarnation="2")
+    assert _told(again) == LOST_AND_BACK and said(again, m.Welcome) and len(said(again, m.Open, "a")) == 1
+    assert _told(bench.hello("a", incarnation="2")) == []
+    assert _told(bench.do(c.Heard("a", m.Ping("s", 1, 1, "train")))) == []
+    bench.do(c.Tick(), after=16.0)  # now its lease has shown it
+    assert _told(bench.hello("a", incarnation="3")) == LOST_AND_BACK[1:]
+    assert _told(bench.hello("a")) == [] and _told(bench.hello("a", incarnation="3")) == []  # one that does not say
+
+
+def test_a_process_started_again_in_mid_upload_gives_its_room_away():
+    bench = Bench(upload_bytes=6)
+    bench.hello(*SITES, incarnation="1")
+    bench.start()
+    assert said(bench.offer("a"), m.Want) and not said(bench.offer("b"), m.Want)
+    again = bench.hello("a", incarnation="2")
+    assert said(again, m.Want, "b") and said(bench.disk(bench.serve(again)), m.Accepted, "b")
+    assert said(bench.whole("a"), m.Accepted, "a")
 
 
 def test_a_lost_site_in_mid_upload_goes_on_where_it_stopped(monkeypatch):

@@ -9,7 +9,8 @@ the study must come to its end. What must hold, whatever happened:
 3. no round closes below its quorum, and a closed list never changes, over restarts too;
 4. a site commits its state for exactly the rounds that it counts in, in order; each update that counts was computed
    from the round's own broadcast and the state committed for the round before;
-5. the study ends.
+5. the study ends;
+6. that a site is lost, and that it is back, is said once and in turn.
 
 `python tests/protocol/test_simulation.py 100000` runs that many schedules.
 """
@@ -95,6 +96,7 @@ class World:
         self.keepers: dict[str, Any] = {}
         self.acknowledged: set[tuple] = set()
         self.done = False
+        self.there: set[str] = set()  # sites, by what this coordinator told of them
         self.stats: Counter[str] = Counter()
 
     # ------------------------------------------------------------ the play
@@ -177,10 +179,11 @@ class World:
                 del disk.pending[who]
             self.keepers[who] = SiteKeeper(
                 "s", who, "", pending and pending[:2], committed[-1] if committed else None,
-                disk.seen[who], DIGEST, LEASE, RESEND, RESEND,
+                disk.seen[who], DIGEST, LEASE, RESEND, RESEND, f"{self.life[who] + 1:x}",
             )  # fmt: skip
         else:
             disk.epoch += 1
+            self.there.clear()
             accepted = {(r.round, r.phase, r.site): r.digest for r in disk.of(rows.Accepted)}
             closed = [(r.round, r.phase) for r in disk.of(rows.Closed)]
             self.keepers[who] = RoundKeeper(
@@ -256,6 +259,8 @@ class World:
                 self.disk.seen[who] = max(epoch, self.disk.seen[who])
             case c.Tell(event):
                 self.stats[event.kind] += 1
+                if not who and not self.done:
+                    self.told(event.kind, event.site)
             case c.Finished(ok, _, reason):
                 assert ok, reason
             case c.Fenced():
@@ -306,6 +311,12 @@ class World:
         row: Any = self.disk.rows.get((rows.Accepted, *place, 0))
         assert row is not None and row.digest == message.digest, "acknowledged and not journaled"
         self.acknowledged.add((*place, message.digest))
+
+    def told(self, kind: str, site: str | None) -> None:
+        """A coordinator says once that a site is lost, and once that it is back."""
+        if site is not None and kind in ("site_lost", "site_back"):
+            assert (site in self.there) == (kind == "site_lost"), f"said again that {site} is {kind}"
+            self.there ^= {site}
 
     def check_closed(self, closed: c.CloseRound) -> None:
         start, place = None, (closed.round, closed.phase)

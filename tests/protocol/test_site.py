@@ -122,8 +122,8 @@ def test_refused_for_now(bench):
 
 
 def test_restarted_with_an_update_in_the_outbox():
-    bench = Bench(pending=(entry(3), b"update"), epoch_seen=4)
-    assert said(bench.do(c.Tick()), m.Hello)[0].epoch_seen == 4
+    bench = Bench(pending=(entry(3), b"update"), epoch_seen=4, incarnation="0f")
+    assert said(bench.do(c.Tick()), m.Hello)[0][-2:] == (4, "0f")
     (offer,) = said(bench.welcome(5), m.Offer)
     assert (offer.epoch, offer.round, offer.blob, offer.broadcast) == (5, 3, blob(b"update"), blob(b"weights").digest)
     assert kind(bench.accept(3), c.Commit)
