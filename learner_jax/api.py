@@ -73,9 +73,7 @@ def _spec(kind: str, name: str, args: Sequence[Any], fields: Mapping[str, Any]) 
         raise ConfigError(f"{name}: expected its fields by name, such as {first}=..., got {len(args)} without a name")
     for field in fields:
         if field not in known:
-            raise ConfigError(
-                f"{name}: no field '{field}'{specs.near(field, known) or f' (there are {sorted(known)})'}"
-            )
+            raise ConfigError(specs.no_field(name, field, known))
     return Spec(kind, name, fields)
 
 
@@ -447,7 +445,7 @@ def _replaced(study: Study, fields: Mapping[str, Any]) -> Study:
     known = [field.name for field in dataclasses.fields(Study)]
     for name in fields:
         if name not in known:
-            raise ConfigError(f"a study has no field '{name}'{specs.near(name, known)}")
+            raise ConfigError(specs.no_field("a study", name, known))
     return dataclasses.replace(study, **fields)
 
 

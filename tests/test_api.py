@@ -62,7 +62,7 @@ def test_a_method_is_its_frozen_hyperparameters():
     spec = lr.scaffold(local_lr=0.05)
     assert (spec.kind, spec.name, dict(spec.fields)) == ("algorithms", "scaffold", {"local_lr": 0.05})
     assert hash(spec) == hash(lr.scaffold(local_lr=0.05))
-    with pytest.raises(ConfigError, match=r"scaffold: no field 'local_rl' \(did you mean local_lr\?\)"):
+    with pytest.raises(ConfigError, match=r"scaffold has no field 'local_rl' \(did you mean local_lr\?\)"):
         lr.scaffold(local_rl=0.05)  # pyright: ignore[reportCallIssue]
 
 

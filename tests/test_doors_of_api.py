@@ -21,6 +21,25 @@ def test_a_field_without_its_name_is_refused(make):
         make(0.05)
 
 
+@pytest.mark.parametrize(
+    ("call", "args", "fields", "words"),
+    [
+        (lr.Study, (), {"name": "s", "task": "readmission", "rouns": 3}, "Study has no field 'rouns' (did you mean ro"),
+        (lr.Study, (), {"rouns": 3}, "Study has no field 'rouns' (did you mean rounds?); Study needs name and task, "),
+        (lr.Engine, (), {"plann": "auto"}, "Engine has no field 'plann' (did you mean plan or lanes?)"),
+        (lr.Study, ("readmission",), {}, "Study: expected its fields by name, such as name=..., got 1 without a name"),
+        (lr.simulate, ("readmission",), {"rouns": 3}, "a study has no field 'rouns' (did you mean rounds?)"),
+        (lr.scaffold, (), {"locl_lr": 0.1}, "scaffold has no field 'locl_lr' (did you mean local_lr?)"),
+        (lr.optimizer, ("sgd",), {"learing_rate": 0.1}, "sgd has no field 'learing_rate' (did you mean learning_rate?"),
+    ],
+)
+def test_a_misspelt_field_is_answered_with_the_near_ones_in_one_line(call, args, fields, words):
+    with pytest.raises(ConfigError) as error:
+        call(*args, **fields)
+    assert str(error.value).startswith(words)
+    assert "\n" not in str(error.value)
+
+
 def test_a_method_shows_its_own_fields_and_no_loss():
     assert list(inspect.signature(lr.scaffold).parameters) == ["local_lr", "server_lr", "by_rows"]
     words = lr.scaffold.__doc__ or ""

@@ -6,17 +6,14 @@ canonical JSON that a run has left.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import re
 import sys
 import traceback
 from pathlib import Path
 
 from learner_jax.errors import ConfigError
-from learner_jax.specs import study as study_
 from learner_jax.specs.study import Study, from_json
-from learner_jax.specs.words import near, no_field
+from learner_jax.specs.words import near
 
 
 def shipped() -> dict[str, Path]:
@@ -85,8 +82,4 @@ def _place(error: Exception, path: Path) -> str:
             line = frame.lineno
     words = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
     kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-    unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", words)
-    if unknown and isinstance(getattr(study_, unknown[1], None), type):
-        fields = [field.name for field in dataclasses.fields(getattr(study_, unknown[1]))]
-        kind, words = "", no_field(unknown[1], unknown[2], fields)
     return f"{path}:{line}: {kind}{words}" if line else f"{path}: {kind}{words}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from learner_jax.errors import ConfigError
 from learner_jax.specs.spec import Fields, Kind, Spec, freeze, text_of, thaw, to_json
-from learner_jax.specs.words import near
+from learner_jax.specs.words import near, no_field
 
 _T = typing.TypeVar("_T")
 _FEDAVG = Spec("algorithms", "fedavg")
@@ -24,7 +25,30 @@ def no_type_check(record: type[_T]) -> type[_T]:
     return record
 
 
+def by_name(record: type[_T]) -> type[_T]:
+    """A record that answers a field it does not have, or that is missing, in one line with the near names."""
+    made = record.__init__
+
+    @functools.wraps(made)
+    def init(self: Any, *args: Any, **given: Any) -> None:
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        wrong = [no_field(record.__name__, name, fields) for name in given if name not in fields]
+        needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in given]
+        if args:
+            such = f"such as {next(iter(fields))}=..., got {len(args)} without a name"
+            wrong.append(f"{record.__name__}: expected its fields by name, {such}")
+        elif needed:
+            wrong.append(f"{record.__name__} needs {' and '.join(needed)}, got nothing there")
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+        made(self, **given)
+
+    record.__init__ = init
+    return record
+
+
 @no_type_check
+@by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """Where the rows are. source: a shipped sample's name, a file or a folder with one file a site."""
@@ -37,6 +61,7 @@ class Data:
 
 
 @no_type_check
+@by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Engine:
     """How a machine computes; says nothing about what. cache: folder of compiled programs, None for none."""
@@ -49,6 +74,7 @@ class Engine:
 
 
 @no_type_check
+@by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Federation:
     """When a round may close, and where the coordinator listens.
@@ -63,6 +89,7 @@ class Federation:
 
 
 @no_type_check
+@by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """What is kept on disk. every: rounds; wait: each save is durable before the next round begins."""
@@ -74,6 +101,7 @@ class Checkpoint:
 
 
 @no_type_check
+@by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
     """One training, from the question to the last round.
