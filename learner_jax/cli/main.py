@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from learner_jax.cli import doors, environment, help
 from learner_jax.cli.flags import Parsed, parse
+from learner_jax.cli.sentences import size, wrapped
 from learner_jax.errors import ConfigError, CryptoError, DataError, LearnerError
 from learner_jax.events import Observer
 from learner_jax.specs import Study, manifest_digest, near
@@ -232,7 +234,8 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
 
 
 def _show(result: doors.Result, workdir: Path, people: Stream, report: bool) -> None:
-    print(doors.table(result), file=people)
+    text = doors.table(result)
+    print(wrapped(text, shutil.get_terminal_size().columns) if people.isatty() else text, file=people)
     if report:
         doors.page(result, workdir / "report.html")
         print(f"\nThe report: {workdir / 'report.html'}", file=people)
@@ -321,7 +324,6 @@ def _data_check(parsed: Parsed) -> int:
 
 def _bar(stream: Stream) -> Callable[[int, int | None], None]:
     """A line of progress that rewrites itself on a terminal, and is silent elsewhere."""
-    from learner_jax.cli.progress import size
 
     def tell(done: int, whole: int | None) -> None:
         if stream.isatty():

@@ -1,0 +1,73 @@
+"""An event in words: what a terminal says of a running study, one sentence an event."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from learner_jax.events import Event
+
+
+def size(count: float) -> str:
+    """Bytes for people: 950 B, 1.2 MB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def figures(metrics: Mapping[str, Any], target: str = "") -> str:
+    """'valid/auroc 0.643, train/loss 0.312': the target first, then losses."""
+    first = [name for name in (target, "valid/loss", "train/loss") if name in metrics]
+    names = list(dict.fromkeys(first)) or list(metrics)[:2]
+    values = [(name, metrics[name]) for name in names[:2]]
+    known = ((name, value) for name, value in values if isinstance(value, int | float) and not isinstance(value, bool))
+    return ", ".join(f"{name} {value:.4g}" for name, value in known)
+
+
+def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
+    """One event in words, without the study's name; "" where it needs no line."""
+    data = event.data
+    number = f"round {event.round}" + (f" of {rounds}" if rounds and event.round else "")
+    if event.kind in ("start", "evaluation"):
+        words = {"start": "begins", "evaluation": "evaluation"}[event.kind]
+        told = figures(data.get("metrics", {}), target)
+        return f"{words}: {told}" if told else words
+    if event.kind == "statistics":
+        return "sites agree on means, scales and codes: sums only"
+    if event.kind == "round_closed":
+        sites, lost = data.get("sites", ()), data.get("lost", ())
+        parts = [figures(data.get("metrics", {}), target), sites_of(sites), f"{data.get('seconds', 0.0):.2f} s"]
+        parts += [f"{size(data['bytes_up'])} up"] if data.get("bytes_up") else []
+        parts += [f"without {', '.join(lost)}"] if lost else []
+        return f"{number}: " + ", ".join(part for part in parts if part)
+    if event.kind == "site_lost":
+        return f"{number}: {event.site} is lost" + (f", {data['reason']}" if data.get("reason") else "")
+    if event.kind == "site_back" and data.get("first"):
+        return f"{event.site} is here"
+    if event.kind == "site_back":
+        return f"{number}: {event.site} is back" if event.round else f"{event.site} is back"
+    if event.kind == "resumed":
+        return f"goes on after {number}"
+    if event.kind == "reference":
+        return f"reference {data.get('name')}: round {reached(event)} of {data.get('rounds')}"
+    if event.kind == "note":
+        return str(data.get("text", ""))
+    return ""
+
+
+def sites_of(sites: Any) -> str:
+    count = sites if isinstance(sites, int) else len(sites)
+    return f"{count} site{'s' if count != 1 else ''}" if count else ""
+
+
+def reached(event: Event) -> int | None:
+    """The round of a reference, which is none of the study's."""
+    return event.data.get("round", event.round)
+
+
+def wrapped(text: str, width: int) -> str:
+    """The same text with long sentences broken between words; lines of a table (two spaces in them) stay."""
+    return "\n".join(line if "  " in line else textwrap.fill(line, width) for line in text.split("\n"))
