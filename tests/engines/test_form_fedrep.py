@@ -5,14 +5,13 @@ Algorithm 1: an epoch on the head, then one on the body; only the body is averag
 """
 
 import jax
-import numpy as np
 
 from learner_jax import algorithms, trees
 from learner_jax.algorithms.local import begin, descend, optimizer
-from learner_jax.federate import federate
 from learner_jax.types import Pass, Report
-from tests.algorithms.studies import LOCAL, LOSS, batches, cohorts, flat, furthest, rounds_of, start
-from tests.oracles import methods as loops
+from tests.algorithms.studies import LOSS, flat, furthest
+from tests.engines.form import play
+from tests.oracles import methods as oracles
 
 LR = 0.15
 
@@ -50,21 +49,9 @@ def fedrep(loss, local_lr):
 
 
 def test_fedrep():
-    with jax.enable_x64(True):
-        study = start(federate(fedrep(LOSS, LR)))
-        asked = cohorts(study.world, 12)
-        *_, last = rounds_of(study, asked)
-    x, y = (np.asarray(study.world.rows[part]) for part in "xy")
-    body, heads = {n: v for n, v in flat(study.weights).items() if n[0] == "0"}, {}
-    for plans in zip(*(batches(study.world, LOCAL, asked, number) for number in (1, 2)), strict=True):
-        updates, rows = [], []
-        for place in plans[0]:
-            w, seen = {**flat(study.weights), **heads.get(place, {}), **body}, 0
-            for part, plan in zip("10", (plans[0][place], plans[1][place]), strict=True):  # head, then body
-                w, _, seen = loops.sgd(w, x, y, plan, LR, lambda g, w, p=part: {n: g[n] * (n[0] == p) for n in g})
-            heads[place] = {n: v for n, v in w.items() if n[0] == "1"}
-            updates, rows = [*updates, {n: w[n] - body[n] for n in body}], [*rows, seen]
-        body = loops.combine(body, loops.weighted_mean(updates, rows)) if sum(rows) else body
+    got = play(fedrep(LOSS, LR), rounds=12)
+    body, heads = oracles.fedrep(flat(got.study.weights), got.x, got.y, (got.plan(1), got.plan(2)), LR)
+    assert heads
     for place, head in heads.items():
-        site = jax.tree.map(lambda leaf, s=place: leaf[s], last.states)
-        assert furthest(flat(study.federated.model(last.server.learned.weights, site)), body | head) < 1e-12
+        site = jax.tree.map(lambda leaf, s=place: leaf[s], got.states)
+        assert furthest(flat(got.study.federated.model(got.server.weights, site)), body | head) < 1e-12

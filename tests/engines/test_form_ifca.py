@@ -5,15 +5,13 @@ Reference: Ghosh et al., "An Efficient Framework for Clustered Federated Learnin
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from learner_jax import algorithms, trees
 from learner_jax.algorithms.local import begin, descend, optimizer
-from learner_jax.federate import federate
 from learner_jax.types import Algorithm, Pass, Report
-from tests.algorithms.studies import LOCAL, LOSS, batches, cohorts, flat, furthest, rounds_of, start
-from tests.oracles import methods as loops
-from tests.oracles.networks import gradient
+from tests.algorithms.studies import LOSS, flat, furthest
+from tests.engines.form import play
+from tests.oracles import methods as oracles
 
 LR = 0.15
 
@@ -50,22 +48,8 @@ def ifca(loss, k, local_lr):
 
 
 def test_ifca():
-    with jax.enable_x64(True):
-        study = start(federate(ifca(LOSS, 2, LR)))
-        asked = cohorts(study.world, 12)
-        *_, last = rounds_of(study, asked)
-    x, y = (np.asarray(study.world.rows[part]) for part in "xy")
-    clusters, chosen = [flat(weights) for weights in study.server.learned], set()
-    for plans in batches(study.world, LOCAL, asked, 2):
-        found = [[], []]
-        for place, plan in plans.items():
-            mine = study.world.train[place]
-            best = int(np.argmin([gradient(w, x[mine], y[mine])[0] for w in clusters])) if len(mine) else 0
-            w, _, rows = loops.sgd(clusters[best], x, y, plan, LR)
-            found[best] += [(loops.combine(w, clusters[best], -1), rows)] if rows else []
-        for k, reports in enumerate(found):
-            if reports:
-                clusters[k] = loops.combine(clusters[k], loops.weighted_mean(*zip(*reports, strict=True)))
-                chosen.add(k)
+    got = play(ifca(LOSS, 2, LR), rounds=12)
+    start = [flat(weights) for weights in got.study.server.learned]
+    clusters, chosen = oracles.ifca(start, got.x, got.y, got.plan(2), got.study.world.train, LR)
     assert chosen == {0, 1}
-    assert max(furthest(flat(w), c) for w, c in zip(last.server.learned, clusters, strict=True)) < 1e-12
+    assert max(furthest(flat(w), c) for w, c in zip(got.server, clusters, strict=True)) < 1e-12

@@ -190,3 +190,58 @@ def scaffold(weights, x, y, rounds: Rounds, lr, enrolled: int, server_lr: float 
             for drift in drifts:
                 c = combine(c, drift, 1 / enrolled)
     return weights, {"c": c, "sites": kept}
+
+
+def ifca(clusters: list[Weights], x, y, rounds: Rounds, train, lr) -> tuple[list[Weights], set[int]]:
+    """Ghosh et al. 2020, Algorithm 1, sites weighed by rows. train: site -> its rows. (clusters, those ever trained)"""
+    clusters, chosen = list(clusters), set()
+    for asked in rounds:
+        found: list[list] = [[] for _ in clusters]
+        for site, plan in asked.items():
+            mine = train[site]
+            best = int(np.argmin([gradient(w, x[mine], y[mine])[0] for w in clusters])) if len(mine) else 0
+            w, _, seen = sgd(clusters[best], x, y, plan, lr)
+            found[best] += [(combine(w, clusters[best], -1), seen)] if seen else []
+        for k, reports in enumerate(found):
+            if reports:
+                clusters[k] = combine(clusters[k], weighted_mean(*zip(*reports, strict=True)))
+                chosen.add(k)
+    return clusters, chosen
+
+
+def fedrep(weights, x, y, passes: Sequence[Rounds], lr) -> tuple[Weights, dict[int, Weights]]:
+    """Collins et al. 2021, Algorithm 1; layer 1 is the head, layer 0 the body. passes: of the head, of the body.
+
+    Returns:
+      The body, and {site: its head}.
+    """
+    body, heads = {n: v for n, v in weights.items() if n[0] == "0"}, {}
+    for on_head, on_body in zip(*passes, strict=True):
+        updates, rows = [], []
+        for site in on_head:
+            w, seen = {**weights, **heads.get(site, {}), **body}, 0
+            for part, plan in (("1", on_head[site]), ("0", on_body[site])):
+                w, _, seen = sgd(w, x, y, plan, lr, lambda g, w, part=part: {n: g[n] * (n[0] == part) for n in g})
+            heads[site] = {n: v for n, v in w.items() if n[0] == "1"}
+            updates, rows = [*updates, {n: w[n] - body[n] for n in body}], [*rows, seen]
+        body = combine(body, weighted_mean(updates, rows)) if sum(rows) else body
+    return body, heads
+
+
+def diloco(weights, x, y, rounds: Rounds, lr, decay: float, server: Server) -> Weights:
+    """Douillard et al. 2023, Algorithm 1: AdamW inside, whose averages each worker keeps; plain mean outside."""
+    kept: dict[int, tuple[Weights, Weights, int]] = {}
+    for asked in rounds:
+        moves = []
+        for site, plan in asked.items():
+            m, v, t = kept.get(site, (zeros(weights), zeros(weights), 0))
+            w = weights
+            for batch in plan:
+                g, t = gradient(w, x[batch[batch >= 0]], y[batch[batch >= 0]])[1], t + 1
+                m, v = ({n: b * a[n] + (1 - b) * g[n] ** p for n in g} for a, b, p in ((m, 0.9, 1), (v, 0.999, 2)))
+                step = {n: m[n] / (1 - 0.9**t) / (np.sqrt(v[n] / (1 - 0.999**t)) + 1e-8) + decay * w[n] for n in g}
+                w = combine(w, step, -lr)
+            kept[site] = m, v, t
+            moves += [combine(w, weights, -1)] if len(plan) else []
+        weights = server(weights, weighted_mean(moves, [1] * len(moves))) if moves else weights
+    return weights
