@@ -120,6 +120,10 @@ def federate(
       before: an optax transformation of each site's update (a clip).
       after: one of the aggregated update (a noise).
       watch: what is looked at on the validation rows, on the arriving broadcast and the old site state.
+
+    Returns:
+      What an engine runs. Its `finish` and `step` raise StudyError, while they are traced, where a function of the
+      algorithm or of the aggregator hands back a state of another structure, shape or dtype than it was given.
     """
     aggregator = mean() if aggregator is None else aggregator
     before = optax.identity() if before is None else before
@@ -135,8 +139,11 @@ def federate(
 
     def finish(broadcast, site: Site, looked, carry, session: Session):
         report, own = algorithm.finish(broadcast, site.own, carry)
+        trees.expect_like(session.zero, report.update, "finish: expected update", "as zero makes it")
+        trees.expect_like(site.own, own, "finish: expected site state", "as it went in")
         update, before_state = before.update(report.update, site.before)
         wire, memory = aggregator.encode(update, report.weight, site.memory, session)
+        trees.expect_like(site.memory, memory, "encode: expected memory", "as it went in")
         valid = watch.release(looked) if watch is not None else {}
         return Wire(wire, {**report.metrics, **valid}), Site(own, before_state, memory)
 
@@ -155,7 +162,10 @@ def federate(
         present = _any_present(total)
         moved = trees.where(present, moved, update)
         after_state = trees.where(present, after_state, server.after)
-        return Server(algorithm.apply(server.learned, moved, total, round), after_state, state)
+        learned = algorithm.apply(server.learned, moved, total, round)
+        trees.expect_like(server.learned, learned, "apply: expected server state", "as it went in")
+        trees.expect_like(server.state, state, "decode: expected state", "as it went in")
+        return Server(learned, after_state, state)
 
     return Federated(
         init=init,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learner_jax.errors import DataError
+from learner_jax.errors import DataError, StudyError
 from learner_jax.leaves import LeafSpec, Schema
 
 PyTree = Any
@@ -118,6 +118,36 @@ def divide(weighted_sum: PyTree, total: PyTree) -> PyTree:
 def strong(tree: PyTree) -> PyTree:
     """The tree with no weakly typed leaf, so that a loop's carry keeps its type."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(jnp.asarray(leaf), jnp.asarray(leaf).dtype), tree)
+
+
+def expect_like(like: PyTree, tree: PyTree, what: str, why: str) -> None:
+    """Holds a tree against the one whose place it takes, while a program is traced: nothing is computed.
+
+    Args:
+      like: what it should be like, leaf by leaf: arrays, tracers or shapes.
+      tree: what came.
+      what: function and part for the message, "pass 0 step: expected carry".
+      why: "as begin made it".
+
+    Raises:
+      StudyError: another structure, shape or dtype; names the first leaf that differs.
+    """
+    wanted, came = _described(like), _described(tree)
+    for path in dict.fromkeys([*wanted, *came]):
+        if wanted.get(path) != came.get(path):
+            raise StudyError(f"{what} '{path}' {wanted.get(path, 'nothing')}, {why}, got {came.get(path, 'nothing')}")
+    if jax.tree.structure(like) != jax.tree.structure(tree):
+        raise StudyError(f"{what} in the same tuples, lists and dicts, {why}, got the same leaves in others")
+
+
+def _described(tree: PyTree) -> dict[str, str]:
+    """Path of each leaf -> "float32[4,6]"."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/") or "value"
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+        found[name] = f"{dtype}[{','.join(map(str, jnp.shape(leaf)))}]"
+    return found
 
 
 def digest(tree: PyTree) -> jax.Array:

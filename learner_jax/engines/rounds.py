@@ -45,7 +45,9 @@ def make_round(study: Any, seed: Any, number: Any, cohort: Any, enrolled: Any) -
     return Round(study, number, key, cohort, enrolled)
 
 
-def fold(p: Pass, broadcast: PyTree, site: Site, found: PyTree, draw: Draw, rows: PyTree, key: Any) -> PyTree:
+def fold(
+    p: Pass, broadcast: PyTree, site: Site, found: PyTree, draw: Draw, rows: PyTree, key: Any, name: str = "the watch"
+) -> PyTree:
     """One pass over one site's batches.
 
     Args:
@@ -55,9 +57,13 @@ def fold(p: Pass, broadcast: PyTree, site: Site, found: PyTree, draw: Draw, rows
       draw: this site's batches; first and steps are scalars here.
       rows: pytree [N, ...], all examples.
       key: of this pass.
+      name: of this pass, for messages.
 
     Returns:
       The last carry.
+
+    Raises:
+      StudyError: while tracing, where a step hands back another carry than it was given.
     """
 
     def step(i, carry):
@@ -65,7 +71,9 @@ def fold(p: Pass, broadcast: PyTree, site: Site, found: PyTree, draw: Draw, rows
         there = index >= 0
         place = jnp.where(there, index, index[0])  # a batch is filled up with its own first row: never another site's
         taken = jax.tree.map(lambda column: jnp.take(column, place, axis=0, mode="clip"), rows)
-        return trees.strong(p.step(broadcast, site, carry, Batch(taken, there, jax.random.fold_in(key, i), i)))
+        new = trees.strong(p.step(broadcast, site, carry, Batch(taken, there, jax.random.fold_in(key, i), i)))
+        trees.expect_like(carry, new, f"{name} step: expected carry", "as it went in")
+        return new
 
     return jax.lax.fori_loop(0, draw.steps, step, trees.strong(p.begin(broadcast, site, found)))
 
@@ -101,7 +109,7 @@ def local_round(
         looked = fold(federated.watch, broadcast, site, (), draws[0], rows, jax.random.fold_in(key, 0))
         draws = draws[1:]
     for number, (p, draw) in enumerate(zip(federated.passes, draws, strict=True), 1):
-        found = fold(p, broadcast, site, found, draw, rows, jax.random.fold_in(key, number))
+        found = fold(p, broadcast, site, found, draw, rows, jax.random.fold_in(key, number), f"pass {number - 1}")
     return federated.finish(broadcast, site, looked, found, Session(round, site_id, federated.zero(template)))
 
 
