@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
+import numpy as np
 import pandas as pd
 
 from learner_jax.build import build
+from learner_jax.data import plans
 from learner_jax.data.samples import sample_path
 from learner_jax.data.sites import encode_sites
 from learner_jax.data.tables import read_table
@@ -25,6 +29,7 @@ from learner_jax.engines.parts import Parts
 from learner_jax.engines.serving import serve
 from learner_jax.engines.sources import frames_of
 from learner_jax.events import Event, Observer
+from learner_jax.leaves import site_ids
 from learner_jax.specs import Data, Engine, Federation, Spec, Study, cache_folder, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +92,18 @@ def simulated(study: Study) -> simulator.Trained:
     checklist = parts.task.checklist
     assert checklist is not None
     return simulator.simulate(parts, encode_sites(checklist, frames_of(study))[1])[0]
+
+
+def replayed(study: Study, curve: Sequence[Mapping[str, Any]]) -> simulator.Trained:
+    """The study's rounds in this thread, each with the sites that took part in a federation.
+
+    Args:
+      study: the config.
+      curve: of the federation's result; a row's "sites" are those whose updates counted in its "round".
+    """
+    took_part = {row["round"]: np.fromiter(site_ids(row["sites"]).values(), np.uint32) for row in curve}
+    with mock.patch.object(plans, "cohort", lambda seed, number, ids, size: took_part[number]):
+        return simulated(study)
 
 
 class Site(threading.Thread):
@@ -205,3 +222,46 @@ def flags(study: Study, workdir: Path) -> list[str]:
         f"from learner_jax.specs import Study\n\n\ndef study():\n    return Study.from_json({study.to_json()!r})\n"
     )
     return [f"--config={path}", f"--workdir={workdir}", "--json"]
+
+
+class Apart:
+    """A `learner coordinator`, and a `learner join` for each site: processes that nobody starts again.
+
+    Args:
+      study: the config, with a folder of one file a site.
+      folder: the coordinator's is run/ in it, each site's in sites/.
+    """
+
+    def __init__(self, study: Study, folder: Path):
+        self.study, self.folder, self.run = study, folder, folder / "run"
+        self._started: list[Process] = []
+
+    def coordinator(self) -> Process:
+        """Starts the coordinator, or goes on with it."""
+        return self._start("launch.coordinator", [*flags(self.study, self.run), f"--sites={','.join(self._tables())}"])
+
+    def site(self, name: str, program: str = "sites.worker") -> Process:
+        """Starts a site's worker, the first time with its join code, for which it waits."""
+        folder, code = self.folder / "sites" / name, self.run / "join" / f"{name}.code"
+        given = [f"--data={self._tables()[name]}", f"--workdir={folder}", "--json"]
+        if not (folder / "membership.json").exists():
+            while not code.exists():
+                assert self._started[0].poll() is None, self._started[0].said
+                time.sleep(0.02)
+            given.append(f"--join_file={code}")
+        return self._start(program, given)
+
+    def _tables(self) -> dict[str, Path]:
+        return tables_of(self.study)
+
+    def _start(self, program: str, arguments: Sequence[str]) -> Process:
+        self._started.append(Process(program, arguments, self.folder / "words" / f"{len(self._started)}-{program}"))
+        return self._started[-1]
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait(20)

@@ -1,14 +1,26 @@
-"""A site that stays away is waited for until the deadline, then left out and said; it comes back and takes part."""
+"""A site that stays away is waited for until the deadline, then left out and said; it comes back and takes part.
+
+SCAFFOLD has most to lose there: a site's control must stay as it was in its last round that counted. So the weights at
+the end are those of a simulator that runs each round with the sites that took part in it, to the bit.
+"""
 
 from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from learner_jax.engines import worker
 from learner_jax.engines.site_study import SiteStudy
 from learner_jax.errors import StudyError
-from learner_jax.specs import Federation
-from tests.federation.hospitals import Site, federated, small
+from learner_jax.specs import Data, Federation
+from tests.federation.hospitals import Apart, Process, Site, federated, replayed, small
+from tests.federation.kills import events
 
 
 class Leaving(SiteStudy):
@@ -26,7 +38,7 @@ class Leaving(SiteStudy):
 @pytest.mark.slow
 def test_a_site_stays_away_and_comes_back(source, tmp_path, monkeypatch):
     deadline = 4.0
-    study = small(source, "fedavg", rounds=12, federation=Federation(quorum=2, deadline_s=deadline))
+    study = small(source, "scaffold", rounds=12, federation=Federation(quorum=2, deadline_s=deadline))
     monkeypatch.setattr(worker, "SiteStudy", Leaving)
     monkeypatch.setattr(Leaving, "off", [])
     away_from: list[int] = []  # how many events had been told when it left
@@ -53,7 +65,46 @@ def test_a_site_stays_away_and_comes_back(source, tmp_path, monkeypatch):
         assert curve[number]["seconds"] >= deadline and len(curve[number]["sites"]) == 2
     assert "h01" in curve[12]["sites"] or "h01" in curve[11]["sites"], "it takes part again"
     assert ended.sites["h01"].error is None
+    assert ended.sha256 == replayed(study, ended.outcome.result["curve"]).sha256
     lost = [event for who, event in ended.events if who == "coordinator" and event.kind == "site_lost"]
     assert any(event.site == "h01" and "the power went off" in event.data["reason"] for event in lost)
     back = [event for who, event in ended.events if who == "coordinator" and event.kind == "site_back"]
     assert any(event.site == "h01" and not event.data["first"] for event in back)
+
+
+def _closed(run: Path) -> list[dict[str, Any]]:
+    return [line for line in events(run) if line["event"] == "round_closed"]
+
+
+def _wait(process: Process, run: Path, site: str, many: int, there: bool) -> None:
+    """Until so many rounds were closed with a site, or without it."""
+    while len([line for line in _closed(run) if (site in line["sites"]) == there]) < many:
+        assert process.poll() is None, process.said
+        time.sleep(0.01)
+
+
+@pytest.mark.soak
+def test_a_sites_process_is_killed_stays_away_and_comes_back(source, tmp_path):
+    data = Data(source=str(source), site_column=None, sites=("h00", "h01"))
+    federation = Federation(quorum=1, deadline_s=4.0)
+    study = small(source, "scaffold", rounds=16, data=data, federation=federation)
+    with Apart(study, tmp_path) as there:
+        coordinator, h00, h01 = there.coordinator(), there.site("h00"), there.site("h01")
+        _wait(coordinator, there.run, "h01", 3, there=True)
+        before = len(_closed(there.run))
+        os.kill(h01.pid, signal.SIGKILL)
+        away = [line for line in _closed(there.run) if "h01" in line["lost"]]  # of a slow first round
+        _wait(coordinator, there.run, "h01", len(away) + 2, there=False)
+        told = len(events(there.run))
+        h01 = there.site("h01")
+        ended = [process.last_line() for process in (coordinator, h00, h01)]
+    curve = json.loads((there.run / "result.json").read_text())["curve"]
+    print("\n" + "; ".join(f"{row['round']}: {','.join(row['sites'])}" for row in curve))
+    without = [row["round"] for row in curve[before:] if row["lost"] == ["h01"]]
+    assert len(without) >= 2 and "h01" in curve[-1]["sites"]
+    assert f"round {without[0]} of 16" in coordinator.said and "without h01" in coordinator.said
+    about = [(line["event"], place >= told) for place, line in enumerate(events(there.run)) if line["site"] == "h01"]
+    about = [each for each in about if each[0] in ("site_lost", "site_back")]
+    assert [each[0] for each in about] == ["site_back", "site_lost", "site_back"], "each is said once"
+    assert about[-1][1], "it was said to be back before it was started"
+    assert {line["weights_sha256"] for line in ended} == {replayed(study, curve).sha256}

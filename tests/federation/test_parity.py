@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from learner_jax import trees
 from learner_jax.engines import worker
-from learner_jax.engines.program import wire_shape
-from learner_jax.engines.simulator import template_rows
-from learner_jax.engines.site_study import Answer, SiteStudy
-from learner_jax.leaves import pack, unpack
 from learner_jax.specs import Data, Study
-from tests.federation.hospitals import METHODS, RULES, Process, federated, flags, simulated, small
+from tests.federation.hospitals import METHODS, RULES, Apart, Process, federated, flags, simulated, small
+from tests.federation.mutant import Scaled
 
 COMBINATIONS = [(method, rule) for method in METHODS for rule in RULES]
 THREE_SITES = {("scaffold", "mean")}  # the others with two, for time; in the soak all with three
@@ -41,6 +38,12 @@ def _both(study: Study, folder: Path) -> tuple[dict, dict]:
     return first, Process("launch.local", flags(study, folder / "local"), folder / "local-log").last_line()
 
 
+def test_processes_of_another_method_and_rule_than_those_that_are_killed(source, tmp_path):
+    study = small(source, "fedavg", "median", rounds=5, data=_sites(2, source))
+    ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()
+    assert ended["weights_sha256"] == simulated(study).sha256
+
+
 @pytest.mark.soak
 @pytest.mark.limit(900)
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -51,25 +54,22 @@ def test_processes_of_every_method_and_rule(method, rule, precision, source, tmp
     assert federation["weights_sha256"] == simulation["weights_sha256"]
 
 
-class Scaled(SiteStudy):
-    """A worker gone wrong: site h01 sends its updates of round 3 a thousandth too large."""
-
-    def work(self, asked, data, committed):
-        answer = super().work(asked, data, committed)
-        if (self.name, asked.phase, asked.round) != ("h01", "train", 3):
-            return answer
-        _, world, weights = self._prepared()
-        rows = template_rows(world)
-        schema = trees.schema(wire_shape(self.parts.federated, trees.shapes(weights), rows, self.parts.local))
-        leaves = {name: leaf.copy() for name, leaf in unpack(answer.data, schema).items()}
-        for name, leaf in leaves.items():
-            if "update" in name and leaf.dtype.kind == "f":
-                leaf *= 1.001
-        return Answer(pack(leaves), answer.schema_digest, answer.state)
-
-
 @pytest.mark.slow
 def test_an_update_scaled_by_a_thousandth_is_seen(source, tmp_path, monkeypatch):
     study = small(source, "scaffold", rounds=4, data=_sites(3, source))
     monkeypatch.setattr(worker, "SiteStudy", Scaled)
     assert federated(study, tmp_path).sha256 != simulated(study).sha256
+
+
+def test_an_update_scaled_by_a_thousandth_in_a_process_is_seen(source, tmp_path):
+    study = small(source, "scaffold", rounds=3, data=_sites(2, source))
+    with Apart(study, tmp_path) as there:
+        coordinator = there.coordinator()
+        sites = [there.site("h00"), there.site("h01", "tests.federation.mutant")]
+        ended = [process.last_line() for process in (coordinator, *sites)]
+    alone = simulated(study)
+    curve = json.loads((there.run / "result.json").read_text())["curve"]
+    losses = [[row["train/loss"] for row in rows] for rows in (curve, alone.history.curve)]
+    assert losses[0] == losses[1], "until the last update went wrong, and no longer, all was the same"
+    assert len({line["weights_sha256"] for line in ended}) == 1
+    assert ended[0]["weights_sha256"] != alone.sha256
