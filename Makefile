@@ -15,7 +15,7 @@ TESTS ?=
 WORKDIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint soak bench bundle docs constraints clean
+.PHONY: help demo install test lint soak plants bench bundle docs constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ lint: $(VENV)/.ready-test ## ruff (rules, format) and pyright
 
 soak: $(VENV)/.ready-test ## the long runs: kill -9 at random moments, a hundred rounds
 	@$(BIN)/python -m pytest -m soak -n 0 $(TESTS); code=$$?; test $$code -eq 0 -o $$code -eq 5
+
+plants: $(VENV)/.ready-test ## planted faults: each must turn its test red
+	@$(BIN)/python -m tests.plants
 
 bench: $(VENV)/.ready-test ## the simulator against plain loops over the same batches; one JSON line each
 	@$(BIN)/python -m benchmarks.simulator

@@ -1,0 +1,381 @@
+"""Planted faults: each must turn its test red, or the test shows nothing.
+
+`make plants` (or `python -m tests.plants WORD...` for those whose name has a word of these) copies the tracked files
+once, and for each fault below changes one place, runs the test that should notice, and puts the place back. It prints
+a line a fault and ends with 1 if any went unnoticed. That each fault still finds its place is a test of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Plant(NamedTuple):
+    """One fault.
+
+    Attributes:
+      name: what goes wrong.
+      file: which file, under the root.
+      old: the place, which is in the file once.
+      new: what stands there instead.
+      tests: arguments of pytest; or of a script, where the first ends in ".py" and the second is a number.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_ORACLES = ("tests/algorithms/test_against_oracles.py",)
+_THREADS = ("tests/federation/test_parity.py", "-k", "worker_threads and scaffold-mean")
+_RESUME = ("tests/engines/test_resume_in_process.py",)
+_SCHEDULES = ("tests/protocol/test_simulation.py", "1000", "5000")
+
+PLANTS: tuple[Plant, ...] = (
+    # ---- one algorithm, two engines
+    Plant(
+        "worker: its update is scaled by 1.001",
+        "learner_jax/engines/site_study.py",
+        "return _answer(trees.named_leaves(wire), pack",
+        "return _answer({n: x * x.dtype.type(1.001) for n, x in trees.named_leaves(wire).items()}, pack",
+        _THREADS,
+    ),
+    Plant(
+        "coordinator: adds in another order than that of site ids",
+        "learner_jax/engines/coordinator.py",
+        "wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted, expected))",
+        "wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted[::-1], expected))",
+        _THREADS,
+    ),
+    Plant(
+        "worker: forgets its state after each round",
+        "learner_jax/engines/site_study.py",
+        "if not committed:\n            return fresh",
+        "if committed is not None:\n            return fresh",
+        _THREADS,
+    ),
+    # ---- methods and rules against their papers' loops
+    Plant(
+        "FedProx: the proximal term pushes away",
+        "learner_jax/algorithms/fedprox.py",
+        "g + mu * (w - w_t)",
+        "g - mu * (w - w_t)",
+        _ORACLES,
+    ),
+    Plant(
+        "SCAFFOLD: the server's control by the cohort, not by all sites",
+        "learner_jax/algorithms/scaffold.py",
+        "total.control / round.enrolled",
+        "total.control / round.cohort",
+        _ORACLES,
+    ),
+    Plant(
+        "FedAdagrad: tau, not tau squared, under the root",
+        "learner_jax/algorithms/fedopt.py",
+        "eps=tau**2",
+        "eps=tau",
+        _ORACLES,
+    ),
+    Plant(
+        "mean: every site counts the same",
+        "learner_jax/aggregators/mean.py",
+        "trees.weigh(weight, update), weight), memory",
+        "update, jax.tree.map(jnp.ones_like, weight)), memory",
+        _ORACLES,
+    ),
+    Plant(
+        "median: of an even number of sites the lower of the middle two",
+        "learner_jax/aggregators/median.py",
+        "jnp.where(count > 0, (low + high) / 2, 0)",
+        "jnp.where(count > 0, low, 0)",
+        ("tests/aggregators",),
+    ),
+    Plant(
+        "statistics: the deviation is off by 5e-5 of itself",
+        "learner_jax/statistics/moments.py",
+        "return centre + shift, np.sqrt(variance)",
+        "return centre + shift, np.sqrt(variance * 1.0001)",
+        ("tests/statistics",),
+    ),
+    Plant(
+        "a method of one's own: the momentum is added twice",
+        "docs/your-own-method.md",
+        "lambda m, g: beta * m + g",
+        "lambda m, g: beta * m + g + beta * m",
+        ("tests/test_docs.py", "-k", "the_method_of_the_page"),
+    ),
+    # ---- going on
+    Plant(
+        "resume: a round's digest is not compared",
+        "learner_jax/engines/keeper.py",
+        "if before is not None and before != digest:",
+        "if before is not None and before != digest and not self._committed:",
+        _RESUME,
+    ),
+    Plant(
+        "resume: the sites' states are not restored",
+        "learner_jax/engines/keeper.py",
+        'restored, states = self._fitted(step, server, items["server"]), self._fitted(step, states, items["sites"])',
+        'restored = self._fitted(step, server, items["server"])',
+        _RESUME,
+    ),
+    Plant(
+        "resume: other rows are not seen",
+        "learner_jax/engines/keeper.py",
+        'if items["meta"].get("rows", self._rows) != self._rows:',
+        'if items["meta"].get("rows", self._rows) is self:',
+        _RESUME,
+    ),
+    # ---- what leaves
+    Plant(
+        "a site's figures carry a row",
+        "learner_jax/engines/site_study.py",
+        "text = json.dumps(found, allow_nan=False).encode()",
+        "found = {k + str(self._frame.iloc[0].tolist()): v for k, v in found.items()}\n"
+        "        text = json.dumps(found, allow_nan=False).encode()",
+        ("tests/federation/test_canary.py", "-k", "no_canary"),
+    ),
+    # ---- bad input
+    Plant(
+        "numbers that are not finite count",
+        "learner_jax/leaves.py",
+        "            if bad:\n",
+        "            if bad < 0:\n",
+        ("tests/test_leaves.py",),
+    ),
+    Plant(
+        "a join code works twice",
+        "learner_jax/network/keys.py",
+        "codes = {public: for_name for public, for_name in self.codes.items() if public != code}",
+        "codes = dict(self.codes)",
+        ("tests/network/test_keys.py", "tests/network/test_enrol.py"),
+    ),
+    # ---- the account of rounds, each found by random schedules alone
+    Plant(
+        "accounts: acknowledged before it is journaled",
+        "learner_jax/protocol/coordinator.py",
+        "self._out.append(c.WriteRow(rows.Accepted(number, phase, site, digest, share.offer.blob.size)))",
+        "self._out.append(c.WriteRow(rows.Accepted(number, phase, site, digest, share.offer.blob.size)))\n"
+        "        self._send(site, m.Accepted(self.study, self.epoch, number, phase, digest))",
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: journaled before it is spooled",
+        "learner_jax/protocol/coordinator.py",
+        '(Part.CHECKING, "valid"): (Part.SPOOLING, "_spool"),',
+        '(Part.CHECKING, "valid"): (Part.JOURNALING, "_journal"),',
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: a round closes below its quorum",
+        "learner_jax/protocol/coordinator.py",
+        "if len(accepted) < open_round.start.quorum:",
+        "if len(accepted) < open_round.start.quorum - 1:",
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: what was accepted before a restart is forgotten",
+        "learner_jax/protocol/coordinator.py",
+        "shares[site] = _Share(Part.ACCEPTED, digest=digest)",
+        "shares[site] = _Share()",
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: closes while a row is being written",
+        "learner_jax/protocol/coordinator.py",
+        'or open_round.state != "open" or open_round.within(Part.JOURNALING):',
+        'or open_round.state != "open":',
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: an update of another broadcast counts",
+        "learner_jax/protocol/coordinator.py",
+        "elif offer.broadcast != self._round.blob.digest:",
+        "elif offer.broadcast is None:",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "accounts: a late update is acknowledged",
+        "learner_jax/protocol/coordinator.py",
+        "elif accepted == digest:",
+        "elif accepted == digest or place in self._closed:",
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: an acknowledgement is not said again",
+        "learner_jax/protocol/coordinator.py",
+        "self._send(site, m.Accepted(self.study, self.epoch, *place, digest))\n            return",
+        "return",
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: the list is not in the order of site ids",
+        "learner_jax/protocol/coordinator.py",
+        "for site in sorted(event.cohort, key=site_id)}",
+        "for site in sorted(event.cohort)}",
+        _SCHEDULES,
+    ),
+    Plant(
+        "accounts: a lost site is said with each tick",
+        "learner_jax/protocol/coordinator.py",
+        "        session.here = False\n",
+        "",
+        _SCHEDULES,
+    ),
+    Plant(
+        "site: commits its state when it offers, not when it is acknowledged",
+        "learner_jax/protocol/site.py",
+        '(Job.WRITING, "written"): (Job.OFFERING, "_offer"),',
+        '(Job.WRITING, "written"): (Job.COMMITTING, "_commit"),',
+        _SCHEDULES,
+    ),
+    Plant(
+        "site: an offer is not said again",
+        "learner_jax/protocol/site.py",
+        '    (Job.OFFERING, "silence"): (Job.OFFERING, "_offer"),\n    ',
+        "    ",
+        _SCHEDULES,
+    ),
+    Plant(
+        "site: forgets its outbox when it is started again",
+        "learner_jax/protocol/site.py",
+        "if pending is not None:",
+        "if pending is not None and not pending:",
+        _SCHEDULES,
+    ),
+    Plant(
+        "site: works on for a round that closed without it",
+        "learner_jax/protocol/site.py",
+        "if self._newest is not None and not _same(self._newest, self._open):",
+        "if self._newest is None:",
+        ("tests/protocol/test_site.py",),
+    ),
+    Plant(
+        "site: takes an older coordinator's word",
+        "learner_jax/protocol/site.py",
+        "if welcome.epoch < self._epoch_seen:",
+        "if welcome.epoch < 0:",
+        ("tests/protocol/test_site.py",),
+    ),
+    Plant(
+        "transfer: lost chunks are not asked for again",
+        "learner_jax/protocol/transfers.py",
+        "if now - max(asked, self._came) >= self._patience:",
+        "if now < asked:",
+        _SCHEDULES,
+    ),
+    Plant(
+        "transfer: the digest is not compared",
+        "learner_jax/protocol/transfers.py",
+        "if got != self.blob.digest:",
+        "if got is self.blob:",
+        ("tests/protocol/test_transfers.py",),
+    ),
+)
+
+
+def text_of(plant: Plant, root: Path = ROOT) -> str:
+    """The file that a plant changes.
+
+    Raises:
+      ValueError: its place is not there, or there more than once.
+    """
+    text = (root / plant.file).read_text()
+    if text.count(plant.old) != 1:
+        raise ValueError(f"{plant.name}: expected its place once in {plant.file}, got {text.count(plant.old)} times")
+    return text
+
+
+def copy_tree(to: Path) -> None:
+    """Copies the files that git knows, or would take."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+    ).stdout
+    for name in listed.decode().split("\0")[:-1]:
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+
+
+def command_of(plant: Plant) -> list[str]:
+    """How its test is run."""
+    first, *rest = plant.tests
+    if rest and rest[0].isdigit():
+        return [sys.executable, *plant.tests]
+    return [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *plant.tests]
+
+
+def ask(plant: Plant, tree: Path) -> tuple[bool, str]:
+    """Runs a plant's test on the tree as it is.
+
+    Returns:
+      (whether it failed, its most telling line).
+    """
+    variables = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = command_of(plant)
+    done = subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, timeout=900, check=False)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    words = [line for line in said if line.startswith(("E  ", "FAILED", "AssertionError"))] or said[-1:]
+    return done.returncode != 0, words[0].removeprefix("E").strip() if words else ""
+
+
+def run(plant: Plant, tree: Path) -> tuple[bool, str]:
+    """Plants a fault in a copy, runs its test, puts the place back.
+
+    Returns:
+      (whether it was noticed, the test's most telling line).
+    """
+    text = text_of(plant, tree)
+    file = tree / plant.file
+    try:
+        file.write_text(text.replace(plant.old, plant.new))
+        return ask(plant, tree)
+    finally:
+        file.write_text(text)
+
+
+def main() -> int:
+    """Runs the plants that are asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("words", nargs="*", help="run those whose name has one of these; all without any")
+    words = parser.parse_args().words
+    chosen = [plant for plant in PLANTS if not words or any(word in plant.name for word in words)]
+    missed = []
+    with tempfile.TemporaryDirectory(prefix="plants-") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        sound: dict[tuple[str, ...], bool] = {}
+        for plant in chosen:
+            if plant.tests not in sound:  # red without a fault would show nothing
+                failed, said = ask(plant, tree)
+                sound[plant.tests] = not failed
+                if failed:
+                    print(
+                        f"{'BROKEN':<10}{' '.join(plant.tests)}, before anything was planted: {said[:160]}", flush=True
+                    )
+            if not sound[plant.tests]:
+                missed.append(plant.name)
+                continue
+            begun = time.monotonic()
+            noticed, said = run(plant, tree)
+            missed += [] if noticed else [plant.name]
+            took = time.monotonic() - begun
+            print(f"{'red' if noticed else 'UNNOTICED':<10}{plant.name} ({took:.0f} s): {said[:160]}", flush=True)
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} planted faults were noticed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
