@@ -10,25 +10,21 @@ import getpass
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from learner_jax.cli import doors, environment, help
 from learner_jax.cli.flags import Parsed, parse
 from learner_jax.cli.sentences import size, wrapped
+from learner_jax.cli.stopping import Stopped, stoppable
 from learner_jax.errors import ConfigError, CryptoError, DataError, LearnerError
 from learner_jax.events import Observer
 from learner_jax.specs import Study, manifest_digest, near
 
 if TYPE_CHECKING:
     from learner_jax.cli.progress import Stream
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, with an exit code of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,8 +69,9 @@ def _guarded(name: str, rest: Sequence[str]) -> int:
     """Runs a command; what we raise on purpose becomes a line, a bug of ours keeps its traceback."""
     machine = "--json" in rest
     try:
-        parsed = parse(rest, help.COMMANDS[name].flags, help.COMMANDS[name].config)
-        return _COMMANDS[name](parsed)
+        with stoppable():
+            parsed = parse(rest, help.COMMANDS[name].flags, help.COMMANDS[name].config)
+            return _COMMANDS[name](parsed)
     except LearnerError as error:
         if machine:
             print(json.dumps({"command": name, "error": str(error)}))
@@ -216,13 +213,10 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
     people = sys.stderr if values["json"] else sys.stdout
     stopped: KeyboardInterrupt | None = None
     with progress.listening(study, workdir, people, values.get("tensorboard", False)) as (tell, tally):
-        before = signal.signal(signal.SIGTERM, _stop)
         try:
             engine(tell)
         except KeyboardInterrupt as stop:
             stopped = stop
-        finally:
-            signal.signal(signal.SIGTERM, before)
     if stopped is not None:
         where = f"after round {tally.round}" if tally.round else "before a round was done"
         print(f"stopped {where}; the same command goes on", file=people)
@@ -239,10 +233,6 @@ def _show(result: doors.Result, workdir: Path, people: Stream, report: bool) -> 
     if report:
         doors.page(result, workdir / "report.html")
         print(f"\nThe report: {workdir / 'report.html'}", file=people)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise Stopped
 
 
 # ---- commands that look at something ---------------------------------------------------------------------------------

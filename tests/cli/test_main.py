@@ -293,6 +293,8 @@ ENDLESS = """
     def simulate(study, workdir, tell, resume):
         for number in (1, 2):
             tell(Event("round_closed", study.name, number, None, {"seconds": 1.0}))
+        workdir.mkdir()
+        (workdir / "told").touch()
         while True:
             time.sleep(0.05)
 
@@ -306,11 +308,9 @@ def test_ctrl_c_says_where_it_stopped(tmp_path, sign, code):
     line = [sys.executable, "-c", textwrap.dedent(ENDLESS), f"--workdir={tmp_path / 'run'}", "--json"]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        written = tmp_path / "run" / "metrics.jsonl"
-        for _ in range(600):
-            if written.exists() and written.read_text().count("\n") == 2:
-                break
-            time.sleep(0.05)
+        while not (tmp_path / "run" / "told").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
         process.send_signal(sign)
         out, err = process.communicate(timeout=30)
     finally:
