@@ -19,6 +19,7 @@ from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
 from learner_jax.aggregators import median as median_
 from learner_jax.data.sites import SiteData, encode_sites
+from learner_jax.engines.identity import given_task
 from learner_jax.engines.metrics_log import metrics_file
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.sources import frames_of, notes_of, site_of
@@ -430,7 +431,7 @@ def _already(study: Study, folder: Path, resume: bool, on_event: Observer, task:
 def _study(study: Study | str | Path | Task, fields: Mapping[str, Any]) -> Study:
     if isinstance(study, Task):
         target = f"valid/{study.metrics[0].name}" if study.metrics else "valid/loss"
-        study = Study(name="study", task=Spec("tasks", "given"), target=target, references=())
+        study = Study(name="study", task=given_task(study), target=target, references=())
         if "references" not in fields:
             fields = {"references": ("local_only", "pooled"), **fields}
         given = _replaced(study, fields)
