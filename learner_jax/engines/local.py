@@ -21,6 +21,9 @@ from learner_jax.events import Event, Observer
 from learner_jax.network.enrol import load_membership
 from learner_jax.network.keys import write_private
 
+_STOPPED = {130: "Ctrl-C", 143: "SIGTERM"}
+"""Exit codes of a worker that somebody stopped on purpose: it is not for us to start it again."""
+
 
 def run_local(
     parts: Parts,
@@ -43,7 +46,7 @@ def run_local(
     """
     home = folder / "sites"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    tables = {name: _table(home / name, frame) for name, frame in frames.items()}
+    tables = {name: site_table(home / name, frame) for name, frame in frames.items()}
     study = parts.study
     processes = Processes(environment, lambda text: on_event(Event("note", study.name, data={"text": text})))
 
@@ -61,11 +64,20 @@ def run_local(
         processes.stop()
 
 
-def _table(folder: Path, frame: Any) -> Path:
-    """The site's own table, in its own folder."""
+def site_table(folder: Path, frame: Any) -> Path:
+    """The site's own table, in its own folder.
+
+    Args:
+      folder: the site's.
+      frame: written at the first call, and again until a first answer of the site has counted: a table that did not
+        fit may have been mended. From then on the run keeps to the rows that it began with.
+
+    Returns:
+      The file, which only its owner may read.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / "data.parquet"
-    if not path.exists():
+    if not path.exists() or not (folder / "outbox" / "committed").exists():
         beside = path.with_suffix(".part")
         frame.to_parquet(beside, index=False)
         beside.chmod(0o600)
@@ -111,20 +123,24 @@ class Processes:
         self._running[name] = _Running(process, folder, table, code)
 
     def check(self) -> None:
-        """Starts a worker that was killed again; raises if one gave up.
+        """Starts a worker that was killed again; raises if one gave up or was stopped.
 
         Raises:
-          StudyError: with the last line that it said.
+          StudyError: with the last line that it said, or the signal.
         """
         for name, (process, folder, table, code) in list(self._running.items()):
             ended = process.poll()
             if ended is not None and ended < 0:
                 self._say(f"the process of site '{name}' was killed by signal {-ended}; starting it again")
                 self.start(name, folder, table, code)
+            elif ended in _STOPPED:
+                raise StudyError(f"the process of site '{name}' was stopped by {_STOPPED[ended]}; "
+                                 "the same command goes on")  # fmt: skip
             elif ended:
                 log = folder / "worker.log"
                 said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-                raise StudyError(f"the process of site '{name}' ended with {ended}: {said[-1]} (see {log})")
+                words = said[-1].removeprefix("learner join: ")
+                raise StudyError(f"the process of site '{name}' ended with {ended}: {words} (see {log})")
 
     def stop(self) -> None:
         """Ends what still runs: first by closing its input, then by force."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
@@ -13,9 +14,13 @@ import pytest
 
 from learner_jax.cli.main import main
 from learner_jax.engines.coordinator import quorum
+from learner_jax.engines.local import site_table
 from learner_jax.errors import DataError, StorageError
 from learner_jax.network.keys import new_keys, parse_join_code
+from learner_jax.protocol.entry import Entry
 from learner_jax.specs import Data, Federation
+from learner_jax.storage.outbox import Outbox
+from tests.federation.conftest import processes_of
 from tests.federation.hospitals import Site, federated, flags, simulated, small, write_tables
 
 Door = Callable[..., tuple[int, list[str]]]
@@ -84,6 +89,29 @@ def test_a_table_that_does_not_fit_is_one_line(what, door, tmp_path):
     source = write_tables(tmp_path / "tables", dict.fromkeys(NAMES, 40))
     _csv(source, "h01", change)
     _one_line(door("simulate", *flags(small(source), tmp_path / "run")), *words)
+
+
+def test_a_table_that_does_not_fit_ends_a_federation_in_one_line(door, tmp_path):
+    source, folder = write_tables(tmp_path / "tables", dict.fromkeys(NAMES, 40)), tmp_path / "run"
+    change, words = REFUSED["missing column"]
+    _csv(source, "h01", change)
+    _one_line(door("local", *flags(small(source), folder)), *words)
+    assert not processes_of(tmp_path)
+    half = [path for path in folder.rglob("*") if path.name.startswith((".tmp-", ".saving-")) or path.suffix == ".part"]
+    assert not half and not (folder / "result.json").exists() and not (folder / "checkpoints").exists()
+
+
+def test_a_mended_table_is_taken_until_a_sites_first_answer_has_counted(tmp_path):
+    first, mended, later = (pd.DataFrame({"age": [number]}) for number in range(3))
+    path = site_table(tmp_path / "h01", first)
+    assert site_table(tmp_path / "h01", mended) == path
+    assert pd.read_parquet(path).equals(mended)
+    outbox = Outbox(tmp_path / "h01" / "outbox")
+    entry = Entry(0, "statistics", "b" * 64, hashlib.sha256(b"sums").hexdigest(), 4, "5" * 64)
+    outbox.put(entry, b"sums")
+    outbox.commit(entry.digest)
+    site_table(tmp_path / "h01", later)
+    assert pd.read_parquet(path).equals(mended)
 
 
 def test_a_site_in_two_files_is_one_line(door, tmp_path):
