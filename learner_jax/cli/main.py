@@ -150,8 +150,8 @@ def _join(parsed: Parsed) -> int:
     if not data.exists():
         raise ConfigError(f"--data: no file {str(data)!r}")
     folder, site = Path(parsed.values["workdir"]), parsed.values["site"]
-    joined = doors.has_joined(folder) and not parsed.values["join_file"]
-    code = None if joined else _join_code(parsed.values["join_file"])
+    # once it has joined, a code is of no use, and its file may be gone: the same command goes on
+    code = None if doors.has_joined(folder) else _join_code(parsed.values["join_file"])
     if parsed.values["with_parent"]:
         _leave_with_parent()
     environment.apply(environment.for_one_site())
@@ -218,8 +218,8 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
         except KeyboardInterrupt as stop:
             stopped = stop
     if stopped is not None:
-        where = f"after round {tally.round}" if tally.round else "before a round was done"
-        print(f"stopped {where}; the same command goes on", file=people)
+        where = f" after round {tally.round}" if tally.round else " before a round was done" if study else ""
+        print(f"stopped{where}; the same command goes on", file=people)
     elif study is not None:
         _show(tally.result or doors.result_of(workdir), workdir, people, values["report"])
     if values["json"]:

@@ -241,7 +241,7 @@ def run_study(
     sent, expected = trees.schema(broadcast_shape(parts, weights)), trees.schema(wire)
     reducer = Reducer(federated, template, wire, parts.number, study.seed, len(names), size)
     keeper, history = Keeper(study, folder, rounds.stores.journal), History(parts)
-    send = jax.jit(federated.send)
+    send, newest = jax.jit(federated.send), None
     try:
         done, server, _, best, notes = keeper.restore(server, (), history)
         for note in notes:
@@ -273,7 +273,8 @@ def run_study(
             }
             history.add(figures, **row)
             keeper.commit(number, trees.digest_hex(digest))
-            keeper.step(number, server, (), history.to_json())
+            newest = number, server, (), history.to_json()
+            keeper.step(*newest)
             _sweep(rounds.stores, keeper)
             on_event(
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
@@ -289,6 +290,9 @@ def run_study(
             sums = trees.add(sums, trees.rebuild(looked, leaves))
         best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
         keeper.step(number, server, (), history.to_json(), last=True)
+    except KeyboardInterrupt:
+        keeper.interrupted(newest)
+        raise
     finally:
         keeper.close()
     best = server if best is None else best

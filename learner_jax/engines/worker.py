@@ -127,6 +127,9 @@ class _Part:
                 if asked is None:
                     return self._ended()
                 self._answer(asked)
+        except KeyboardInterrupt:  # the outbox holds what counts; the coordinator need not wait out a lease to know
+            self._drive.post(c.Stop("it was stopped at the site"))
+            raise
         finally:
             self._drive.stop()
             self._drive.join(5.0)

@@ -241,14 +241,13 @@ class Apart:
         return self._start("launch.coordinator", [*flags(self.study, self.run), f"--sites={','.join(self._tables())}"])
 
     def site(self, name: str, program: str = "sites.worker") -> Process:
-        """Starts a site's worker, the first time with its join code, for which it waits."""
+        """Starts a site's worker, with the same command each time; the first time it waits for the join code."""
         folder, code = self.folder / "sites" / name, self.run / "join" / f"{name}.code"
-        given = [f"--data={self._tables()[name]}", f"--workdir={folder}", "--json"]
+        given = [f"--join_file={code}", f"--data={self._tables()[name]}", f"--workdir={folder}", "--json"]
         if not (folder / "membership.json").exists():
             while not code.exists():
                 assert self._started[0].poll() is None, self._started[0].said
                 time.sleep(0.02)
-            given.append(f"--join_file={code}")
         return self._start(program, given)
 
     def _tables(self) -> dict[str, Path]:

@@ -105,12 +105,17 @@ def _rows(folder: Path) -> list[rows.Row]:
     return [getattr(rows, kind.capitalize())(**json.loads(body)) for kind, body in found]
 
 
+def newest_step(folder: Path) -> int:
+    """The newest durable step; 0 if there is none."""
+    steps = folder / "checkpoints"
+    return max((int(path.name) for path in steps.glob("*") if path.name.isdigit()), default=0)
+
+
 def _steps(folder: Path) -> tuple[int, int]:
     """(bytes of a step that was being written, the newest step that is durable)."""
     steps = folder / "checkpoints"
     writing = sum(path.stat().st_size for path in steps.glob(".saving-*/**/*") if path.is_file())
-    durable = [int(path.name) for path in steps.iterdir() if path.name.isdigit()] if steps.is_dir() else []
-    return writing, max(durable, default=0)
+    return writing, newest_step(folder)
 
 
 def in_simulation(folder: Path) -> Kill | None:
