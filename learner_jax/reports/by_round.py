@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from learner_jax.reports import words
-from learner_jax.reports.charts import Scale, axes, line, rounds, scale, thin
+from learner_jax.reports.charts import LOW, Scale, Words, axes, lifts, line, rounds, scale, thin
 from learner_jax.reports.numerals import hundred, size
 from learner_jax.reports.result import cohorts, figure, within
 from learner_jax.reports.words import Nouns
@@ -32,12 +33,16 @@ def learning_curve(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None
         band = f"{line(xs, upper, along, up)} {line(xs[::-1], lower[::-1], along, up)}"
     digits = 1 if factor == 100.0 else 3
     best = dict(zip(xs, ys)).get(result.get("best_round") or 0)
-    dots = [_dot(xs[-1], ys[-1], along, up, f"{ys[-1]:.{digits}f}")]
+    points = [_at_dot(xs[-1], ys[-1], along, up, f"{ys[-1]:.{digits}f}")]
     if best is not None and result["best_round"] != xs[-1]:
-        dots.append(_dot(result["best_round"], best, along, up, f"best {best:.{digits}f}"))
+        points.append(_at_dot(result["best_round"], best, along, up, f"best {best:.{digits}f}"))
+    at_lines = [Words(100.0, round(100 - up.at(v), 2), "end", text, 0.55) for v, text in refs]
+    lifted = lifts([*points, *at_lines], [(p.x, p.y) for p in points], [w.y for w in at_lines])
     what = {"auroc": "Of 100 pairs, how many it ranks correctly.", "accuracy": "Of 100 answers, how many are right."}
     kind = name.split("/")[-1]
     held = f"{noun.rows} set aside for watching" if name.startswith("valid/") else f"the {noun.rows} it learns from"
+    alone = f" and what a {noun.site} alone had in the end" if len(refs) > 1 else ""
+    dashes = f" Dashes: a coin toss{alone}." if refs else ""
     shade = " Shade: 95 % uncertainty." if band and len(xs) > 1 else ""
     label = ", ".join(f"{ys[at]:.{digits}f} at round {xs[at]}" for at in thin(len(xs), 4))
     against = "".join(f" {text}." for _, text in refs)
@@ -46,18 +51,18 @@ def learning_curve(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None
             kind, f"{words.short(name).capitalize()}: {'more' if words.rising(name) else 'less'} is better."
         ),
         "say": words.learning(result),
-        "key": f"Line: the joint model, on {held} ({words.short(name)}).{shade}",
+        "key": f"Line: the joint model, on {held} ({words.short(name)}).{shade}{dashes}",
         "plot": {
             **axes(along, up, "learning round"),
             "label": f"{words.short(name)} by learning round: {label}.{against} The table below has the numbers.",
             "refs": [
-                {"at": round(100 - up.at(v), 2), "text": text, "dy": dy}
-                for (v, text), dy in zip(refs, _lifts(refs, up))
+                {"at": words_.y, "text": words_.text, "dy": dy}
+                for words_, dy in zip(at_lines, lifted[len(points) :], strict=True)
             ],
             "line": line(xs, ys, along, up),
             "band": band,
             "second": "",
-            "dots": dots,
+            "dots": _drawn(points, lifted[: len(points)]),
         },
         "table": _curve_table(result, name),
     }
@@ -69,30 +74,21 @@ def _references(result: dict[str, Any], noun: Nouns) -> list[tuple[float, str]]:
     if judged := cohorts(result):
         widest = max(judged, key=lambda cohort: (cohort.get("all") or {}).get("rows") or 0)
         if alone := figure(within(widest), "local_only", "auroc"):
-            lines.append(
-                (100 * alone["value"], f"a {noun.site} alone, in the end, on average {hundred(alone['value'])}")
-            )
+            lines.append((100 * alone["value"], f"a {noun.site} alone, on average {hundred(alone['value'])}"))
     return lines
 
 
-def _lifts(refs: list[tuple[float, str]], up: Scale) -> list[int]:
-    """The text of the lower line goes under it where the two lie close."""
-    close = len(refs) > 1 and abs(up.at(refs[0][0]) - up.at(refs[1][0])) < 9
-    return [16 if close and at == 0 else -7 for at in range(len(refs))]
-
-
-def _dot(x: float, y: float, along: Scale, up: Scale, text: str) -> dict[str, Any]:
+def _at_dot(x: float, y: float, along: Scale, up: Scale, text: str) -> Words:
     left = along.at(x)
-    high = up.at(y) > 90
     anchor = "end" if left > 85 else "start" if left < 15 else "middle"
-    return {
-        "x": left,
-        "y": round(100 - up.at(y), 2),
-        "dx": 0,
-        "dy": 22 if high else -12,
-        "anchor": anchor,
-        "text": text,
-    }
+    return Words(left, round(100 - up.at(y), 2), anchor, text, 0.9)
+
+
+def _drawn(points: Sequence[Words], lifted: Sequence[float]) -> list[dict[str, Any]]:
+    """Dots with their words, as the page draws them."""
+    return [
+        {"x": p.x, "y": p.y, "dy": dy, "anchor": p.anchor, "text": p.text} for p, dy in zip(points, lifted, strict=True)
+    ]
 
 
 def _curve_table(result: dict[str, Any], name: str) -> dict[str, Any]:
@@ -172,6 +168,7 @@ def _small(xs: list[int], ys: list[float], second: list[float] | None, name: str
     up = scale([0.0, *ys, *(second or [])], 3, floor=0.0)
     along = rounds(xs)
     middle = sorted(ys)[len(ys) // 2]
+    points = [] if len(xs) > 1 else [_at_dot(xs[0], ys[0], along, up, f"{ys[0]:.3g}")]
     return {
         "name": name + ".",
         "label": f"{name}: first {ys[0]:.3g}, middle {middle:.3g}, last {ys[-1]:.3g} {unit}. "
@@ -183,16 +180,5 @@ def _small(xs: list[int], ys: list[float], second: list[float] | None, name: str
         "band": "",
         "line": line(xs, ys, along, up),
         "second": line(xs, second, along, up) if second else "",
-        "dots": []
-        if len(xs) > 1
-        else [
-            {
-                "x": 50.0,
-                "y": round(100 - up.at(ys[0]), 2),
-                "dx": 0,
-                "dy": -12,
-                "anchor": "middle",
-                "text": f"{ys[0]:.3g}",
-            }
-        ],
+        "dots": _drawn(points, lifts(points, [(p.x, p.y) for p in points], height=LOW)),
     }

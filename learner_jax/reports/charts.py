@@ -1,4 +1,8 @@
-"""Where things lie in a chart: numbers only. The page draws them; every place is a per cent of the plot's own box."""
+"""Where things lie in a chart: numbers only. The page draws them; every place is a per cent of the plot's own box.
+
+Words are placed by `lifts`, in ems from the point that they belong to, so that none overlaps another, a dot or a line
+of reference. The box is 16 rem high (`style.css`) and at least as wide as on a telephone of 320 pixels.
+"""
 
 from __future__ import annotations
 
@@ -88,3 +92,91 @@ def thin(count: int, keep: int, always: Sequence[int] = ()) -> list[int]:
     step = next(s for s in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 10**9) if s >= step)
     shown = {at for at in range(count) if (at + 1) % step == 0} | {0, count - 1}
     return sorted(shown | {at for at in always if 0 <= at < count})
+
+
+# ---------------------------------------------------------------------------------------------- words in a chart
+
+EM = 13 / 16  # rem: the size of a chart's words
+HEIGHT, LOW, WIDTH = 16 / EM, 9 / EM, 18.0  # ems: of a plot, of a low one; the least width of either
+ASCENT, DESCENT, LETTER = 0.9, 0.35, 0.6  # ems: over and under the base line; the width of a letter, rather too wide
+DOT = 0.45  # ems: a dot's radius and a little air
+
+
+class Words(NamedTuple):
+    """Words that belong to a point of a chart.
+
+    Attributes:
+      x: per cent from the left.
+      y: per cent from the top.
+      anchor: "start", "middle" or "end": which part of the words lies at x.
+      text: what is written.
+      over: how far the base line would best lie over y, in ems.
+    """
+
+    x: float
+    y: float
+    anchor: str
+    text: str
+    over: float
+
+
+class Box(NamedTuple):
+    """A place that is taken, in ems from the upper left corner."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+
+def box(words: Words, lift: float, height: float = HEIGHT, width: float = WIDTH) -> Box:
+    """Where words lie that are lifted by so many ems (downward is positive)."""
+    long, at = LETTER * len(words.text), words.x / 100 * width
+    left = {"start": at, "middle": at - long / 2, "end": at - long}[words.anchor]
+    base = words.y / 100 * height + lift
+    return Box(left, left + long, base - ASCENT, base + DESCENT)
+
+
+def lifts(
+    all_words: Sequence[Words], dots: Sequence[tuple[float, float]] = (), lines: Sequence[float] = (),
+    height: float = HEIGHT,
+) -> list[float]:  # fmt: skip
+    """Where the base line of each goes, in ems below its point, so that nothing overlaps.
+
+    The first has the first choice: over its point, else under it, else the nearest free place. What does not overlap in
+    the narrowest chart does not in a wider one: two that lie apart move further apart with it.
+
+    Args:
+      all_words: those whose place matters most first.
+      dots: (x, y) of dots, per cent from the left and from the top.
+      lines: y of lines across the chart.
+      height: of the plot, ems.
+    """
+    taken = [Box(-math.inf, math.inf, y / 100 * height, y / 100 * height + 1e-9) for y in lines]
+    for x, y in dots:
+        across, down = x / 100 * WIDTH, y / 100 * height
+        taken.append(Box(across - DOT, across + DOT, down - DOT, down + DOT))
+    found = []
+    for words in all_words:
+        lift = next((lift for lift in _choices(words, height) if _free(box(words, lift, height), taken)), -words.over)
+        taken.append(box(words, lift, height))
+        found.append(round(lift, 2))
+    return found
+
+
+def _choices(words: Words, height: float) -> list[float]:
+    """Over the point, under it, then every place from which the words stay in the plot, the nearest first."""
+    base = words.y / 100 * height
+    steps = [0.1 * n - base for n in range(math.floor(height * 10) + 1)]
+    middle = (ASCENT - DESCENT) / 2  # of the words, over their base line
+    under = words.over + ASCENT - DESCENT
+    first = [lift for lift in (-words.over, under) if 0 <= base + lift <= height - DESCENT]
+    return first + sorted((s for s in steps if base + s <= height - DESCENT), key=lambda s: abs(s - middle))
+
+
+def _free(wanted: Box, taken: Sequence[Box]) -> bool:
+    return not any(wanted.meets(other) for other in taken)

@@ -194,6 +194,10 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
             f"Round {best} was chosen as the best on {noun.rows} set aside for watching, "
             "which are not those it is judged on."
         )
+    study = result.get("study") or {}
+    beside = {name for cohort in judged for name in (within(cohort).get("models") or {})}
+    if study.get("patience") and beside & {"local_only", "pooled"}:
+        found.append(words.stopped_alike(study["patience"], study.get("rounds") or result.get("rounds")))
     found.append(
         "A model update is not proof against all prying: that only updates leave is no privacy guarantee by itself."
     )

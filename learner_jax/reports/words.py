@@ -12,6 +12,7 @@ A judgement is made by the interval of the *paired* difference, never by two fig
 from __future__ import annotations
 
 from collections import Counter
+from statistics import median
 from typing import Any, NamedTuple
 
 from learner_jax.reports.numerals import WORDS, duration, hundred, many, size, span, spelled
@@ -319,8 +320,7 @@ def cost(result: Result) -> Say:
     """What it took."""
     noun = nouns(result)
     curve = result.get("curve") or []
-    took = sorted(float(row["seconds"]) for row in curve if row.get("seconds") is not None)
-    middle = f", a round mostly {duration(took[len(took) // 2])}" if took else ""
+    middle = _a_round([float(row["seconds"]) for row in curve if row.get("seconds") is not None])
     up, down = result.get("bytes_up") or 0, result.get("bytes_down") or 0
     rounds = result.get("rounds") or len(curve)
     whole = f"{rounds} learning round{'' if rounds == 1 else 's'} took "
@@ -329,6 +329,27 @@ def cost(result: Result) -> Say:
     else:
         end = f"{middle}; {size(up)} came from the {noun.sites} and {size(down)} went to them."
     return Say(whole, duration(float(result.get("seconds") or 0)), end)
+
+
+def _a_round(took: list[float]) -> str:
+    """What a round mostly takes: the median without the first, which compiles the program before it runs."""
+    if not took:
+        return ""
+    if len(took) == 1:
+        return f", the one round {duration(took[0])} with compiling"
+    if len(took) == 2:
+        return f", the first round {duration(took[0])} with compiling and the second {duration(took[1])}"
+    return f", a round after the first mostly {duration(median(took[1:]))}"
+
+
+def stopped_alike(patience: int, rounds: int | None) -> str:
+    """How long the models that a study is compared with were trained, where the study may stop early."""
+    without = f"{patience} learning round{'' if patience == 1 else 's'}"
+    return (
+        "The models it is compared with stopped by the same rule as the study itself, each by its own data set aside "
+        f"for watching: after {without} without a better model, at the latest after {rounds}; one without such data "
+        f"learned for all {rounds}."
+    )
 
 
 def lost(result: Result) -> str:

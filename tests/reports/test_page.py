@@ -253,3 +253,11 @@ def test_alone_and_one_place_stand_in_their_own_columns(make):
         alone, one = (site["models"][model].get("auroc") for model in ("local_only", "pooled"))
         differ += bool(alone and one and f"{alone['value']:.2f}" != f"{one['value']:.2f}")
     assert differ >= 5
+
+
+def test_how_long_references_ran_is_told_where_patience_may_end_them(make):
+    result = make()
+    assert "stopped by the same rule" not in page(result)
+    result["study"] = {**result["study"], "patience": 7}
+    assert "after 7 learning rounds without a better model, at the latest after 50;" in page(result)
+    assert "stopped by the same rule" not in page({**result, "evaluation": {"cohorts": []}})

@@ -154,6 +154,22 @@ def test_one_round_and_nothing(make):
     assert len(words.sentences(bare)) == 3
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([9.0, 0.3, 0.5, 0.4], ", a round after the first mostly 0.4 s;"),
+        ([9.0, 0.3, 0.5], ", a round after the first mostly 0.4 s;"),
+        ([9.0, 0.3], ", the first round 9 s with compiling and the second 0.3 s;"),
+        ([9.0], ", the one round 9 s with compiling;"),
+        ([], " took 0 ms;"),
+    ],
+)
+def test_what_a_round_takes_is_told_without_the_one_that_compiles(seconds, said):
+    rows = [{"round": at, "seconds": s} for at, s in enumerate(seconds, 1)]
+    found = str(words.cost({"study": {}, "kind": "simulation", "rounds": len(rows), "curve": rows}))
+    assert said in found
+
+
 def curve(values, name="valid/auroc"):
     return {"study": {"target": name}, "curve": [{"round": at, name: v} for at, v in enumerate(values, 1)]}
 
