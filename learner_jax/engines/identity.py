@@ -88,10 +88,10 @@ def _described(value: Any, within: tuple[int, ...] = ()) -> Any:
         return ("set", *sorted(repr(inside(one)) for one in value))
     if isinstance(value, Mapping):
         return ("mapping", *sorted((repr(key), repr(inside(one))) for key, one in value.items()))
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
-        array = np.asarray(
-            jax.random.key_data(value) if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else value
-        )
+        array = np.asarray(value)
         return ("array", str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest())
     wrapped = inside(getattr(value, "__wrapped__", None))  # jax.jit of a function
     return (_name(value), wrapped, inside(_state(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ CHUNK = 2048
 def train_references(
     parts: Parts, sites: Mapping[str, SiteData], world: World, on_event: Observer
 ) -> dict[str, list[PyTree]]:
-    """Trains the study's references for as many rounds as the study.
+    """Trains the study's references, each for the study's rounds or until its own patience is out.
 
     Returns:
       name -> the weights that each site of the world would use, in the world's order.
@@ -41,7 +42,11 @@ def train_references(
 
 
 def train_alone(parts: Parts, world: World, on_event: Observer) -> list[PyTree]:
-    """Each site trains its own model on its own rows; its best round by the loss on its own validation rows is kept."""
+    """Each site trains its own model on its own rows; its best round by the loss on its own validation rows is kept.
+
+    The study's patience holds for each site by itself: one that was no better for so many rounds has ended, and the
+    rounds end when all have. A site without validation rows, which cannot be said to be no better, has every round.
+    """
     study, federated = parts.study, parts.references["local_only"]
     weights = parts.init_weights(template_rows(world))
     plan = plan_of(study.engine, len(world.names))
@@ -50,13 +55,16 @@ def train_alone(parts: Parts, world: World, on_event: Observer) -> list[PyTree]:
     states = program.place(enrol_all(federated, weights, len(world.names)))
     everyone = np.arange(len(world.names), dtype=np.int32)
     best, lowest = jax.tree.map(jnp.copy, states), jnp.full(len(world.names), jnp.inf)
+    since = jnp.zeros(len(world.names), jnp.int32)
     for number in range(1, study.rounds + 1):
         states = program.round(server, states, number, everyone).states
         each, _ = program.look(weights, states, number)
-        best, lowest = _keep_lower(best, lowest, states, each)
+        best, lowest, since = _keep_lower(best, lowest, since, states, each, study.patience)
         # One program at a time: host devices that wait for each other in two of them at once wait for ever.
-        jax.block_until_ready((best, lowest))
+        jax.block_until_ready((best, lowest, since))
         on_event(Event("reference", study.name, number, data={"name": "local_only", "rounds": study.rounds}))
+        if study.patience is not None and bool((since >= study.patience).all()):
+            break
     kept = jax.device_get(best)
     return [federated.model(weights, _place(kept, place)) for place in range(len(world.names))]
 
@@ -66,21 +74,34 @@ def _place(states: PyTree, place: int) -> PyTree:
     return jax.tree.map(lambda x: x[place], states)
 
 
-@jax.jit
-def _keep_lower(best: PyTree, lowest: Any, states: PyTree, each: PyTree) -> tuple[PyTree, Any]:
-    """Sites whose validation loss is lower than ever keep their present state; those without such rows, always."""
+@functools.partial(jax.jit, static_argnames="patience")
+def _keep_lower(
+    best: PyTree, lowest: Any, since: Any, states: PyTree, each: PyTree, patience: int | None
+) -> tuple[PyTree, Any, Any]:
+    """Sites whose validation loss is lower than ever keep their present state; those without such rows, always.
+
+    Args:
+      best: [N, ...], the states kept.
+      lowest: float[N], their losses.
+      since: int32[N], rounds since then; a site at `patience` has ended and keeps what it has.
+      states: [N, ...], as of this round.
+      each: sums of the look, [N].
+      patience: of the study.
+    """
     rows = each["valid/rows"]
     loss = jnp.where(rows > 0, each["valid/loss"] / jnp.maximum(rows, 1), -jnp.inf)
     lower = (loss < lowest) | (rows == 0)
+    if patience is not None:
+        lower &= since < patience
 
     def one(old, new):
         return jnp.where(lower.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    return jax.tree.map(one, best, states), jnp.where(lower, loss, lowest)
+    return jax.tree.map(one, best, states), jnp.where(lower, loss, lowest), jnp.where(lower, 0, since + 1)
 
 
 def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer) -> PyTree:
-    """One model on all rows in one place; its best round by the study's target is kept."""
+    """One model on all rows in one place; its best round by the study's target is kept, and patience ends it."""
     study, federated = parts.study, parts.references["pooled"]
     world = build_world({"pooled": merge(list(sites.values()))}, parts.dtype)
     weights = parts.init_weights(template_rows(world))
@@ -94,7 +115,9 @@ def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer
         server, states = outcome.server, outcome.states
         history.add({})
         on_event(Event("reference", study.name, number, data={"name": "pooled", "rounds": study.rounds}))
-    _, sums = program.look(federated.send(server), states, study.rounds + 1)
+        if history.over:
+            break
+    _, sums = program.look(federated.send(server), states, len(history.curve) + 1)
     best = server if history.look(values(sums, parts.task.metrics)) else best
     return federated.send(best)
 

@@ -119,7 +119,8 @@ class Study:
       epochs: passes over a site's rows a round.
       steps: local steps a round in place of epochs.
       cohort: sites asked a round; a float is a share of them, None all.
-      patience: rounds without a better `target` before the study stops; None never stops early.
+      patience: rounds without a better `target` before the study stops; None never stops early. References stop by it
+        too, each by its own validation rows: pooled by `target`, each site alone by its loss.
       target: the metric that says which round was the best.
       references: what is trained beside the study to compare with.
       precision: of weights and sums; "float64" is for tests of equality.
