@@ -38,6 +38,7 @@ def _both(study: Study, folder: Path) -> tuple[dict, dict]:
     return first, Process("launch.local", flags(study, folder / "local"), folder / "local-log").last_line()
 
 
+@pytest.mark.slow
 def test_processes_of_another_method_and_rule_than_those_that_are_killed(source, tmp_path):
     study = small(source, "fedavg", "median", rounds=5, data=_sites(2, source))
     ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()
@@ -61,6 +62,7 @@ def test_an_update_scaled_by_a_thousandth_is_seen(source, tmp_path, monkeypatch)
     assert federated(study, tmp_path).sha256 != simulated(study).sha256
 
 
+@pytest.mark.soak
 def test_an_update_scaled_by_a_thousandth_in_a_process_is_seen(source, tmp_path):
     study = small(source, "scaffold", rounds=3, data=_sites(2, source))
     with Apart(study, tmp_path) as there:
