@@ -41,7 +41,7 @@ class Plant(NamedTuple):
 _ORACLES = ("tests/algorithms/test_against_oracles.py",)
 _THREADS = ("tests/federation/test_parity.py", "-k", "worker_threads and scaffold-mean")
 _RESUME = ("tests/engines/test_resume_in_process.py",)
-_SCHEDULES = ("tests/protocol/test_simulation.py", "1000", "5000")
+_SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
 PLANTS: tuple[Plant, ...] = (
     # ---- one algorithm, two engines

@@ -43,12 +43,12 @@ def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
         parts += [f"{size(data['bytes_up'])} up"] if data.get("bytes_up") else []
         parts += [f"without {', '.join(lost)}"] if lost else []
         return f"{number}: " + ", ".join(part for part in parts if part)
-    if event.kind == "site_lost":
-        return f"{number}: {event.site} is lost" + (f", {data['reason']}" if data.get("reason") else "")
     if event.kind == "site_back" and data.get("first"):
         return f"{event.site} is here"
-    if event.kind == "site_back":
-        return f"{number}: {event.site} is back" if event.round else f"{event.site} is back"
+    if event.kind in ("site_lost", "site_back"):
+        told = f"{event.site} is {event.kind.removeprefix('site_')}"
+        told += f", {data['reason']}" if event.kind == "site_lost" and data.get("reason") else ""
+        return f"{number}: {told}" if event.round else told
     if event.kind == "resumed":
         return f"goes on after {number}"
     if event.kind == "reference":

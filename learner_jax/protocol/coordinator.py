@@ -8,8 +8,10 @@ any crash, and what is journaled is counted once: the journal is unique in (roun
 
                  offer            room          arrived       valid          spooled          journaled
         ASKED ---------> QUEUED -------> FETCHING ----> CHECKING ----> SPOOLING ----> JOURNALING ------> ACCEPTED
-          |  misfit                         | garbled       | invalid
-          +--------------> REFUSED <--------+---------------+
+          |  misfit                                         | invalid
+          +--------------> REFUSED <------------------------+
+
+Bytes that are not those announced are fetched again; the third time the site is told, and may offer them later.
 
 A round closes when every part is settled (accepted or refused), or at the deadline, but never with fewer accepted than
 the quorum: then it waits on and says for whom. Closing freezes the accepted list, in site-id order, in the journal;
@@ -65,7 +67,8 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.FETCHING, "gone"): (Part.ASKED, "_nothing"),
     (Part.QUEUED, "gone"): (Part.ASKED, "_nothing"),
     (Part.FETCHING, "arrived"): (Part.CHECKING, "_check"),
-    (Part.FETCHING, "garbled"): (Part.REFUSED, "_refuse"),
+    (Part.FETCHING, "garbled"): (Part.FETCHING, "_fetch_anew"),
+    (Part.FETCHING, "spoilt"): (Part.ASKED, "_put_off"),
     (Part.CHECKING, "valid"): (Part.SPOOLING, "_spool"),
     (Part.CHECKING, "invalid"): (Part.REFUSED, "_refuse"),
     (Part.SPOOLING, "spooled"): (Part.JOURNALING, "_journal"),
@@ -75,12 +78,13 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.JOURNALING, "offer"): (Part.JOURNALING, "_busy"),
     (Part.REFUSED, "offer"): (Part.REFUSED, "_refuse_again"),
     (Part.ASKED, "revoked"): (Part.REFUSED, "_nothing"),
-    (Part.QUEUED, "revoked"): (Part.REFUSED, "_nothing"),
-    (Part.FETCHING, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.CHECKING, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.SPOOLING, "revoked"): (Part.REFUSED, "_nothing"),
+    (Part.REFUSED, "enlisted"): (Part.ASKED, "_nothing"),
 }
 _SETTLED = (Part.ACCEPTED, Part.REFUSED)
+_TRIES = 3
+_UNKNOWN = "it is not on the roster"
 _IN_MEMORY = (Part.FETCHING, Part.CHECKING, Part.SPOOLING)
 
 
@@ -94,6 +98,7 @@ class _Share:
     moved: float = 0.0  # when a chunk last came
     reason: str = ""  # why refused
     digest: str = ""  # what is accepted
+    garbled: int = 0  # how often its bytes were not those announced
 
 
 @dataclass
@@ -214,13 +219,14 @@ class RoundKeeper:
         newest = max(map(_order, self._closed), default=(-1, 0))
         if self._round is not None or place in self._closed or self._done or _order(place) < newest:
             raise LocalProtocolError(f"expected to open a round after {newest}, with none open, got {place}")
-        known = set(event.accepted) <= set(event.cohort) <= set(self._enrolled)
-        if not 1 <= event.quorum <= len(event.cohort) or not known:
-            text = f"expected a cohort of enrolled sites and a quorum within it, got {event.quorum} of {event.cohort}"
+        if not 1 <= event.quorum <= len(event.cohort) or not set(event.accepted) <= set(event.cohort):
+            text = f"expected a cohort, and a quorum within it, got {event.quorum} of {event.cohort}"
             raise LocalProtocolError(text)
         blob = m.Blob(_sha256(event.data), len(event.data), event.schema_digest)
         self._holder.hold(blob.digest, event.data)
         shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
+        for site in set(event.cohort) - set(self._enrolled):
+            shares[site] = _Share(Part.REFUSED, reason=_UNKNOWN)
         for site, digest in event.accepted.items():
             shares[site] = _Share(Part.ACCEPTED, digest=digest)
             self._accepted[(*place, site)] = digest
@@ -266,6 +272,9 @@ class RoundKeeper:
     def _on_enlist(self, event: c.Enlist) -> None:
         if event.site not in self._enrolled:
             self._enrolled = (*self._enrolled, event.site)
+        share = self._round.shares.get(event.site) if self._round else None
+        if share is not None and share.reason == _UNKNOWN:
+            self._step(event.site, "enlisted")
 
     def _on_forget(self, event: c.Forget) -> None:
         self._enrolled = tuple(site for site in self._enrolled if site != event.site)
@@ -450,8 +459,8 @@ class RoundKeeper:
                 self._step(site, "arrived")
                 return
         except RemoteProtocolError as error:
-            share.reason = error.reason
-            self._step(site, "garbled")
+            share.reason, share.garbled = error.reason, share.garbled + 1
+            self._step(site, "garbled" if share.garbled < _TRIES else "spoilt")
             return
         self._ask(site)
 
@@ -485,6 +494,18 @@ class RoundKeeper:
             self._step(site, "arrived")
         else:
             self._ask(site)
+
+    def _fetch_anew(self, site: str, share: _Share, _: Any) -> None:
+        self._tell("note", site, text=f"its update came garbled: {share.reason}; fetching it again")
+        share.receiver = None
+        self._fetch(site, share, None)
+
+    def _put_off(self, site: str, share: _Share, _: Any) -> None:
+        share.receiver, share.garbled = None, 0
+        if share.offer is not None:
+            place, digest = (share.offer.round, share.offer.phase), share.offer.blob.digest
+            text = f"its bytes came garbled {_TRIES} times: {share.reason}"
+            self._send(site, m.Rejected(self.study, self.epoch, *place, digest, False, text[:2000]))
 
     def _ask(self, site: str) -> None:
         receiver = self._round.shares[site].receiver if self._round else None

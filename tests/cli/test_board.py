@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from learner_jax.cli import board
-from learner_jax.cli.sentences import wrapped
+from learner_jax.cli.sentences import sentence, wrapped
 from learner_jax.events import Event
 from learner_jax.specs import Spec, Study
 
@@ -98,3 +98,8 @@ def test_long_sentences_break_between_words_and_tables_stay():
     text = "site  now\nOn average the hospitals gained by learning together."
     assert wrapped(text, 30) == "site  now\nOn average the hospitals\ngained by learning together."
     assert wrapped(text, 80) == text
+
+
+def test_a_site_lost_between_rounds_names_no_round():
+    assert sentence(Event("site_lost", "test", None, "h01", {"reason": "it left"}), 3) == "h01 is lost, it left"
+    assert sentence(Event("site_lost", "test", 2, "h01"), 3) == "round 2 of 3: h01 is lost"

@@ -231,11 +231,16 @@ def test_a_stranger(bench):
     assert said(bench.do(c.Heard("a", m.Ping("other", 1, 0, ""))), m.Refused, "a")
 
 
-def test_wrong_bytes(bench):
-    offer = bench.offer("a")
-    bench.held._blobs[blob(b"update").digest] = memoryview(b"UPDATE")
-    (answer,) = said(bench.serve(offer), m.Rejected, "a")
-    assert answer.final and "sha256" in answer.reason and not kind(bench.log, c.Validate)
+def test_wrong_bytes_are_fetched_again_and_the_third_time_put_off(bench):
+    steps = bench.offer("a")
+    right, bench.held._blobs[blob(b"update").digest] = bench.held.get(blob(b"update").digest), memoryview(b"UPDATE")
+    for _ in range(2):
+        steps = bench.serve(steps)
+        assert said(steps, m.Want, "a") and not said(steps, m.Rejected)
+    (answer,) = said(bench.serve(steps), m.Rejected, "a")
+    assert not answer.final and "sha256" in answer.reason and not kind(bench.log, c.Validate)
+    bench.held._blobs[blob(b"update").digest] = right
+    assert said(bench.disk(bench.serve(bench.offer("a"))), m.Accepted, "a")
 
 
 def test_an_invalid_update_is_refused_and_the_round_closes_without_it(bench):
@@ -398,7 +403,23 @@ def test_a_revoked_site_is_not_waited_for(bench):
     assert closed(bench.log) == [order("a", "b")] and said(bench.offer("c"), m.Refused)
 
 
-@pytest.mark.parametrize("more", [{"quorum": 0}, {"quorum": 4}, {"cohort": ("x",), "quorum": 1}, {"number": 0}])
+def test_a_site_of_the_cohort_that_is_not_on_the_roster_is_lost_until_it_is_enlisted(bench):
+    for site in SITES:
+        bench.whole(site)
+    bench.start(2, cohort=("a", "b", "x"), quorum=1)
+    bench.whole("a", number=2)
+    bench.do(c.Enlist("x"))
+    assert said(bench.hello("x"), m.Open, "x")
+    bench.whole("b", number=2)
+    assert len(closed(bench.log)) == 1, "x is waited for"
+    bench.whole("x", number=2)
+    assert closed(bench.log)[1:] == [order("a", "b", "x")]
+    bench.start(3, cohort=("a", "y"), quorum=1)
+    bench.whole("a", number=3)
+    assert closed(bench.log)[2:] == [("a",)], "y is not"
+
+
+@pytest.mark.parametrize("more", [{"quorum": 0}, {"quorum": 4}, {"accepted": {"x": D}}, {"number": 0}])
 def test_bugs_of_ours_are_errors(bench, more):
     test_straggler(bench)
     with pytest.raises(LocalProtocolError):
