@@ -41,6 +41,7 @@ class Plant(NamedTuple):
 _ORACLES = ("tests/algorithms/test_against_oracles.py",)
 _THREADS = ("tests/federation/test_parity.py", "-k", "worker_threads and scaffold-mean")
 _RESUME = ("tests/engines/test_resume_in_process.py",)
+_MINOR = ("tests/protocol/test_minor.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
 PLANTS: tuple[Plant, ...] = (
@@ -275,6 +276,34 @@ PLANTS: tuple[Plant, ...] = (
         "if now - max(asked, self._came) >= self._patience:",
         "if now < asked:",
         _SCHEDULES,
+    ),
+    Plant(
+        "minor: an older side is told what it does not know",
+        "learner_jax/protocol/messages.py",
+        "if added.get(name, 0) <= minor}",
+        "if added.get(name, 0) <= minor + 9}",
+        _MINOR,
+    ),
+    Plant(
+        "minor: an older side must say what it does not know",
+        "learner_jax/protocol/messages.py",
+        "if name not in values and name not in added:",
+        "if name not in values:",
+        _MINOR,
+    ),
+    Plant(
+        "minor: a site never says Hello in older words",
+        "learner_jax/protocol/site.py",
+        "minor = self._minor if self._hellos % _OLDEST else 0",
+        "minor = self._minor",
+        _MINOR,
+    ),
+    Plant(
+        "minor: what a site agreed is forgotten",
+        "learner_jax/protocol/coordinator.py",
+        "minor = session.protocol[1] if session else 0",
+        "minor = m.PROTOCOL[1]",
+        _MINOR,
     ),
     Plant(
         "transfer: the digest is not compared",

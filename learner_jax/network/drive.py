@@ -216,8 +216,8 @@ class CoordinatorDrive(_Drive):
     def _perform(self, command: Any) -> None:
         do = self._handlers
         match command:
-            case c.Send(site, message, payload):
-                self.link.send(site, m.encode(message), payload)
+            case c.Send(site, message, payload, minor):
+                self.link.send(site, m.encode(message, minor), payload)
             case c.Validate(site, number, phase, digest, _):
                 reason = do.validate(command)
                 about = (site, number, phase, digest)
@@ -278,8 +278,8 @@ class SiteDrive(_Drive):
     def _perform(self, command: Any) -> None:
         do = self._handlers
         match command:
-            case c.Send(_, message, payload):
-                self.link.send(m.encode(message), payload)
+            case c.Send(_, message, payload, minor):
+                self.link.send(m.encode(message, minor), payload)
             case c.Approve():
                 answer = do.approve(command)
                 if answer is not None:

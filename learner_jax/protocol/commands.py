@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from learner_jax import events
 from learner_jax.protocol.entry import Entry
-from learner_jax.protocol.messages import Message, Open
+from learner_jax.protocol.messages import PROTOCOL, Message, Open
 from learner_jax.protocol.rows import Row
 
 # ---------------------------------------------------------------- events of both machines
@@ -131,11 +131,18 @@ class Finish(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a message. site: "" at a site. May be lost; the machines make up for it."""
+    """Send a message. May be lost; the machines make up for it.
+
+    Attributes:
+      site: whom to; "" at a site.
+      message, payload: what.
+      minor: of the protocol that the other side knows: encode the message for it.
+    """
 
     site: str
     message: Message
     payload: bytes | memoryview = b""
+    minor: int = PROTOCOL[1]
 
 
 class Validate(NamedTuple):

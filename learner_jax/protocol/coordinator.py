@@ -206,7 +206,9 @@ class RoundKeeper:
         return tuple(site for site, session in self._sessions.items() if session.here)
 
     def _send(self, site: str, message: m.Message, payload: bytes | memoryview = b"") -> None:
-        self._out.append(c.Send(site, message, payload))
+        session = self._sessions.get(site)
+        minor = session.protocol[1] if session else 0  # nothing was agreed with it yet
+        self._out.append(c.Send(site, message, payload, minor))
 
     def _tell(self, kind: str, site: str | None = None, **data: Any) -> None:
         number = self._round.start.round if self._round else None

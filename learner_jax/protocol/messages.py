@@ -4,6 +4,10 @@ A message is a msgpack map of at most 64 KiB: its kind and exactly the fields be
 anything else is a `RemoteProtocolError` that names the field. A `Chunk` has a second frame, the raw bytes. Every
 message names its study, so that one link can carry several.
 
+A minor version of the protocol only adds fields, each with a default (`SINCE`). They are left out of what is said to an
+older side, and may be missing from what it says; what was agreed in Hello and Welcome says who is older. A Hello comes
+before that: of one that names a newer version, what is not known here is passed over.
+
     site -> coordinator     Enrol, Hello, Want, Chunk, Offer, Ping, Bye
     coordinator -> site     Enrolled, Refused, Welcome, Open, Want, Chunk, Accepted, Rejected, Done, Pong, Bye
 
@@ -22,7 +26,7 @@ import msgpack
 
 from learner_jax.errors import LocalProtocolError, RemoteProtocolError
 
-PROTOCOL = (1, 0)
+PROTOCOL = (1, 1)
 """(major, minor) that this code speaks. A minor only adds; majors do not talk to each other."""
 
 HEADER_LIMIT = 64 * 1024
@@ -217,6 +221,9 @@ Message = (
     | Bye
 )
 
+SINCE: Mapping[type, Mapping[str, int]] = {Hello: {"incarnation": 1}}
+"""The minor that added a field; what is not named here is of minor 0."""
+
 # A check takes a decoded value and returns it in its final type, or raises ValueError("expected ...").
 Check = Callable[[Any], Any]
 
@@ -340,9 +347,9 @@ _KINDS = {cls.__name__.lower(): cls for cls in _SCHEMA}
 
 
 def _checked(cls: type, values: Mapping[str, Any]) -> Any:
-    schema = _SCHEMA[cls]
+    schema, added = _SCHEMA[cls], SINCE.get(cls, {})
     for name in schema:
-        if name not in values:
+        if name not in values and name not in added:
             raise ValueError(f"expected field '{name}', which is missing")
     for name in values:
         if name not in schema:
@@ -350,21 +357,28 @@ def _checked(cls: type, values: Mapping[str, Any]) -> Any:
     done = {}
     for name, check in schema.items():
         try:
-            done[name] = check(values[name])
+            if name in values:
+                done[name] = check(values[name])
         except ValueError as error:
             raise ValueError(f"field '{name}': {error}") from None
     return cls(**done)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, minor: int = PROTOCOL[1]) -> bytes:
     """A message as bytes.
+
+    Args:
+      message: what to say.
+      minor: that the receiver knows; what later ones added is left out.
 
     Raises:
       LocalProtocolError: one of our own values is out of bounds.
     """
     cls = type(message)
     try:
-        header: Any = msgpack.packb({"kind": cls.__name__.lower(), **_checked(cls, message._asdict())._asdict()})
+        values, added = _checked(cls, message._asdict())._asdict(), SINCE.get(cls, {})
+        known = {name: value for name, value in values.items() if added.get(name, 0) <= minor}
+        header: Any = msgpack.packb({"kind": cls.__name__.lower(), **known})
     except (ValueError, KeyError) as error:
         raise LocalProtocolError(f"expected to send a {cls.__name__}: {error}") from None
     if len(header) > HEADER_LIMIT:
@@ -405,10 +419,18 @@ def decode(header: bytes | memoryview, peer: str = "unknown") -> Message:
     cls = _KINDS.get(kind) if type(kind) is str else None
     if cls is None:
         raise RemoteProtocolError(peer, f"expected a message of a known kind, got {_short(kind)}")
+    if cls is Hello and _newer(values.get("protocol")):
+        values = {name: value for name, value in values.items() if name in _SCHEMA[Hello]}
     try:
         return _checked(cls, values)
     except ValueError as error:
         raise RemoteProtocolError(peer, f"{cls.__name__}: {error}") from None
+
+
+def _newer(protocol: Any) -> bool:
+    """Whether a Hello names a version after ours; what is no version is for the check to say."""
+    sound = isinstance(protocol, list) and len(protocol) == 2 and all(type(number) is int for number in protocol)
+    return sound and tuple(protocol) > PROTOCOL
 
 
 def agree(theirs: tuple[int, int], peer: str = "unknown") -> tuple[int, int]:

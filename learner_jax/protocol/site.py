@@ -60,6 +60,9 @@ TABLE: Mapping[tuple[Job, str], tuple[Job, str]] = {
     (Job.COMMITTING, "settled"): (Job.IDLE, "_next"),
     (Job.DISCARDING, "settled"): (Job.IDLE, "_next"),
 }
+_OLDEST = 3
+"""Every third Hello that goes unanswered is said in the words of minor 0, which any coordinator of this major knows: it
+may be too old to read ours."""
 
 
 class SiteKeeper:
@@ -98,6 +101,7 @@ class SiteKeeper:
         self._epoch = 0  # of the session; 0 while there is none
         self._heard = self._said = self._moved = float("-inf")
         self._hellos = 0
+        self._minor = m.PROTOCOL[1]  # of what is said, as last agreed
         self.job = Job.IDLE
         self._newest: m.Open | None = None  # the newest round told
         self._open: m.Open | None = None  # the round that the job is of; None for an update from before a restart
@@ -133,7 +137,7 @@ class SiteKeeper:
         return self._out
 
     def _send(self, message: m.Message, payload: bytes | memoryview = b"") -> None:
-        self._out.append(c.Send("", message, payload))
+        self._out.append(c.Send("", message, payload, self._minor))
 
     def _tell(self, kind: str, **data: Any) -> None:
         number = self._newest.round if self._newest else None
@@ -168,7 +172,8 @@ class SiteKeeper:
     def _hello(self) -> None:
         self._said, self._hellos = self._now, self._hellos + 1
         about = (self.site, self._software, self._epoch_seen, self._incarnation)
-        self._send(m.Hello(self.study, m.PROTOCOL, *about))
+        minor = self._minor if self._hellos % _OLDEST else 0
+        self._out.append(c.Send("", m.Hello(self.study, m.PROTOCOL, *about), minor=minor))
 
     def _on_connected(self, _: c.Connected) -> None:
         self._leave_session()
@@ -189,6 +194,11 @@ class SiteKeeper:
         self._tell("note", text=f"the coordinator sent what is not a message: {event.reason}")
 
     def _welcome(self, welcome: m.Welcome, _: Any) -> None:
+        try:
+            self._minor = m.agree(welcome.protocol, "the coordinator")[1]
+        except RemoteProtocolError as error:
+            self._tell("note", text=f"the coordinator speaks otherwise: {error.reason}")
+            return
         if welcome.epoch < self._epoch_seen:
             self._tell(
                 "note", text=f"an older coordinator answered: epoch {welcome.epoch}, met {self._epoch_seen} before"

@@ -75,6 +75,8 @@ def test_there_and_back_for_any_open(message):
 def test_a_missing_or_unknown_field_is_named(message):
     values = msgpack.unpackb(m.encode(message))
     for name in message._fields:
+        if name in m.SINCE.get(type(message), {}):
+            continue  # an older side does not say it
         with pytest.raises(RemoteProtocolError, match=f"h00: .*'{name}', which is missing"):
             m.decode(pack({k: v for k, v in values.items() if k != name}), "h00")
     with pytest.raises(RemoteProtocolError, match="unknown field str 'extra'"):
