@@ -231,7 +231,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "accounts: a lost site is said with each tick",
         "learner_jax/protocol/coordinator.py",
-        "        session.here = False\n",
+        "        session.said = session.here\n",
         "",
         _SCHEDULES,
     ),
@@ -304,6 +304,35 @@ PLANTS: tuple[Plant, ...] = (
         "minor = session.protocol[1] if session else 0",
         "minor = m.PROTOCOL[1]",
         _MINOR,
+    ),
+    # ---- what a peer may not do
+    Plant(
+        "flood: each frame that is no message is a line in the log",
+        "learner_jax/protocol/complaints.py",
+        "return more < 0",
+        "return True",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "flood: a site that comes and goes is said each time",
+        "learner_jax/protocol/coordinator.py",
+        "if len(session.sayings) >= _SAYINGS:",
+        "if len(session.sayings) < 0:",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "flood: chunks are handed out as fast as they are asked for",
+        "learner_jax/protocol/coordinator.py",
+        "if self._chunks.allow(site, self._now):",
+        "if self._chunks.allow(site, self._now) or True:",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "transfer: memory is set aside for what is claimed",
+        "learner_jax/protocol/transfers.py",
+        "if index >= self._next or index",
+        "if index",
+        ("tests/protocol/test_transfers.py",),
     ),
     Plant(
         "transfer: the digest is not compared",

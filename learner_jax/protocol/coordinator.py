@@ -1,10 +1,11 @@
 """The coordinator's machine: it keeps the account of a round. No socket, clock, disk or jax.
 
 Theory of operation. A round is opened by the engine, journaled, and told to the sites of its cohort that are there; a
-site that comes (back) while it is open is told too, and so is one whose ping shows that it has not heard. Each site of
-the cohort has a *part* in the round, which moves by the table below: it offers an update, the coordinator fetches it
-when there is room, checks it, spools it, journals it, and only then acknowledges it. So what is acknowledged survives
-any crash, and what is journaled is counted once: the journal is unique in (round, phase, site).
+site that comes (back) while it is open is told too, and so is one whose ping shows that it has not heard: an offer of
+such a site is from before it was started again, maybe without its disk, and is not waited for. Each site of the cohort
+has a *part* in the round, which moves by the table below: it offers an update, the coordinator fetches it when there is
+room, checks it, spools it, journals it, and only then acknowledges it. So what is acknowledged survives any crash, and
+what is journaled is counted once: the journal is unique in (round, phase, site).
 
                  offer            room          arrived       valid          spooled          journaled
         ASKED ---------> QUEUED -------> FETCHING ----> CHECKING ----> SPOOLING ----> JOURNALING ------> ACCEPTED
@@ -22,6 +23,10 @@ again, also long after: the first acknowledgement may have been lost.
 A site is *there* while its lease lasts; every message renews it. A lost site is said, and waited for until the
 deadline. A site whose process was started again within its lease was lost and is back: its Hello names another
 incarnation, and both are said, once; a Hello of the same incarnation is one that was sent again, or of a new line.
+
+What a site does wrong is said once a minute with a count, and a site that comes and goes all the time is said to be
+lost and back so often a minute: no peer can fill the log. Nor can one keep the line busy by asking: chunks are handed
+out at a limited rate a site.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from learner_jax import events
@@ -38,6 +43,8 @@ from learner_jax.leaves import site_id
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol import rows
+from learner_jax.protocol.broker import Meter
+from learner_jax.protocol.complaints import EVERY_S, Complaints
 from learner_jax.protocol.transfers import Holder, Receiver
 
 
@@ -85,6 +92,10 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
 _SETTLED = (Part.ACCEPTED, Part.REFUSED)
 _TRIES = 3
 _UNKNOWN = "it is not on the roster"
+_SAYINGS = 10
+"""How often a minute a site is said to be lost or back."""
+_CHUNKS = 2000.0, 4000.0
+"""Chunks a second for one site, and at once: 16 Gbit/s."""
 _IN_MEMORY = (Part.FETCHING, Part.CHECKING, Part.SPOOLING)
 
 
@@ -126,12 +137,16 @@ class _Session:
     """A site that said Hello. seen: when it was last heard; here: its lease lasts and it has not left.
 
     incarnation: of the process that said the last Hello, "" if it did not say.
+    said: whether it was last said to be there; sayings: when that was, for the last few times.
     """
 
     seen: float
     here: bool = True
     protocol: tuple[int, int] = m.PROTOCOL
     incarnation: str = ""
+    said: bool = True
+    sayings: list[float] = field(default_factory=list)
+    reason: str = ""  # why it is not there
 
 
 class RoundKeeper:
@@ -175,6 +190,7 @@ class RoundKeeper:
         self._sessions: dict[str, _Session] = {}
         self._round: _Round | None = None
         self._holder = Holder()
+        self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
         self._done: m.Done | None = None
         self._drained = self._fenced = False
@@ -213,6 +229,11 @@ class RoundKeeper:
     def _tell(self, kind: str, site: str | None = None, **data: Any) -> None:
         number = self._round.start.round if self._round else None
         self._out.append(c.Tell(events.Event(kind, self.study, number, site, data)))
+
+    def _complain(self, site: str, kind: str, text: str) -> None:
+        """Says what a site does wrong, if it was not said just before."""
+        if self._complaints.first(site, kind, self._now):
+            self._tell("note", site, text=text)
 
     # ---------------------------------------------------------------- the engine
 
@@ -288,6 +309,9 @@ class RoundKeeper:
         for site, session in self._sessions.items():
             if session.here and self._now - session.seen > self._lease:
                 self._gone(site, f"not heard from for {self._lease:.0f} s")
+            self._say(site, session)
+        for site, kind, more in self._complaints.due(self._now):
+            self._tell("note", site, text=f"{kind}: {more} more times within {EVERY_S:.0f} s", times=more)
         due = [command for at, command in self._again if at <= self._now]
         self._again = [(at, command) for at, command in self._again if at > self._now]
         self._out += [command for command in due if self._still_wanted(command)]
@@ -324,12 +348,14 @@ class RoundKeeper:
         self._back(site, session)
         handler = _MESSAGES.get(type(message))
         if handler is None:
-            self._tell("note", site, text=f"sent a {type(message).__name__}, which sites do not send")
+            name = type(message).__name__
+            self._complain(site, "sent what sites do not send", f"sent a {name}, which sites do not send")
         else:
             handler(self, site, message, event.payload)
 
     def _on_garbled(self, event: c.Garbled) -> None:
-        self._tell("note", event.site, text=f"sent what is not a message: {event.reason}")
+        kind = "sent what is not a message"
+        self._complain(event.site, kind, f"{kind}: {event.reason}")
 
     def _hello(self, site: str, hello: m.Hello) -> None:
         try:
@@ -362,19 +388,30 @@ class RoundKeeper:
         self._tell_open(site)
 
     def _back(self, site: str, session: _Session) -> None:
-        session.seen = self._now
-        if not session.here:
-            session.here = True
-            self._tell("site_back", site, first=False)
+        session.seen, session.here = self._now, True
+        self._say(site, session)
 
     def _gone(self, site: str, reason: str) -> None:
         session = self._sessions.get(site)
         if session is None or not session.here:
             return
-        session.here = False
+        session.here, session.reason = False, reason
         self._step(site, "gone")
-        if self._done is None:
-            self._tell("site_lost", site, reason=reason)
+        self._say(site, session)
+
+    def _say(self, site: str, session: _Session) -> None:
+        """Says that a site is lost, or back, if that is news; not too often, and then at a later tick."""
+        if session.here == session.said or (not session.here and self._done is not None):
+            return
+        session.sayings = [at for at in session.sayings if self._now - at < EVERY_S]
+        if len(session.sayings) >= _SAYINGS:
+            return
+        session.sayings.append(self._now)
+        session.said = session.here
+        if session.here:
+            self._tell("site_back", site, first=False)
+        else:
+            self._tell("site_lost", site, reason=session.reason)
 
     def _tell_open(self, site: str) -> None:
         open_round = self._round
@@ -403,7 +440,8 @@ class RoundKeeper:
 
     def _want(self, site: str, want: m.Want, _: Any) -> None:
         for chunk, payload in self._holder.chunks(want):
-            self._send(site, chunk, payload)
+            if self._chunks.allow(site, self._now):
+                self._send(site, chunk, payload)
 
     def _offered(self, site: str, offer: m.Offer, _: Any) -> None:
         place, digest = (offer.round, offer.phase), offer.blob.digest
@@ -498,7 +536,8 @@ class RoundKeeper:
             self._ask(site)
 
     def _fetch_anew(self, site: str, share: _Share, _: Any) -> None:
-        self._tell("note", site, text=f"its update came garbled: {share.reason}; fetching it again")
+        kind = "its update came garbled"
+        self._complain(site, kind, f"{kind}: {share.reason}; fetching it again")
         share.receiver = None
         self._fetch(site, share, None)
 

@@ -27,6 +27,7 @@ from learner_jax import events
 from learner_jax.errors import LocalProtocolError, RemoteProtocolError
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
+from learner_jax.protocol.complaints import EVERY_S, Complaints
 from learner_jax.protocol.entry import Entry
 from learner_jax.protocol.transfers import Holder, Receiver
 
@@ -106,7 +107,7 @@ class SiteKeeper:
         self._newest: m.Open | None = None  # the newest round told
         self._open: m.Open | None = None  # the round that the job is of; None for an update from before a restart
         self._receiver: Receiver | None = None
-        self._holder = Holder(keep=1)
+        self._holder, self._complaints = Holder(keep=1), Complaints()
         self._entry: Entry | None = None
         self._last = (committed.round, committed.phase) if committed else None  # the last round that is over here
         self._asked = ""  # digest of the manifest that approval was asked for
@@ -143,6 +144,11 @@ class SiteKeeper:
         number = self._newest.round if self._newest else None
         self._out.append(c.Tell(events.Event(kind, self.study, number, self.site, data)))
 
+    def _complain(self, kind: str, text: str) -> None:
+        """Says what the coordinator does wrong, if it was not said just before."""
+        if self._complaints.first("", kind, self._now):
+            self._tell("note", text=text)
+
     def _finish(self, ok: bool, weights: str, reason: str) -> None:
         self._send(m.Bye(self.study, reason[:2000]))
         self.finished = c.Finished(ok, weights, reason)
@@ -154,6 +160,8 @@ class SiteKeeper:
         due = [command for at, command in self._again if at <= self._now]
         self._again = [(at, command) for at, command in self._again if at > self._now]
         self._out += due
+        for _peer, kind, more in self._complaints.due(self._now):
+            self._tell("note", text=f"{kind}: {more} more times within {EVERY_S:.0f} s", times=more)
         if self._epoch and self._now - self._heard > self._lease:
             self._tell("note", text=f"the coordinator was not heard from for {self._lease:.0f} s; calling again")
             self._leave_session()
@@ -185,13 +193,15 @@ class SiteKeeper:
     def _on_heard(self, event: c.Heard) -> None:
         handler = _MESSAGES.get(type(event.message))
         if event.message.study != self.study or handler is None:
-            self._tell("note", text=f"the coordinator sent a {type(event.message).__name__} that is not for here")
+            name = type(event.message).__name__
+            self._complain("the coordinator sent what is not for here", f"the coordinator sent a {name}, not for here")
             return
         self._heard = self._now
         handler(self, event.message, event.payload)
 
     def _on_garbled(self, event: c.Garbled) -> None:
-        self._tell("note", text=f"the coordinator sent what is not a message: {event.reason}")
+        kind = "the coordinator sent what is not a message"
+        self._complain(kind, f"{kind}: {event.reason}")
 
     def _welcome(self, welcome: m.Welcome, _: Any) -> None:
         try:
@@ -284,7 +294,8 @@ class SiteKeeper:
             if self._receiver.complete:
                 self._receiver.data()  # raises if the bytes are not those announced
         except RemoteProtocolError as error:
-            self._tell("note", text=f"the broadcast came garbled: {error.reason}; fetching it again")
+            kind = "the broadcast came garbled"
+            self._complain(kind, f"{kind}: {error.reason}; fetching it again")
             self._step("garbled")
             return
         self._arrive()

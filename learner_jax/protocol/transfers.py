@@ -3,6 +3,7 @@
 The receiver keeps at most `window` chunks under way. When nothing has come for `patience_s`, what is missing is asked
 for again: on a slow line chunks come late, but they come in order, and none is asked for twice while some still do.
 Loss, duplication and reordering cost time, never correctness; what is not on the grid of chunks is the peer's error.
+What a peer claims takes no memory: the buffer grows as bytes come, and only those that were asked for are kept.
 """
 
 from __future__ import annotations
@@ -30,23 +31,28 @@ class Receiver:
     def __init__(self, study: str, blob: Blob, window: int = 8, patience_s: float = 10.0, peer: str = "unknown"):
         self.blob = blob
         self._study, self._peer, self._window, self._patience = study, peer, window, patience_s
-        self._buffer = bytearray(blob.size)
-        self._missing = set(range(-(-blob.size // CHUNK)))
+        self._count = -(-blob.size // CHUNK)
+        self._buffer = bytearray()
         self._came = float("-inf")  # when a chunk last came
-        self._asked: dict[int, float] = {}
+        self._next = 0  # chunks from here on were never asked for
+        self._asked: dict[int, float] = {}  # under way, since when
+        self._lost: set[int] = set()  # asked for once, to be asked for again
         self._hash = hashlib.sha256()
-        self._hashed = 0
+        self._hashed = 0  # chunks before this are here
+        self._ahead: set[int] = set()  # and these, after one that is not
 
     @property
     def received(self) -> int:
         """Bytes that are here."""
-        return self.blob.size - sum(self._length(index) for index in self._missing)
+        whole = min(self._hashed * CHUNK, self.blob.size)
+        return whole + sum(self._length(index) for index in self._ahead)
 
     def _length(self, index: int) -> int:
         return min(CHUNK, self.blob.size - index * CHUNK)
 
     def resume(self) -> None:
         """Forgets what was under way: the peer or the line was restarted."""
+        self._lost |= self._asked.keys()
         self._asked.clear()
 
     def wants(self, now: float) -> list[Want]:
@@ -54,10 +60,15 @@ class Receiver:
         for index, asked in list(self._asked.items()):
             if now - max(asked, self._came) >= self._patience:
                 del self._asked[index]
+                self._lost.add(index)
         free = self._window - len(self._asked)
         if free <= 0 or (self._asked and free < self._window // 2):
             return []
-        picked = sorted(self._missing - self._asked.keys())[:free] if self._missing else []
+        picked = sorted(self._lost)[:free]
+        fresh = range(self._next, min(self._count, self._next + free - len(picked)))
+        picked += fresh
+        self._lost.difference_update(picked)
+        self._next += len(fresh)
         asks: list[list[int]] = []
         for index in picked:
             self._asked[index] = now
@@ -68,7 +79,7 @@ class Receiver:
         return [Want(self._study, self.blob.digest, index * CHUNK, credit) for index, credit in asks]
 
     def take(self, chunk: Chunk, payload: bytes | memoryview, now: float) -> bool:
-        """Puts a chunk in its place; one that is there already, or of another blob, changes nothing.
+        """Puts a chunk in its place; one that is there already, was not asked for, or of another blob, changes nothing.
 
         Returns:
           whether it was new.
@@ -83,22 +94,27 @@ class Receiver:
             expected = f"expected chunks of {CHUNK} bytes of {self.blob.size}"
             raise RemoteProtocolError(self._peer, f"{expected}, got {len(payload)} at {chunk.offset}")
         self._came = now
-        if index not in self._missing:
+        if index >= self._next or index < self._hashed or index in self._ahead:
             return False
+        gap = chunk.offset - len(self._buffer)
+        if gap > 0:
+            self._buffer += bytes(gap)
         self._buffer[chunk.offset : chunk.offset + len(payload)] = payload
-        self._missing.discard(index)
+        self._ahead.add(index)
+        self._lost.discard(index)
         self._asked.pop(index, None)
-        while self._hashed * CHUNK < self.blob.size and self._hashed not in self._missing:
+        while self._hashed in self._ahead:
             start = self._hashed * CHUNK
             with memoryview(self._buffer) as view:
                 self._hash.update(view[start : start + self._length(self._hashed)])
+            self._ahead.discard(self._hashed)
             self._hashed += 1
         return True
 
     @property
     def complete(self) -> bool:
         """Whether every chunk is here."""
-        return not self._missing
+        return self._hashed == self._count
 
     def data(self) -> memoryview:
         """The bytes, read-only, once complete.

@@ -427,3 +427,50 @@ def test_bugs_of_ours_are_errors(bench, more):
     bench.start(2)
     with pytest.raises(LocalProtocolError, match="none open"):
         bench.start(3)
+
+
+def _notes(commands: list[Any]) -> list[str]:
+    return [k.event.data["text"] for k in kind(commands, c.Tell) if k.event.kind == "note"]
+
+
+def test_what_is_not_a_message_is_said_once_a_minute_with_a_count():
+    bench = Bench()
+    bench.hello("a", "b")
+    for number in range(1000):
+        bench.do(c.Garbled("a", f"unknown field {number}"))
+        bench.do(c.Garbled("x", "of a stranger"))
+        bench.do(c.Heard("b", m.Pong("s", 1)))
+    assert _notes(bench.log) == [
+        "sent what is not a message: unknown field 0",
+        "sent what is not a message: of a stranger",
+        "sent a Pong, which sites do not send",
+    ]
+    assert _notes(bench.do(c.Tick(), after=59.0)) == []
+    assert _notes(bench.do(c.Tick(), after=1.1)) == [
+        "sent what is not a message: 999 more times within 60 s",
+        "sent what is not a message: 999 more times within 60 s",
+        "sent what sites do not send: 999 more times within 60 s",
+    ]
+    assert _notes(bench.do(c.Tick(), after=61.0)) == [] and len(_notes(bench.do(c.Garbled("a", "again")))) == 1
+
+
+def test_a_site_that_comes_and_goes_all_the_time_is_said_so_often_a_minute_and_in_turn():
+    bench = Bench()
+    bench.hello("a", incarnation="1")
+    for number in range(500):
+        bench.do(c.Heard("a", m.Bye("s", "again")))
+        bench.hello("a", incarnation=f"{number:x}")
+    told = [k.event.kind for k in kind(bench.log, c.Tell)][1:]
+    assert told == ["site_lost", "site_back"] * 5
+    bench.do(c.Heard("a", m.Bye("s", "for good")))
+    later = kind(bench.do(c.Tick(), after=61.0), c.Tell)
+    assert [(k.event.kind, k.event.data["reason"]) for k in later] == [("site_lost", "for good")]
+
+
+def test_chunks_are_handed_out_at_a_limited_rate_a_site_and_no_other_pays():
+    bench = Bench()
+    bench.hello("a", "b")
+    bench.start()
+    want = m.Want("s", SENT, 0, 1)
+    assert sum(len(said(bench.do(c.Heard("a", want)), m.Chunk)) for _ in range(10_000)) == 4000
+    assert said(bench.do(c.Heard("b", want)), m.Chunk) and said(bench.do(c.Heard("a", want), after=0.1), m.Chunk)

@@ -99,9 +99,18 @@ def test_off_the_grid_is_refused(offset, length):
 
 def test_other_bytes_are_seen_at_the_end():
     here = Receiver("s", blob(b"announce"), peer="h00")
+    here.wants(0.0)
     here.take(Chunk("s", here.blob.digest, 0, True), b"deliver!", 0.0)
     with pytest.raises(RemoteProtocolError, match="expected bytes with sha256"):
         here.data()
+
+
+def test_a_claim_takes_no_memory_and_what_was_not_asked_for_is_not_kept():
+    here = Receiver("s", Blob("a" * 64, 1 << 40, "0" * 64), window=4)
+    (want,) = here.wants(0.0)
+    assert (want.offset, want.credit) == (0, 4) and not here.take(Chunk("s", "a" * 64, 32, False), bytes(8), 0.0)
+    assert here.take(Chunk("s", "a" * 64, 24, False), bytes(8), 0.0) and here.received == 8
+    assert len(here._buffer) == 32 and here.wants(0.1) == []
 
 
 def test_what_is_not_held_or_not_on_the_grid_is_not_sent():
