@@ -41,6 +41,7 @@ class Plant(NamedTuple):
 _ORACLES = ("tests/algorithms/test_against_oracles.py",)
 _THREADS = ("tests/federation/test_parity.py", "-k", "worker_threads and scaffold-mean")
 _RESUME = ("tests/engines/test_resume_in_process.py",)
+_MALFORMED = ("tests/network/test_malformed.py",)
 _MINOR = ("tests/protocol/test_minor.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
@@ -326,6 +327,41 @@ PLANTS: tuple[Plant, ...] = (
         "if self._chunks.allow(site, self._now):",
         "if self._chunks.allow(site, self._now) or True:",
         ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "flood: no rate limit",
+        "learner_jax/network/drive.py",
+        "if not self._meter.allow(user, time.monotonic()):",
+        "if not self._meter.allow(user, time.monotonic()) and not user:",
+        (*_MALFORMED, "-k", "shed"),
+    ),
+    Plant(
+        "bad input: an update that is not what the round is of",
+        "learner_jax/protocol/coordinator.py",
+        "if early and (blob.schema_digest != start.update_schema or blob.size != size):",
+        "if early and blob.size != size:",
+        (*_MALFORMED, "-k", "does_not_fit"),
+    ),
+    Plant(
+        "bad input: a chunk of any length is taken",
+        "learner_jax/protocol/broker.py",
+        "elif payload > CHUNK:",
+        "elif payload > 2 * CHUNK:",
+        (*_MALFORMED, "-k", "each_wrong_frame"),
+    ),
+    Plant(
+        "bad input: another site's name is taken",
+        "learner_jax/protocol/coordinator.py",
+        "if offer.site != site:",
+        "if offer.site == site + site:",
+        (*_MALFORMED, "-k", "each_wrong_frame"),
+    ),
+    Plant(
+        "bad input: what was asked for at most is not looked at",
+        "learner_jax/protocol/coordinator.py",
+        "elif early and size > self._limit:",
+        "elif early and size > 2**40:",
+        (*_MALFORMED, "-k", "replayed"),
     ),
     Plant(
         "transfer: memory is set aside for what is claimed",

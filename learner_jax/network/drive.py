@@ -24,6 +24,7 @@ from learner_jax.protocol.rows import Row
 from learner_jax.protocol.site import SiteKeeper
 
 TICK_S = 0.1
+FLOOD = "sent more messages a second than a peer may"
 
 
 class CoordinatorHandlers(NamedTuple):
@@ -202,6 +203,7 @@ class CoordinatorDrive(_Drive):
     def _take(self, found: Any) -> None:
         user, _, header, payload = found
         if not self._meter.allow(user, time.monotonic()):
+            self._give(c.Garbled(user, "the rest is dropped", FLOOD))
             return
         reason = broker.admit(user, len(header), len(payload))
         if reason is not None:

@@ -26,10 +26,11 @@ class Heard(NamedTuple):
 
 
 class Garbled(NamedTuple):
-    """A peer sent what is not a message."""
+    """A peer did what no peer may: sent what is not a message, or too much. kind: which, for those who count it."""
 
     site: str
     reason: str
+    kind: str = "sent what is not a message"
 
 
 class Tick(NamedTuple):

@@ -354,8 +354,7 @@ class RoundKeeper:
             handler(self, site, message, event.payload)
 
     def _on_garbled(self, event: c.Garbled) -> None:
-        kind = "sent what is not a message"
-        self._complain(event.site, kind, f"{kind}: {event.reason}")
+        self._complain(event.site, event.kind, f"{event.kind}: {event.reason}")
 
     def _hello(self, site: str, hello: m.Hello) -> None:
         try:

@@ -33,7 +33,7 @@ def test_the_recording_is_of_the_minor_before_this_one():
 def test_todays_coordinator_with_sites_of_the_minor_before():
     closed, said = recorded.replay(LINES, "")
     assert closed == LINES[0]["closed"] and len(closed) == len(recorded.PLACES)
-    assert [send.message for send in said if not readable(send)] == []
+    assert [send.message for send in said if not readable(send)] == [] and {send.minor for send in said} == {0}
 
 
 @pytest.mark.parametrize("name", recorded.SITES)
@@ -42,6 +42,7 @@ def test_todays_site_with_a_coordinator_of_the_minor_before(name):
     assert ended == LINES[0]["sites"][name] and ended[1][0] is True
     welcomed = next(at for at, send in enumerate(said) if not isinstance(send.message, m.Hello))
     assert [send.message for send in said[welcomed:] if not readable(send)] == []
+    assert {send.minor for send in said[welcomed:]} == {0}
 
 
 def test_a_site_whose_hello_is_not_read_says_it_in_older_words():
