@@ -8,8 +8,8 @@ A minor version of the protocol only adds fields, each with a default (`SINCE`).
 older side, and may be missing from what it says; what was agreed in Hello and Welcome says who is older. A Hello comes
 before that: of one that names a newer version, what is not known here is passed over.
 
-    site -> coordinator     Enrol, Hello, Want, Chunk, Offer, Ping, Bye
-    coordinator -> site     Enrolled, Refused, Welcome, Open, Want, Chunk, Accepted, Rejected, Done, Pong, Bye
+    site -> coordinator     Enrol, Hello, Want, Chunk, Offer, Ping, Bye, Ask
+    coordinator -> site     Enrolled, Refused, Welcome, Open, Want, Chunk, Accepted, Rejected, Done, Pong, Bye, Told
 
 Transfers are asked for by the receiver: the holder announces a `Blob`, the receiver sends `Want(digest, offset,
 credit)` and gets at most that many `Chunk`s; the digest is checked at the end.
@@ -203,6 +203,19 @@ class Bye(NamedTuple):
     reason: str
 
 
+class Ask(NamedTuple):
+    """What time is it with you? Begins nothing and uses nothing up: for `learner doctor`. Since minor 1."""
+
+    study: str
+
+
+class Told(NamedTuple):
+    """The coordinator's clock. time: seconds since 1970, UTC."""
+
+    study: str
+    time: float
+
+
 Message = (
     Enrol
     | Enrolled
@@ -219,6 +232,8 @@ Message = (
     | Ping
     | Pong
     | Bye
+    | Ask
+    | Told
 )
 
 SINCE: Mapping[type, Mapping[str, int]] = {Hello: {"incarnation": 1}}
@@ -260,6 +275,12 @@ def _raw(limit: int, exactly: bool = False) -> Check:
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
         raise ValueError(f"expected true or false, got {_short(value)}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) is not float or not 0 <= value < 2**40:
+        raise ValueError(f"expected seconds since 1970, got {_short(value)}")
     return value
 
 
@@ -342,6 +363,8 @@ _SCHEMA: dict[type, dict[str, Check]] = {
     Ping: {"study": _name, "epoch": _epoch, "round": _round, "phase": _maybe_phase},
     Pong: {"study": _name, "epoch": _epoch},
     Bye: {"study": _name, "reason": _line},
+    Ask: {"study": _name},
+    Told: {"study": _name, "time": _seconds},
 }  # fmt: skip
 _KINDS = {cls.__name__.lower(): cls for cls in _SCHEMA}
 

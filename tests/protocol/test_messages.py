@@ -31,6 +31,8 @@ EXAMPLES = (
     m.Ping("s", 3, 1, ""),
     m.Pong("s", 3),
     m.Bye("s", "finished"),
+    m.Ask("s"),
+    m.Told("s", 1_790_000_000.25),
 )
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}", fullmatch=True)
@@ -103,6 +105,8 @@ def test_a_missing_or_unknown_field_is_named(message):
         (m.Chunk, "last", 1, "true or false"),
         (m.Enrol, "sign_public", b"k" * 31, "32 raw bytes"),
         (m.Welcome, "manifest", "{}", "raw bytes"),
+        (m.Told, "time", float("nan"), "seconds since 1970"),
+        (m.Told, "time", 1_790_000_000, "seconds since 1970"),
         (m.Rejected, "reason", "x" * 2001, "at most 2000 characters"),
     ],
 )
