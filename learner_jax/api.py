@@ -32,6 +32,8 @@ from learner_jax.types import Algorithm, PyTree, Task
 if TYPE_CHECKING:
     import pandas as pd
 
+    from learner_jax.network.tunnel import Proxy
+
 P = ParamSpec("P")
 
 
@@ -303,6 +305,7 @@ def coordinate(
     host: str | None = None,
     port: int | None = None,
     address: str | None = None,
+    broker: str | None = None,
     on_event: Observer = silent,
     **fields: Any,
 ) -> Run:
@@ -314,6 +317,7 @@ def coordinate(
       sites: names of the sites that take part.
       host, port: where to listen; None for the study's own.
       address: what sites dial, NAME or NAME:PORT, if it is not the host; goes into join codes.
+      broker: a broker's join code, to be reached through it and listen nowhere; "" for the broker joined before.
       on_event: told what happens.
       **fields: in place of the study's own.
     """
@@ -332,14 +336,16 @@ def coordinate(
     tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
 
     def invited(files: Mapping[str, Path], address: str) -> None:
-        tell(Event("note", study.name, data={"text": f"listening at {address}"}))
+        words = "listening at" if broker is None else "to be reached through the broker at"
+        tell(Event("note", study.name, data={"text": f"{words} {address}"}))
         for name, path in files.items():
             tell(Event("note", study.name, data={"text": f"join code of {name}, works once: {path}"}))
 
     parts = _built(study)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
-    return _over(parts, serve(parts, sites, folder, tell, host, port, invited, address=address), folder, tell)
+    outcome = serve(parts, sites, folder, tell, host, port, invited, address=address, broker=broker)
+    return _over(parts, outcome, folder, tell)
 
 
 def join(
@@ -348,6 +354,7 @@ def join(
     data: str | Path,
     workdir: str | Path,
     site: str | None = None,
+    proxy: Proxy | None = None,
     on_event: Observer = silent,
 ) -> dict[str, Any]:
     """Takes part in a study with this site's table, until the study is over.
@@ -357,6 +364,7 @@ def join(
       data: the site's table, CSV or Parquet.
       workdir: this site's keys and state.
       site: its name; None for the name of the table's file.
+      proxy: of `learner_jax.network.tunnel`, where it is the only way out.
       on_event: told what happens.
 
     Returns:
@@ -368,7 +376,7 @@ def join(
     frame = read_table(data)
     name = site or Path(data).stem
     tell = _written(Path(workdir), on_event)
-    found = take_part(code, name, frame, Path(workdir), tell, _built)
+    found = take_part(code, name, frame, Path(workdir), tell, _built, proxy=proxy)
     tell(Event("done", found["study"], None, name, {"result": found}))
     return found
 

@@ -10,7 +10,7 @@ class Event(NamedTuple):
     """One thing that happened.
 
     Attributes:
-      kind: start, statistics, round_open, site_done, site_lost, site_back, round_closed, checkpoint, resumed,
+      kind: start, statistics, forecast, round_open, site_done, site_lost, site_back, round_closed, checkpoint, resumed,
         evaluation, reference, note, done.
       study: the study's name.
       round: from 1, or None.

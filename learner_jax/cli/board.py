@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from learner_jax.cli.progress import Stream
 
-ABOVE = {"site_lost", "resumed", "note", "statistics"}
+ABOVE = {"site_lost", "resumed", "note", "statistics", "forecast"}
 """Kinds that stand as a sentence above the board; site_back also does, after the first time."""
 
 MARKS = {"training": "·", "answered": "✓", "lost": "▲"}

@@ -6,11 +6,14 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from learner_jax.errors import DataError, StudyError
 from learner_jax.events import Observer
 from learner_jax.specs import Study
+
+if TYPE_CHECKING:
+    from learner_jax.network.tunnel import Proxy
 
 Result = Mapping[str, Any]
 
@@ -33,16 +36,37 @@ def coordinator(
     host: str | None,
     port: int | None,
     address: str | None,
+    broker: str | None = None,
 ) -> None:
     """Serves it to sites elsewhere."""
     module("api").coordinate(
-        study, workdir=workdir, sites=sites, on_event=on_event, host=host, port=port, address=address
+        study, workdir=workdir, sites=sites, on_event=on_event, host=host, port=port, address=address, broker=broker
     )
 
 
-def join(code: str | None, data: Path, workdir: Path, site: str | None, on_event: Observer) -> None:
+def broker(
+    names: Sequence[str],
+    folder: Path,
+    on_event: Observer,
+    host: str,
+    port: int,
+    address: str | None,
+    opened: Callable[[str, Mapping[str, Path]], None],
+) -> None:
+    """Serves as a broker until stopped."""
+    module("engines.broker").run_broker(names, folder, on_event, host, port, address, opened)
+
+
+def join(
+    code: str | None, data: Path, workdir: Path, site: str | None, proxy: Proxy | None, on_event: Observer
+) -> None:
     """Takes part with this site's data."""
-    module("api").join(code, data=data, workdir=workdir, site=site, on_event=on_event)
+    module("api").join(code, data=data, workdir=workdir, site=site, proxy=proxy, on_event=on_event)
+
+
+def forecast(study: Study, sites: Sequence[str] | None) -> tuple[Mapping[str, Any], bool]:
+    """What it will take, and whether the sites' tables were seen; nothing is started."""
+    return module("engines.expected").beforehand(module("api")._built(study), sites)
 
 
 def has_joined(workdir: Path) -> bool:

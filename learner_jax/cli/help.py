@@ -37,6 +37,10 @@ _RUN = (
     Flag("json", bool, "the last line of stdout is one JSON object; everything for people goes to stderr", False),
     Flag("tensorboard", bool, "also write for TensorBoard (pip install 'learner-jax[tensorboard]')", False),
 )
+_PROXY = (
+    Flag("proxy", str, "an HTTP proxy that is the only way out: http://HOST:PORT, https://USER@HOST:PORT"),
+    Flag("proxy_password_file", str, "file that holds the proxy's password (default: it is asked for)"),
+)
 _OUT = Flag("out", str, "the HTML page to write")
 
 COMMANDS = {
@@ -89,7 +93,39 @@ COMMANDS = {
             Flag("host", str, "address to listen at (default: the config's federation.host)"),
             Flag("address", str, "what sites dial, NAME or NAME:PORT, if not the host; goes into join codes"),
             Flag("port", int, "port to listen at (default: the config's federation.port; 0 is any free one)"),
+            Flag("broker_file", str, "file with a broker's join code: be reached through it, and listen nowhere"),
             *_RUN,
+        ),
+        config=True,
+    ),
+    "broker": Command(
+        "one port for the sites of several coordinators",
+        "Stands between coordinators and sites, where only one machine can be reached from outside. It authenticates "
+        "and routes; what passes is signed and sealed between coordinator and site, so that it can neither read nor "
+        "change it. Each coordinator gets a join code that works once (learner coordinator --broker_file=FILE).",
+        ("learner broker --coordinators=heart,lung --host=0.0.0.0 --port=7000 --address=broker.example.org",),
+        (
+            Flag("coordinators", str, "names of the studies whose coordinators may join: heart,lung"),
+            Flag("workdir", str, "folder of the broker's keys and join codes", "runs/broker"),
+            Flag("host", str, "where to listen; 0.0.0.0 for every interface", "127.0.0.1"),
+            Flag("port", int, "where to listen; 0 takes a free port", 7000),
+            Flag("address", str, "what sites and coordinators dial, NAME or NAME:PORT, where it is not the host"),
+        ),
+    ),
+    "forecast": Command(
+        "what a study will take: bytes, memory, seconds a round, hours",
+        "Says what a study will take before it is started: bytes for each site and in all, which are exact; memory of "
+        "each process and seconds a round, which are estimates. Where the study's tables lie here they are read; else "
+        "the widest model is taken. A run says the same as it begins, and at its end how it came out.",
+        (
+            "learner forecast --config=readmission --sites=4 --line_mbit=20",
+            "learner forecast --config=readmission --config.rounds=100 --config.algorithm=scaffold "
+            "--config.algorithm.local_lr=0.05",
+        ),
+        (
+            Flag("sites", str, "names of the sites that take part, by commas, or how many (default: the config's)"),
+            Flag("line_mbit", float, "of each site's line, megabits a second (default: federation.line_mbit)"),
+            Flag("json", bool, "one JSON object in place of words", False),
         ),
         config=True,
     ),
@@ -103,9 +139,28 @@ COMMANDS = {
             Flag("data", str, "this site's table (CSV or Parquet)"),
             Flag("site", str, "the name that the join code was made for (default: that of the table's file)"),
             Flag("workdir", str, "folder of this site's keys and state", "runs/site"),
+            *_PROXY,
             Flag("with_parent", bool, "leave when standard input ends: for whoever starts workers", False),
             Flag("json", bool, "the last line of stdout is one JSON object; words for people go to stderr", False),
         ),
+    ),
+    "doctor": Command(
+        "what stands in this site's way, and what to mend",
+        "Looks at all that a site stands on before it joins, or when it does not get through: the coordinator's "
+        "address, port, key and clock, and this machine's disk, table and devices. Uses no join code up, and leaves "
+        "nothing behind. Ends with 1 where something is to be mended.",
+        (
+            "learner doctor --join_file=code.txt --config=readmission --data=stays.csv",
+            "learner doctor --workdir=learner-site --proxy=http://proxy.example.org:3128",
+        ),
+        (
+            Flag("join_file", str, "file that holds the join code, where this site has not joined yet"),
+            Flag("data", str, "this site's table (CSV or Parquet); with --config: does it fit the study?"),
+            Flag("workdir", str, "folder of this site's keys and state", "runs/site"),
+            *_PROXY,
+            Flag("json", bool, "one JSON object in place of words", False),
+        ),
+        config=True,
     ),
     "data": Command(
         "public data sets; does our table fit a study?",
@@ -128,9 +183,13 @@ COMMANDS = {
 
 GROUPS = {
     "for researchers": ("simulate", "local", "compare", "report"),
-    "for who runs a study": ("coordinator",),
-    "for sites: who has the data": ("data", "join"),
+    "for who runs a study": ("forecast", "coordinator", "broker"),
+    "for sites: who has the data": ("data", "doctor", "join"),
 }
+
+
+_TABLE_ONLY = ("data", "doctor")
+"""Commands that read of a config what a table is to hold: its other fields are not shown."""
 
 
 def overview() -> str:
@@ -155,9 +214,11 @@ def command(name: str) -> str:
     lines += ["", "flags"]
     rows = [("--config", "a file, or the name of a shipped config: readmission")] if this.config else []
     rows += [(_shown(flag), flag.help) for flag in this.flags]
-    rows += [("--config.a.b=VALUE", "any field of the config, below")] if this.config and name != "data" else []
+    rows += (
+        [("--config.a.b=VALUE", "any field of the config, below")] if this.config and name not in _TABLE_ONLY else []
+    )
     lines += [f"  {left:<20} {right}" for left, right in rows]
-    if this.config and name != "data":
+    if this.config and name not in _TABLE_ONLY:
         lines += ["", "fields of the config, with their defaults", *_fields()]
     return "\n".join(lines)
 
@@ -165,7 +226,7 @@ def command(name: str) -> str:
 def _shown(flag: Flag) -> str:
     if flag.kind is bool:
         return f"--no{flag.name}" if flag.default else f"--{flag.name}"
-    return f"--{flag.name}={'N' if flag.kind is int else flag.name.upper().removeprefix('JOIN_')}"
+    return f"--{flag.name}={'N' if flag.kind is int else 'FILE' if flag.name.endswith('_file') else flag.name.upper()}"
 
 
 def _fields() -> list[str]:

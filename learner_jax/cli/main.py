@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from learner_jax.cli.flags import Parsed, parse
 from learner_jax.cli.sentences import size, wrapped
 from learner_jax.cli.stopping import Stopped, stoppable
 from learner_jax.errors import ConfigError, CryptoError, DataError, LearnerError
-from learner_jax.events import Observer
+from learner_jax.events import Event, Observer
 from learner_jax.specs import Study, manifest_digest, near
 
 if TYPE_CHECKING:
@@ -119,12 +119,45 @@ def _coordinator(parsed: Parsed) -> int:
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port: expected 0 to 65535, got {port}")
     sites = _names(parsed.values["sites"], study)
+    broker = _broker_code(parsed.values["broker_file"], folder)
     return _run(
         parsed,
         study,
         folder,
-        lambda tell: doors.coordinator(study, folder, tell, sites, host, port, parsed.values["address"]),
+        lambda tell: doors.coordinator(study, folder, tell, sites, host, port, parsed.values["address"], broker),
     )
+
+
+def _broker(parsed: Parsed) -> int:
+    values = parsed.values
+    if not 0 <= values["port"] <= 65535:
+        raise ConfigError(f"--port: expected 0 to 65535, got {values['port']}")
+    names = [name.strip() for name in (values["coordinators"] or "").split(",") if name.strip()]
+
+    def say(text: str) -> None:
+        print(f"broker: {text}", flush=True)
+
+    def opened(address: str, files: Mapping[str, Path]) -> None:
+        say(f"listening at {address}")
+        for name, path in files.items():
+            say(f"join code of {name}, works once: {path}")
+
+    def tell(event: Event) -> None:
+        say(str(event.data.get("text", "")))
+
+    try:
+        doors.broker(names, Path(values["workdir"]), tell, values["host"], values["port"], values["address"], opened)
+    except KeyboardInterrupt as stop:
+        say("stopped; the same command goes on")
+        return 143 if isinstance(stop, Stopped) else 130
+    return 0
+
+
+def _broker_code(file: str | None, folder: Path) -> str | None:
+    """A broker's join code; "" once this folder has joined it, None without a broker."""
+    if doors.has_joined(folder / "broker"):
+        return ""
+    return None if file is None else _join_code(file, "--broker_file")
 
 
 def _names(given: str | None, study: Study) -> tuple[str, ...]:
@@ -139,6 +172,8 @@ def _names(given: str | None, study: Study) -> tuple[str, ...]:
 
 
 def _join(parsed: Parsed) -> int:
+    from learner_jax.cli.proxy import proxy_of
+
     if parsed.words:
         raise ConfigError(
             "a join code never stands on the command line, where others on this machine can read it: "
@@ -152,10 +187,20 @@ def _join(parsed: Parsed) -> int:
     folder, site = Path(parsed.values["workdir"]), parsed.values["site"]
     # once it has joined, a code is of no use, and its file may be gone: the same command goes on
     code = None if doors.has_joined(folder) else _join_code(parsed.values["join_file"])
+    proxy = proxy_of(parsed.values)
     if parsed.values["with_parent"]:
         _leave_with_parent()
     environment.apply(environment.for_one_site())
-    return _run(parsed, None, folder, lambda tell: doors.join(code, data, folder, site, tell))
+    return _run(parsed, None, folder, lambda tell: doors.join(code, data, folder, site, proxy, tell))
+
+
+def _doctor(parsed: Parsed) -> int:
+    from learner_jax.cli import doctor
+
+    asked = parsed.config or parsed.overrides or parsed.words
+    study = _study(parsed, one_site=True) if asked else None
+    file = parsed.values["join_file"]
+    return doctor.run(parsed.values, study, _join_code(file) if file else None)
 
 
 def _leave_with_parent() -> None:
@@ -170,11 +215,11 @@ def _leave_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _join_code(file: str | None) -> str:
+def _join_code(file: str | None, flag: str = "--join_file") -> str:
     if file:
         path = Path(file)
         if not path.is_file():
-            raise ConfigError(f"--join_file: no file {file!r}")
+            raise ConfigError(f"{flag}: no file {file!r}")
         code = path.read_text(encoding="utf-8", errors="replace").strip()
     elif sys.stdin.isatty():
         code = getpass.getpass("Join code (not shown): ").strip()
@@ -253,6 +298,14 @@ def _report(parsed: Parsed) -> int:
     return 0
 
 
+def _forecast(parsed: Parsed) -> int:
+    from learner_jax.cli import forecast
+
+    study = _study(parsed, one_site=True)
+    sites = None if parsed.values["sites"] is None else _names(parsed.values["sites"], study)
+    return forecast.show(study, sites, parsed.values["line_mbit"], parsed.values["json"])
+
+
 def _compare(parsed: Parsed) -> int:
     if len(parsed.words) < 2:
         raise ConfigError(f"expected the folders of two runs or more, got {len(parsed.words)}: learner compare RUN RUN")
@@ -327,7 +380,10 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "simulate": _simulate,
     "local": _local,
     "coordinator": _coordinator,
+    "forecast": _forecast,
+    "broker": _broker,
     "join": _join,
+    "doctor": _doctor,
     "report": _report,
     "compare": _compare,
     "data": _data,

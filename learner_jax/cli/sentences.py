@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learner_jax.events import Event
+from learner_jax.reports import foretold
 
 
 def size(count: float) -> str:
@@ -37,6 +38,8 @@ def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
         return f"{words}: {told}" if told else words
     if event.kind == "statistics":
         return "sites agree on means, scales and codes: sums only"
+    if event.kind == "forecast":
+        return foretold.measured(data) if data.get("measured") else " ".join(foretold.told(data))
     if event.kind == "round_closed":
         sites, lost = data.get("sites", ()), data.get("lost", ())
         parts = [figures(data.get("metrics", {}), target), sites_of(sites), f"{data.get('seconds', 0.0):.2f} s"]

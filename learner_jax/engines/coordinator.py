@@ -20,6 +20,8 @@ import numpy as np
 
 from learner_jax import trees
 from learner_jax.data import plans
+from learner_jax.engines.expected import line_of, peak_bytes, sizes_of
+from learner_jax.engines.forecast import SEEN, compared, forecast, seen
 from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.outcome import result as make_result
@@ -242,6 +244,10 @@ def run_study(
     reducer = Reducer(federated, template, wire, parts.number, study.seed, len(names), size)
     keeper, history = Keeper(study, folder, rounds.stores.journal), History(parts)
     send, newest = jax.jit(federated.send), None
+    count = fitted["rows"] / len(names) if "rows" in fitted else None
+    expecting = sizes_of(parts, names, rows, count, rounds.stores.journal.epoch)
+    foretold = forecast(expecting, line_of(study))
+    on_event(Event("forecast", study.name, data=foretold))
     try:
         done, server, _, best, notes = keeper.restore(server, (), history)
         for note in notes:
@@ -272,6 +278,8 @@ def run_study(
                 "lost": lost,
             }
             history.add(figures, **row)
+            if number == SEEN < study.rounds:
+                on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
             keeper.commit(number, trees.digest_hex(digest))
             newest = number, server, (), history.to_json()
             keeper.step(*newest)
@@ -307,6 +315,7 @@ def run_study(
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
     sha256 = sha256_of(federated, server, weights)
     result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)
+    result["forecast"] = compared(foretold, history.curve, seconds, peak_bytes())
     return Outcome(result, federated.model(federated.send(best), federated.enrol(weights)), fitted, rows)
 
 

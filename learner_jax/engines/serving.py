@@ -11,15 +11,17 @@ from learner_jax import specs
 from learner_jax.engines.coordinator import Outcome, Rounds, Stores, run_study
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.tap import tap_to
-from learner_jax.errors import ConfigError, CryptoError, StudyError
+from learner_jax.errors import ConfigError, StudyError
 from learner_jax.events import Event, Observer
+from learner_jax.network.brokered import BrokeredLink
 from learner_jax.network.drive import CoordinatorDrive
-from learner_jax.network.enrol import Desk
-from learner_jax.network.keys import Keys, load_or_make_keys, parse_join_code
+from learner_jax.network.enrol import Desk, Membership, invite, membership
+from learner_jax.network.keys import Keys, load_or_make_keys
 from learner_jax.network.links import CoordinatorLink
+from learner_jax.network.seal import CoordinatorSeal
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.coordinator import RoundKeeper
-from learner_jax.storage.atomic import write_bytes, write_json
+from learner_jax.storage.atomic import write_json
 from learner_jax.storage.journal import Journal
 from learner_jax.storage.spool import Spool
 
@@ -36,6 +38,7 @@ def serve(
     invited: Invited = lambda files, address: None,
     check: Callable[[], None] = lambda: None,
     address: str | None = None,
+    broker: str | None = None,
 ) -> Outcome:
     """Serves a study until it is over.
 
@@ -47,6 +50,7 @@ def serve(
       host, port: where to listen; port 0 is the one of before, or any free one.
       invited: told of the files with join codes, by site, and of the address, once the port is open.
       address: what sites dial, NAME or NAME:PORT, where it is not the host.
+      broker: a broker's join code, to be reached through it; "" for the broker that this folder has joined before.
       check: called now and then while waiting; may raise to end the study.
 
     Raises:
@@ -60,12 +64,32 @@ def serve(
     journal = Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
     try:
         keys = load_or_make_keys(folder / "keys.json")
-        desk = Desk(folder / "roster.json", study.name, keys)
-        with _listen(folder, host, port, keys) as link:
+        if broker is not None:
+            member = membership(broker or None, study.name, folder / "broker")
+            desk = Desk(folder / "roster.json", study.name, keys, member.server_public)
+            line: CoordinatorLink | BrokeredLink = _dial(member, desk, keys, folder)
+            dial = member.address
+        else:
+            desk = Desk(folder / "roster.json", study.name, keys)
+            line = _listen(folder, host, port, keys)
+            dial = line.dialled(address)
+        with line as link:
             desk.serve(link)
-            return _serve(parts, names, folder, on_event, desk, journal, link, invited, check, dialled(link, address))
+            return _serve(parts, names, folder, on_event, desk, journal, link, invited, check, dial)
     finally:
         journal.close()
+
+
+def _dial(member: Membership, desk: Desk, keys: Keys, folder: Path) -> BrokeredLink:
+    """The line to a broker, by the keys with which this folder joined it; what passes is signed by the study's own."""
+
+    def who(site: str) -> bytes | None:
+        known = desk.roster.sites.get(site)
+        return known.sign_public if known else None
+
+    seal = CoordinatorSeal(desk.roster.study, keys.sign_secret, who)
+    own = load_or_make_keys(folder / "broker" / "keys.json")
+    return BrokeredLink(member.address, member.server_public, own, seal, tap_to("coordinator"))
 
 
 def _listen(folder: Path, host: str, port: int, keys: Keys) -> CoordinatorLink:
@@ -89,7 +113,7 @@ def _serve(
     on_event: Observer,
     desk: Desk,
     journal: Journal,
-    link: CoordinatorLink,
+    link: CoordinatorLink | BrokeredLink,
     invited: Invited,
     check: Callable[[], None],
     dial: str,
@@ -125,42 +149,6 @@ def _serve(
     finally:
         drive.stop()
         drive.join(5.0)
-
-
-def dialled(link: CoordinatorLink, address: str | None) -> str:
-    """What a join code carries: "tcp://host:port"."""
-    if not address:
-        return link.address
-    name = address.removeprefix("tcp://")
-    _, _, port = name.rpartition(":")
-    return f"tcp://{name}" if port.isdigit() and not name.endswith("]") else f"tcp://{name}:{link.port}"
-
-
-def invite(desk: Desk, names: Sequence[str], address: str, folder: Path) -> dict[str, Path]:
-    """A file with a join code for each of these sites that is not enrolled; a code that still works is kept.
-
-    Returns:
-      name -> file, which only its owner may read.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    files = {}
-    for name in names:
-        path = folder / f"{name}.code"
-        if name in desk.roster.sites:
-            path.unlink(missing_ok=True)
-            continue
-        if not _works(path, desk, address):
-            write_bytes(path, desk.invite(address, name).text().encode(), b"\n", mode=0o600)
-        files[name] = path
-    return files
-
-
-def _works(path: Path, desk: Desk, address: str) -> bool:
-    try:
-        code = parse_join_code(path.read_text())
-    except (OSError, CryptoError):
-        return False
-    return code.public in desk.roster.codes and code.address == address
 
 
 def _all_enrolled(

@@ -17,11 +17,13 @@ from learner_jax.engines.site_study import SiteStudy
 from learner_jax.engines.tap import tap_to
 from learner_jax.errors import LearnerError, StudyError
 from learner_jax.events import Event, Observer
+from learner_jax.network.brokered import SealedSiteLink
 from learner_jax.network.drive import SiteDrive, SiteHandlers
-from learner_jax.network.enrol import Membership, load_membership
-from learner_jax.network.enrol import join as enrol
-from learner_jax.network.keys import load_or_make_keys, parse_join_code
+from learner_jax.network.enrol import Membership, membership
+from learner_jax.network.keys import Keys, load_or_make_keys
 from learner_jax.network.links import SiteLink
+from learner_jax.network.seal import SiteSeal
+from learner_jax.network.tunnel import Proxy, Tunnel, through
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.site import SiteKeeper
 from learner_jax.storage.lock import only_one
@@ -36,6 +38,7 @@ def take_part(
     on_event: Observer,
     build: Callable[[Any], Any],
     approve: Callable[[c.Approve], str | None] = lambda asked: None,
+    proxy: Proxy | None = None,
 ) -> dict[str, Any]:
     """Joins, if this site has not joined yet, and takes part until the study is over.
 
@@ -47,6 +50,7 @@ def take_part(
       on_event: told what happens; from two threads.
       build: (study) -> Parts.
       approve: (what is asked) -> None, or why this site does not take part.
+      proxy: the only way out, if there is one.
 
     Returns:
       {"study", "site", "weights_sha256", "bytes_up", "bytes_down"}.
@@ -54,28 +58,28 @@ def take_part(
     Raises:
       CryptoError: the join code is wrong or used.
       DataError: the table does not fit what the study asks for.
-      StudyError: the coordinator cannot be reached, or refuses this site; another worker runs in the folder.
+      StudyError: the coordinator cannot be reached, or it or the proxy refuses this site; another worker runs in the
+        folder.
     """
     with only_one(folder, "worker"):
-        member = membership(code, name, folder)
+        member = membership(code, name, folder, proxy)
         outbox = Outbox(folder / "outbox")
         keys = load_or_make_keys(folder / "keys.json")
-        with SiteLink(member.address, member.server_public, keys, tap_to(member.site)) as link:
+
+        def say(words: str) -> None:
+            on_event(Event("note", member.study, site=member.site, data={"text": words}))
+
+        with through(proxy, member.address, say) as via, dial(member, keys, via) as link:
             return _Part(member, frame, folder, on_event, build, approve, outbox, link).run()
 
 
-def membership(code: str | None, name: str, folder: Path) -> Membership:
-    """This site's membership: the one that it has, or one by a join code.
-
-    Raises:
-      StudyError: neither.
-    """
-    member = load_membership(folder)
-    if member is not None:
-        return member
-    if code is None:
-        raise StudyError(f"expected a join code: {folder} has not joined a study yet")
-    return enrol(parse_join_code(code), name, folder)
+def dial(member: Membership, keys: Keys, via: Tunnel | None = None) -> SiteLink | SealedSiteLink:
+    """The line to the coordinator, or to the broker in between; through a tunnel, where there is one."""
+    tap = tap_to(member.site)
+    if not member.sealed:
+        return SiteLink(member.address, member.server_public, keys, tap, via=via)
+    seal = SiteSeal(member.study, member.site, keys.sign_secret, bytes.fromhex(member.coordinator_sign))
+    return SealedSiteLink(member.address, member.server_public, keys, seal, tap, via)
 
 
 class _Part:
@@ -90,7 +94,7 @@ class _Part:
         build: Callable[[Any], Any],
         approve: Callable[[c.Approve], str | None],
         outbox: Outbox,
-        link: SiteLink,
+        link: SiteLink | SealedSiteLink,
     ):
         self._member, self._frame, self._folder, self._tell = member, frame, folder, on_event
         self._build, self._approve, self._outbox, self._link = build, approve, outbox, link

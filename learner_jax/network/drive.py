@@ -123,7 +123,11 @@ class _Drive:
         next_tick = time.monotonic()
         while not self._stopping.is_set() and not self._finished():
             self._drain()
-            found = self.link.recv(max(0.0, next_tick - time.monotonic()))
+            try:
+                found = self.link.recv(max(0.0, next_tick - time.monotonic()))
+            except RemoteProtocolError as error:  # signed by nobody, or said again
+                found = None
+                self._give(c.Garbled(error.peer, error.reason))
             if found is not None:
                 self._take(found)
             if time.monotonic() >= next_tick:
@@ -150,9 +154,12 @@ class _Drive:
 
     def _hear(self, sender: str, header: bytes, payload: Any) -> None:
         try:
-            self._give(c.Heard(sender, m.decode(header, sender or "the coordinator"), payload))
+            self._heard(sender, m.decode(header, sender or "the coordinator"), payload)
         except RemoteProtocolError as error:
             self._give(c.Garbled(sender, error.reason))
+
+    def _heard(self, sender: str, message: m.Message, payload: Any) -> None:
+        self._give(c.Heard(sender, message, payload))
 
     def _finished(self) -> bool:
         return False
@@ -214,6 +221,12 @@ class CoordinatorDrive(_Drive):
                 self._give(c.Enlist(name))
         else:
             self._hear(user, header, payload)
+
+    def _heard(self, sender: str, message: m.Message, payload: Any) -> None:
+        if isinstance(message, m.Ask):  # the machine has no clock, and a question begins no session
+            self.link.send(sender, m.encode(m.Told(message.study, time.time())))
+        else:
+            super()._heard(sender, message, payload)
 
     def _perform(self, command: Any) -> None:
         do = self._handlers

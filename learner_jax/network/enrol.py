@@ -4,6 +4,9 @@
     site          makes its own keys (0600), dials with the one-time key, sends them in one Enrol
     coordinator   writes the roster (code out, site in: one step), answers Enrolled, and knows the code no more
 
+Both messages are signed, the first by a key that only the code's holder has, the second by the coordinator's own, which
+the code names: so a broker in between can put no key of its own in anybody's place.
+
 If the answer is lost, the code is used up but the site is on the roster; `join` asks with the site's own keys.
 """
 
@@ -12,8 +15,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from learner_jax.errors import CryptoError, ProtocolError, StudyError
 from learner_jax.network.keys import (
@@ -26,11 +30,32 @@ from learner_jax.network.keys import (
     load_or_make_keys,
     load_roster,
     new_curve,
+    parse_join_code,
     save_roster,
+    sign,
+    sign_public,
+    verify,
     write_private,
+    write_secret,
 )
-from learner_jax.network.links import CoordinatorLink, SiteLink
+from learner_jax.network.links import SiteLink
+from learner_jax.network.seal import SIGNATURE, SiteSeal
+from learner_jax.network.tunnel import Proxy, Tunnel, through
 from learner_jax.protocol import messages as m
+
+ENROLS, ANSWERS = b"learner enrols\0", b"learner answers\0"
+"""What is signed begins with what it is for, so that no signature serves twice."""
+
+
+@runtime_checkable
+class Line(Protocol):
+    """What a desk needs of a link: a `CoordinatorLink`, or a `BrokeredLink`."""
+
+    def allow(self, public: str, user: str) -> None: ...
+
+    def revoke(self, public: str) -> str | None: ...
+
+    def send(self, user: str, header: bytes, payload: Any = b"") -> bool: ...
 
 
 class Desk:
@@ -40,6 +65,7 @@ class Desk:
       path: of the roster's file; read if it is there.
       study: its name.
       keys: the coordinator's.
+      server: the CURVE key of the broker that sites dial, Z85; "" where they dial this coordinator.
 
     Attributes:
       roster: as it is now.
@@ -48,15 +74,15 @@ class Desk:
       CryptoError: the roster was changed by someone else, or is another study's.
     """
 
-    def __init__(self, path: str | Path, study: str, keys: Keys):
-        self._path, self._keys = Path(path), keys
+    def __init__(self, path: str | Path, study: str, keys: Keys, server: str = ""):
+        self._path, self._keys, self._server = Path(path), keys, server
         self._guard = threading.Lock()
-        self._link: CoordinatorLink | None = None
+        self._link: Line | None = None
         self.roster = load_roster(path, keys) if self._path.exists() else Roster(study)
         if self.roster.study != study:
             raise CryptoError(f"expected the roster of study '{study}' in {path}, got that of '{self.roster.study}'")
 
-    def serve(self, link: CoordinatorLink) -> None:
+    def serve(self, link: Line) -> None:
         """From now on this link lets in whom the roster has."""
         self._link = link
         for public, user in self.roster.users().items():
@@ -70,11 +96,13 @@ class Desk:
           name: the only name that it may enrol under; "" leaves it to the site.
         """
         public, secret = new_curve()
+        server, sealed = self._server or self._keys.curve_public, bool(self._server)
+        code = JoinCode(address, server, self.roster.study, secret, self._keys.sign_public, sealed)
         with self._guard:
-            self._keep(self.roster.with_code(public, name))
+            self._keep(self.roster.with_code(public, name, sign_public(code.proof)))
         if self._link is not None:
             self._link.allow(public, code_id(public))
-        return JoinCode(address, self._keys.curve_public, self.roster.study, secret)
+        return code
 
     def enlist(self, name: str, site: Site) -> None:
         """Puts a site on the roster without a code: `learner local`, which makes both sides' keys itself."""
@@ -101,34 +129,69 @@ class Desk:
         study = self.roster.study
         code = next((public for public in self.roster.codes if code_id(public) == user), "")
         try:
+            signature, header = header[:SIGNATURE], header[SIGNATURE:]
+            if not verify(self.roster.proofs.get(code, b""), ENROLS + header, signature):
+                raise CryptoError("expected an enrolment signed by the join code's holder, got another")
             enrol = m.decode(header, user)
+            if isinstance(enrol, m.Ask):
+                self._answer(user, header, m.Told(study, time.time()))
+                return None
             if not isinstance(enrol, m.Enrol) or enrol.study != study:
                 raise CryptoError(f"expected an enrolment in study '{study}' from a one-time key, got something else")
             with self._guard:
                 site = Site(enrol.curve_public, enrol.sign_public)
                 self._keep(self.roster.with_site(code, check_site_name(enrol.name), site))
         except (CryptoError, ProtocolError) as error:
-            self._answer(user, m.Refused(study, str(error)[:2000]))
+            self._answer(user, header, m.Refused(study, str(error)[:2000]))
             return None
         assert self._link is not None
         self._link.allow(enrol.curve_public, enrol.name)
-        self._answer(user, m.Enrolled(study, enrol.name, self._keys.sign_public, self.roster.version))
+        self._answer(user, header, m.Enrolled(study, enrol.name, self._keys.sign_public, self.roster.version))
         self._link.revoke(code)
         return enrol.name
 
-    def _answer(self, user: str, message: m.Message) -> None:
+    def _answer(self, user: str, asked: bytes, message: m.Message) -> None:
         if self._link is not None:
-            self._link.send(user, m.encode(message))
+            header = m.encode(message)
+            self._link.send(user, sign(self._keys.sign_secret, ANSWERS + asked + header) + header)
+
+
+def invite(desk: Desk, names: Sequence[str], address: str, folder: Path) -> dict[str, Path]:
+    """A file with a join code for each of these sites that is not enrolled; a code that still works is kept.
+
+    Returns:
+      name -> file, which only its owner may read.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    files = {}
+    for name in names:
+        path = folder / f"{name}.code"
+        if name in desk.roster.sites:
+            path.unlink(missing_ok=True)
+            continue
+        if not _works(path, desk, address):
+            write_secret(path, desk.invite(address, name).text().encode() + b"\n")
+        files[name] = path
+    return files
+
+
+def _works(path: Path, desk: Desk, address: str) -> bool:
+    try:
+        code = parse_join_code(path.read_text())
+    except (OSError, CryptoError):
+        return False
+    return code.public in desk.roster.codes and code.address == address
 
 
 class Membership(NamedTuple):
-    """What a site keeps of having joined a study."""
+    """What a site keeps of having joined a study: as in its join code; coordinator_sign in hexadecimal."""
 
     study: str
     site: str
     address: str
     server_public: str
     coordinator_sign: str = ""
+    sealed: bool = False
 
 
 def load_membership(folder: str | Path) -> Membership | None:
@@ -146,7 +209,13 @@ def load_membership(folder: str | Path) -> Membership | None:
         raise CryptoError(f"expected a membership in {path}, got something else") from None
 
 
-def join(code: JoinCode, name: str, folder: str | Path, timeout_s: float = 20.0) -> Membership:
+class _Forged(CryptoError):
+    """Somebody else answers in the coordinator's place."""
+
+
+def join(
+    code: JoinCode, name: str, folder: str | Path, timeout_s: float = 20.0, via: Tunnel | None = None
+) -> Membership:
     """Joins a study: makes this site's keys if it has none, and hands their public halves in under the one-time key.
 
     Args:
@@ -154,32 +223,49 @@ def join(code: JoinCode, name: str, folder: str | Path, timeout_s: float = 20.0)
       name: this site's.
       folder: keeps keys.json and membership.json; 0700.
       timeout_s: to wait for the coordinator.
+      via: a tunnel to the code's address, where there is no other way.
 
     Raises:
       CryptoError: the code was used, is wrong, or is for another name; the name is taken; another coordinator answers.
-      StudyError: no coordinator answers at the address.
+      StudyError: no coordinator answers at the address, or the proxy refuses.
     """
     check_site_name(name)
     folder = Path(folder)
     keys = load_or_make_keys(folder / "keys.json")
-    enrol = m.Enrol(code.study, name, keys.curve_public, keys.sign_public)
+    header = m.encode(m.Enrol(code.study, name, keys.curve_public, keys.sign_public))
+
+    def answer(found: bytes) -> bytes:
+        signature, told = found[:SIGNATURE], found[SIGNATURE:]
+        if not verify(code.coordinator, ANSWERS + header + told, signature):
+            raise _Forged("expected an answer signed by the coordinator that the join code names, got another's")
+        return told
+
     try:
-        enrolled = _ask(code, (code.public, code.secret), enrol, m.Enrolled, timeout_s)
-        sign = enrolled.sign_public.hex()
+        signed = sign(code.proof, ENROLS + header) + header
+        _ask(code, (code.public, code.secret), signed, answer, m.Enrolled, timeout_s, via)
+    except _Forged:
+        raise
     except CryptoError:
-        if not _known(code, keys, name, timeout_s):
+        if not _known(code, keys, name, timeout_s, via):
             raise
-        sign = ""
-    member = Membership(code.study, name, code.address, code.server_public, sign)
+    about = (code.address, code.server_public, code.coordinator.hex(), code.sealed)
+    member = Membership(code.study, name, *about)
     write_private(folder / "membership.json", member._asdict())
     return member
 
 
-def _known(code: JoinCode, keys: Keys, name: str, timeout_s: float) -> bool:
+def _known(code: JoinCode, keys: Keys, name: str, timeout_s: float, via: Tunnel | None) -> bool:
     """Whether the code was used up by this site itself, before the answer was lost."""
+    hello = m.encode(m.Hello(code.study, m.PROTOCOL, name, "", 0))
+    seal = SiteSeal(code.study, name, keys.sign_secret, code.coordinator) if code.sealed else None
+    question = seal.seal(hello)[0] if seal else hello
+
+    def answer(told: bytes) -> bytes:
+        return seal.open(told)[0] if seal else told
+
     try:
-        _ask(code, keys[:2], m.Hello(code.study, m.PROTOCOL, name, "", 0), m.Welcome, timeout_s)
-    except (CryptoError, StudyError):
+        _ask(code, keys[:2], question, answer, m.Welcome, timeout_s, via)
+    except (CryptoError, StudyError, ProtocolError):
         return False
     return True
 
@@ -187,19 +273,44 @@ def _known(code: JoinCode, keys: Keys, name: str, timeout_s: float) -> bool:
 Answer = TypeVar("Answer", bound=m.Message)
 
 
-def _ask(code: JoinCode, keys: tuple[str, str], question: m.Message, wanted: type[Answer], timeout_s: float) -> Answer:
+def _ask(
+    code: JoinCode,
+    keys: tuple[str, str],
+    question: bytes,
+    read: Callable[[bytes], bytes],
+    wanted: type[Answer],
+    timeout_s: float,
+    via: Tunnel | None = None,
+) -> Answer:
     """Says one thing to the coordinator, waits for its answer; dials twice, since a used code is seen in dialling."""
     for _ in range(2):
         stop = time.monotonic() + timeout_s / 2
-        with SiteLink(code.address, code.server_public, keys) as link:
+        with SiteLink(code.address, code.server_public, keys, via=via) as link:
             if not link.dial(timeout_s / 2):
                 continue
-            link.send(m.encode(question))
+            link.send(question)
             while time.monotonic() < stop:
                 found = link.recv(max(0.0, stop - time.monotonic()))
-                answer = m.decode(found[0], "the coordinator") if found is not None else None
+                answer = m.decode(read(found[0]), "the coordinator") if found is not None else None
                 if isinstance(answer, m.Refused):
                     raise CryptoError(answer.reason)
                 if isinstance(answer, wanted):
                     return answer
-    raise StudyError(f"expected a coordinator at {code.address}, but none answered within {timeout_s:.0f} s")
+    why = f": {via.trouble.words}" if via is not None and via.trouble is not None else ""
+    raise StudyError(f"expected a coordinator at {code.address}, but none answered within {timeout_s:.0f} s{why}")
+
+
+def membership(code: str | None, name: str, folder: Path, proxy: Proxy | None = None) -> Membership:
+    """Membership in a study, or at a broker: the one that this folder has, or one by a join code.
+
+    Raises:
+      StudyError: neither.
+    """
+    member = load_membership(folder)
+    if member is not None:
+        return member
+    if code is None:
+        raise StudyError(f"expected a join code: {folder} has not joined a study yet")
+    parsed = parse_join_code(code)
+    with through(proxy, parsed.address) as via:
+        return join(parsed, name, folder, via=via)

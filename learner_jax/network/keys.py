@@ -91,11 +91,20 @@ def write_private(path: Path, value: Any) -> None:
     Raises:
       CryptoError: the disk refuses.
     """
+    write_secret(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode())
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Writes bytes that only the owner may read, whole or not at all.
+
+    Raises:
+      CryptoError: the disk refuses.
+    """
     beside = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
-            file.write((json.dumps(value, sort_keys=True, indent=1) + "\n").encode())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -116,6 +125,13 @@ def sign(secret: bytes, data: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(secret).sign(data)
 
 
+def sign_public(secret: bytes) -> bytes:
+    """The Ed25519 public key of a secret, 32 raw bytes."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+
+
 def verify(public: bytes, data: bytes, signature: bytes) -> bool:
     """Whether an Ed25519 signature is of these bytes by this key."""
     from cryptography.exceptions import InvalidSignature
@@ -133,25 +149,34 @@ class JoinCode(NamedTuple):
 
     Attributes:
       address: "tcp://host:port".
-      server_public: the coordinator's CURVE key, Z85.
+      server_public: the CURVE key of whoever listens there, the coordinator or a broker, Z85.
       study: its name.
       secret: of the one-time CURVE pair, Z85.
+      coordinator: the Ed25519 key by which the coordinator signs, 32 raw bytes; so a broker cannot pass for it.
+      sealed: whether a broker stands between, so that all is signed and sealed from end to end.
     """
 
     address: str
     server_public: str
     study: str
     secret: str
+    coordinator: bytes = bytes(32)
+    sealed: bool = False
 
     @property
     def public(self) -> str:
         """Of the one-time pair, Z85."""
         return zmq.curve_public(self.secret.encode()).decode()
 
+    @property
+    def proof(self) -> bytes:
+        """The Ed25519 secret by which this code's holder signs its enrolment."""
+        return hashlib.sha256(b"learner enrolment" + z85.decode(self.secret.encode())).digest()
+
     def text(self) -> str:
         """As it is mailed or read out: one line, url-safe, with a checksum."""
-        keys = z85.decode(self.server_public.encode()) + z85.decode(self.secret.encode())
-        body = keys + bytes([len(self.address)]) + self.address.encode() + self.study.encode()
+        keys = z85.decode(self.server_public.encode()) + z85.decode(self.secret.encode()) + self.coordinator
+        body = keys + bytes([self.sealed, len(self.address)]) + self.address.encode() + self.study.encode()
         return _CODE + base64.urlsafe_b64encode(_VERSION + body + _checksum(_VERSION + body)).decode().rstrip("=")
 
 
@@ -175,14 +200,13 @@ def parse_join_code(text: str) -> JoinCode:
     except (ValueError, binascii.Error):
         raise wrong from None
     version, body, check = raw[:1], raw[1:-5], raw[-5:]
-    if len(body) < 67 or check != _checksum(version + body) or base64.urlsafe_b64encode(raw).rstrip(b"=") != coded:
+    if len(body) < 100 or check != _checksum(version + body) or base64.urlsafe_b64encode(raw).rstrip(b"=") != coded:
         raise wrong
     if version != _VERSION:
         raise CryptoError(f"expected a join code of version 1, got {version[0]}: install a newer learner-jax")
-    cut = 65 + body[64]
-    return JoinCode(
-        body[65:cut].decode(), z85.encode(body[:32]).decode(), body[cut:].decode(), z85.encode(body[32:64]).decode()
-    )
+    cut = 98 + body[97]
+    server, secret = (z85.encode(part).decode() for part in (body[:32], body[32:64]))
+    return JoinCode(body[98:cut].decode(), server, body[cut:].decode(), secret, body[64:96], bool(body[96]))
 
 
 def code_id(public: str) -> str:
@@ -205,18 +229,21 @@ class Roster(NamedTuple):
       version: one more at each change.
       sites: name -> Site.
       codes: one-time CURVE public key -> the name that the code is for; "" for any.
+      proofs: the same -> the Ed25519 key by which the code's holder signs its enrolment, 32 raw bytes.
     """
 
     study: str
     version: int = 0
     sites: Mapping[str, Site] = {}
     codes: Mapping[str, str] = {}
+    proofs: Mapping[str, bytes] = {}
 
-    def with_code(self, public: str, name: str = "") -> Roster:
+    def with_code(self, public: str, name: str = "", proof: bytes = b"") -> Roster:
         """This roster and one more unused code."""
         if name:
             check_name(name, "a site's name")
-        return self._replace(version=self.version + 1, codes={**self.codes, public: name})
+        codes, proofs = {**self.codes, public: name}, {**self.proofs, public: proof}
+        return self._replace(version=self.version + 1, codes=codes, proofs=proofs)
 
     def with_site(self, code: str, name: str, site: Site) -> Roster:
         """This roster with a code used up and its site known.
@@ -234,7 +261,8 @@ class Roster(NamedTuple):
         if site.curve_public in taken:
             raise CryptoError(f"expected a key of its own for site '{name}', got one that is known already")
         codes = {public: for_name for public, for_name in self.codes.items() if public != code}
-        return self._replace(version=self.version + 1, sites={**self.sites, name: site}, codes=codes)
+        proofs = {public: proof for public, proof in self.proofs.items() if public != code}
+        return self._replace(version=self.version + 1, sites={**self.sites, name: site}, codes=codes, proofs=proofs)
 
     def without_site(self, name: str) -> Roster:
         """This roster with a site revoked."""
@@ -257,7 +285,7 @@ def save_roster(path: str | Path, roster: Roster, keys: Keys) -> None:
         "study": roster.study,
         "version": roster.version,
         "sites": {name: [site.curve_public, site.sign_public.hex()] for name, site in roster.sites.items()},
-        "codes": dict(roster.codes),
+        "codes": {public: [name, roster.proofs[public].hex()] for public, name in roster.codes.items()},
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_private(Path(path), {"roster": body, "signature": sign(keys.sign_secret, _roster_bytes(body)).hex()})
@@ -274,7 +302,9 @@ def load_roster(path: str | Path, keys: Keys) -> Roster:
         body, signature = found["roster"], bytes.fromhex(found["signature"])
         sound = verify(keys.sign_public, _roster_bytes(body), signature)
         sites = {name: Site(curve, bytes.fromhex(key)) for name, (curve, key) in body["sites"].items()}
-        roster = Roster(body["study"], body["version"], sites, dict(body["codes"]))
+        codes = {public: name for public, (name, _) in body["codes"].items()}
+        proofs = {public: bytes.fromhex(proof) for public, (_, proof) in body["codes"].items()}
+        roster = Roster(body["study"], body["version"], sites, codes, proofs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CryptoError(f"expected a roster in {path}, got something else") from None
     if not sound:

@@ -26,6 +26,7 @@ from zmq.utils import monitor
 
 from learner_jax.errors import CryptoError, StudyError
 from learner_jax.network.keys import Keys
+from learner_jax.network.tunnel import Tunnel
 from learner_jax.network.zap import DOMAIN, KEY, Zap
 from learner_jax.protocol.messages import CHUNK, HEADER_LIMIT
 
@@ -75,11 +76,11 @@ class _Waker:
         self._there.close()
 
 
-def _plain(socket: zmq.Socket, linger_ms: int) -> None:
+def _plain(socket: zmq.Socket, linger_ms: int, queue: int = QUEUE) -> None:
     for option, value in (
         (zmq.LINGER, linger_ms),
-        (zmq.SNDHWM, QUEUE),
-        (zmq.RCVHWM, QUEUE),
+        (zmq.SNDHWM, queue),
+        (zmq.RCVHWM, queue),
         (zmq.MAXMSGSIZE, max(FRAME_LIMIT, HEADER_LIMIT)),
         (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
         (zmq.TCP_KEEPALIVE, 1),
@@ -101,6 +102,7 @@ class CoordinatorLink:
       users: CURVE public key -> user id, to begin with; `allow` and `revoke` change it.
       tap: sees every message before it is encrypted.
       linger_ms: how long `close` waits for what is unsent.
+      queue: messages that wait for one peer.
 
     Attributes:
       address: "tcp://host:port" as bound.
@@ -119,6 +121,7 @@ class CoordinatorLink:
         users: Mapping[str, str] | None = None,
         tap: Tap | None = None,
         linger_ms: int = 1000,
+        queue: int = QUEUE,
     ):
         self.counter, self._tap = Counter(), tap
         self._routes: dict[str, bytes] = {}
@@ -128,7 +131,7 @@ class CoordinatorLink:
         try:
             self.zap = Zap(self._context, users)  # before the socket: CURVE without ZAP accepts any key
             self._socket = self._context.socket(zmq.ROUTER)
-            _plain(self._socket, linger_ms)
+            _plain(self._socket, linger_ms, queue)
             self._socket.curve_server = True
             self._socket.curve_secretkey = keys.curve_secret.encode()
             self._socket.zap_domain = DOMAIN.encode()
@@ -157,6 +160,14 @@ class CoordinatorLink:
         text = bound.decode() if isinstance(bound, bytes) else str(bound)
         self.port = int(text.rstrip("\0").rpartition(":")[2])
         self.address = f"tcp://{place}:{self.port}"
+
+    def dialled(self, address: str | None) -> str:
+        """What a join code carries: "tcp://host:port" of NAME or NAME:PORT; as bound without one."""
+        if not address:
+            return self.address
+        name = address.removeprefix("tcp://")
+        _, _, port = name.rpartition(":")
+        return f"tcp://{name}" if port.isdigit() and not name.endswith("]") else f"tcp://{name}:{self.port}"
 
     def recv(self, timeout_s: float | None = None) -> Received | None:
         """The next message of a known user, or None after the timeout or a `wake`."""
@@ -269,6 +280,8 @@ class SiteLink:
       tap: sees every message before it is encrypted.
       linger_ms: how long `close` waits for what is unsent.
       peer: what the tap calls the other side.
+      refused_s: so long a refusal of this key is doubted: a broker started anew knows no keys at first.
+      via: a tunnel to that address, which is dialled in its place.
 
     Attributes:
       counter: bytes both ways.
@@ -283,13 +296,24 @@ class SiteLink:
         tap: Tap | None = None,
         linger_ms: int = 1000,
         peer: str = "coordinator",
+        refused_s: float = 0.0,
+        via: Tunnel | None = None,
     ):
+        self._via = via
         self.address, self.counter, self._tap, self._peer = address, Counter(), tap, peer
         self.connected = self._ever = False
         self._opened: float | None = None  # when the line was opened, until its handshake is over
         self._hung_up = 0
+        self._refused_s = refused_s
+        self._refused: float | None = None  # since when this key is refused
         self._context = zmq.Context()
         self._waker = _Waker()
+        self._how = server_public, keys, linger_ms
+        self._dial()
+
+    def _dial(self) -> None:
+        """Makes the socket and its monitor."""
+        server_public, keys, linger_ms = self._how
         self._socket = self._context.socket(zmq.DEALER)
         self._monitor = self._socket.get_monitor_socket(_WATCHED)
         try:
@@ -300,21 +324,29 @@ class SiteLink:
             self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
             self._socket.curve_serverkey = server_public.encode()
             self._socket.curve_publickey, self._socket.curve_secretkey = keys[0].encode(), keys[1].encode()
-            self._socket.connect(address)
+            if self._via is not None:  # the proxy is to have answered before a silence counts
+                self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS + int(1000 * self._via.timeout_s))
+            self._socket.connect(self._via.address if self._via is not None else self.address)
         except zmq.ZMQError as error:
             self.close()
             raise CryptoError(
-                f"expected an address such as tcp://host:port, got '{address}': {error.strerror}"
+                f"expected an address such as tcp://host:port, got '{self.address}': {error.strerror}"
             ) from None
         self._poller = zmq.Poller()
         for each in (self._socket, self._monitor, self._waker.here):
             self._poller.register(each, zmq.POLLIN)
+
+    def _dial_again(self) -> None:
+        """libzmq never dials again once a key was refused."""
+        self._hang_up()
+        self._dial()
 
     def recv(self, timeout_s: float | None = None) -> tuple[bytes, bytes | memoryview] | None:
         """The next (header, payload), or None after the timeout, a `wake`, or when the line was opened or broke.
 
         Raises:
           CryptoError: the coordinator refuses this key, or is not the one whose key this site has.
+          StudyError: the proxy refuses this site, and there was no line yet.
         """
         stop = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -340,7 +372,7 @@ class SiteLink:
         """Waits for the line to be open; False after the timeout.
 
         Raises:
-          CryptoError: as `recv`.
+          CryptoError, StudyError: as `recv`.
         """
         stop = time.monotonic() + timeout_s
         while not self.connected and time.monotonic() < stop:
@@ -364,8 +396,14 @@ class SiteLink:
         while self._monitor.poll(0):
             event = monitor.recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.connected, self._ever, self._opened = True, True, None
+                self.connected, self._ever, self._opened, self._refused = True, True, None, None
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self._refused = self._refused or time.monotonic()
+                if time.monotonic() - self._refused < self._refused_s:
+                    self.connected, self._opened = False, None
+                    time.sleep(0.2)
+                    self._dial_again()
+                    return
                 raise CryptoError(
                     f"the coordinator at {self.address} does not know this key: the join code was used already or is "
                     "wrong, or the site was taken off the roster; ask for a new join code"
@@ -377,6 +415,12 @@ class SiteLink:
 
     def _broken(self) -> None:
         """The line is gone. A server that hangs up at once, again and again, does not have the key that we expect."""
+        trouble = self._via.trouble if self._via is not None else None
+        if trouble is not None:  # it was the proxy that hung up
+            self.connected, self._opened = False, None
+            if trouble.final and not self._ever:
+                raise StudyError(trouble.words)
+            return
         quick = self._opened is not None and time.monotonic() - self._opened < HANDSHAKE_MS / 2000
         self._hung_up += quick and not self._ever
         self.connected, self._opened = False, None
@@ -405,14 +449,17 @@ class SiteLink:
 
     def close(self) -> None:
         """Ends the socket and the context. May be called twice."""
+        self._hang_up()
+        self._context.term()
+        self._waker.close()
+
+    def _hang_up(self) -> None:
         if not self._socket.closed:
             self._socket.disable_monitor()
             if not self.connected:
                 self._socket.setsockopt(zmq.LINGER, 0)  # nobody to send it to
         self._monitor.close(0)
         self._socket.close()
-        self._context.term()
-        self._waker.close()
 
     def __enter__(self) -> SiteLink:
         return self

@@ -13,16 +13,23 @@ ENROL = "enrol:"
 """What the user id of a one-time key begins with."""
 
 
-def admit(user: str, header: int, payload: int) -> str | None:
+SEALED = 512
+"""Bytes that signatures, seals and names may add to a frame through a broker."""
+
+
+def admit(user: str, header: int, payload: int, sealed: bool = False) -> str | None:
     """Whether frames of these sizes may pass.
 
     Args:
       user: as ZAP knows the sender.
       header, payload: bytes.
+      sealed: whether the frames are signed and sealed, and so may be a little longer.
 
     Returns:
       None, or the reason why not.
     """
+    more = SEALED if sealed else 0
+    header, payload = max(0, header - more), max(0, payload - more)
     if user.startswith(ENROL):
         if payload or header > ENROL_LIMIT:
             return f"expected one enrolment of at most {ENROL_LIMIT} bytes from a one-time key, got {header + payload}"

@@ -73,6 +73,8 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.FETCHING, "stalled"): (Part.QUEUED, "_nothing"),
     (Part.FETCHING, "gone"): (Part.ASKED, "_nothing"),
     (Part.QUEUED, "gone"): (Part.ASKED, "_nothing"),
+    (Part.FETCHING, "unaware"): (Part.ASKED, "_nothing"),
+    (Part.QUEUED, "unaware"): (Part.ASKED, "_nothing"),
     (Part.FETCHING, "arrived"): (Part.CHECKING, "_check"),
     (Part.FETCHING, "garbled"): (Part.FETCHING, "_fetch_anew"),
     (Part.FETCHING, "spoilt"): (Part.ASKED, "_put_off"),
@@ -428,14 +430,11 @@ class RoundKeeper:
         self._send(site, m.Pong(self.study, self.epoch))
         if self._done is not None:
             self._send(site, self._done)
-        share = self._round.shares.get(site) if self._round else None
-        if (
-            share is not None
-            and share.part is Part.ASKED
-            and self._round
-            and (ping.round, ping.phase) != self._round.place
-        ):
-            self._tell_open(site)
+        if self._round is not None and (ping.round, ping.phase) != self._round.place:
+            self._step(site, "unaware")
+            share = self._round.shares.get(site)
+            if share is not None and share.part is Part.ASKED:
+                self._tell_open(site)
 
     def _want(self, site: str, want: m.Want, _: Any) -> None:
         for chunk, payload in self._holder.chunks(want):

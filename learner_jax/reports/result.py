@@ -51,7 +51,8 @@ class ResultFields(TypedDict):
 
     `curve` has one dict a round: "round", metrics by name ("train/loss", "valid/auroc"; "valid/auroc/se" where a
     standard error is known), "seconds", "bytes_up", "bytes_down", "sites", "lost". `words` may name what is counted:
-    see `learner_jax.reports.words.Nouns`.
+    see `learner_jax.reports.words.Nouns`. `forecast` is what a federation was told to take and, under "was", what it
+    took: see `learner_jax.engines.forecast`.
     """
 
     study: dict[str, Any]
@@ -70,6 +71,7 @@ class ResultFields(TypedDict):
     command: str
     notes: list[str]
     words: NotRequired[dict[str, str]]
+    forecast: NotRequired[dict[str, Any]]
 
 
 NEEDED = ("study", "kind", "rounds", "curve")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learner_jax.reports import words
+from learner_jax.reports import foretold, words
 from learner_jax.reports.numerals import count
 from learner_jax.reports.result import cohorts, figure, gain, joint, within
 
@@ -14,7 +14,7 @@ FIRST = 12
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """The end of a run: a table for each cohort, then three plain sentences.
+    """The end of a run: a table for each cohort, three plain sentences, and how its forecast came out, if it had one.
 
     Args:
       result: laid out as `result.ResultFields`.
@@ -27,7 +27,8 @@ def text(result: Mapping[str, Any]) -> str:
     if not parts:
         parts = [_watched(result)]
     parts = [part for part in parts if part]
-    return "\n\n".join([*parts, "\n".join(words.sentences(result))])
+    ends = [*words.sentences(result), foretold.compared(result)]
+    return "\n\n".join([*parts, "\n".join(line for line in ends if line)])
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

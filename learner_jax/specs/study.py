@@ -79,13 +79,15 @@ class Engine:
 class Federation:
     """When a round may close, and where the coordinator listens.
 
-    quorum: sites, or a share of the cohort, None all of it; port 0: any free one.
+    quorum: sites, or a share of the cohort, None all of it; port 0: any free one; line_mbit: of each site's line each
+    way, for the forecast, None for a local network.
     """
 
     quorum: int | float | None = None
     deadline_s: float = 300.0
     host: str = "127.0.0.1"
     port: int = 0
+    line_mbit: float | None = None
 
 
 @no_type_check
@@ -219,11 +221,12 @@ def _value(tree: Any) -> Any:
 def manifest_digest(study: Study) -> str:
     """sha256 (hex) over what a study means, for the people who approve it; give it a checked study.
 
-    How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port.
+    How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port,
+  federation.line_mbit.
     """
     tree = thaw(study)
     for part in ("engine", "checkpoint"):
         del tree[part]
-    for part, field in (("data", "source"), ("federation", "host"), ("federation", "port")):
+    for part, field in (("data", "source"), *(("federation", name) for name in ("host", "port", "line_mbit"))):
         del tree[part][field]
     return hashlib.sha256(to_json(tree).encode()).hexdigest()

@@ -253,7 +253,7 @@ def test_help_of_the_thin_mains():
 
 def test_a_join_code_comes_from_a_file_or_stdin(capsys, monkeypatch, tmp_path):
     codes = []
-    monkeypatch.setattr(doors, "join", lambda code, data, workdir, site, tell: codes.append((code, workdir, site)))
+    monkeypatch.setattr(doors, "join", lambda code, data, workdir, site, *_: codes.append((code, workdir, site)))
     (tmp_path / "code.txt").write_text("  SECRET\n")
     (tmp_path / "stays.csv").write_text("a\n1\n")
     assert run(capsys, "join", "--join_file=code.txt", "--data=stays.csv")[0] == 0

@@ -235,10 +235,25 @@ class Apart:
     def __init__(self, study: Study, folder: Path):
         self.study, self.folder, self.run = study, folder, folder / "run"
         self._started: list[Process] = []
+        self._port = 0
 
     def coordinator(self) -> Process:
         """Starts the coordinator, or goes on with it."""
-        return self._start("launch.coordinator", [*flags(self.study, self.run), f"--sites={','.join(self._tables())}"])
+        code = self.folder / "broker" / "join" / f"{self.study.name}.code"
+        through = [f"--broker_file={code}"] if code.parent.exists() else []
+        given = [*flags(self.study, self.run), f"--sites={','.join(self._tables())}", *through]
+        return self._start("launch.coordinator", given)
+
+    def broker(self) -> Process:
+        """Starts a broker, or goes on with it; who is started after it goes through it."""
+        folder = self.folder / "broker"
+        given = ["broker", f"--coordinators={self.study.name}", f"--workdir={folder}", f"--port={self._port}"]
+        process = self._start("learner_jax.cli.main", given)
+        while "listening" not in process.said:
+            assert process.poll() is None, process.said
+            time.sleep(0.02)
+        self._port = int(process.said.split("listening at ")[1].split()[0].rpartition(":")[2])
+        return process
 
     def site(self, name: str, program: str = "sites.worker") -> Process:
         """Starts a site's worker, with the same command each time; the first time it waits for the join code."""

@@ -10,7 +10,7 @@ import pytest
 
 from learner_jax.errors import CryptoError, StudyError
 from learner_jax.network.drive import CoordinatorDrive, CoordinatorHandlers
-from learner_jax.network.enrol import Desk, join, load_membership
+from learner_jax.network.enrol import ENROLS, Desk, join, load_membership
 from learner_jax.network.keys import (
     JoinCode,
     Site,
@@ -19,8 +19,10 @@ from learner_jax.network.keys import (
     new_curve,
     new_keys,
     parse_join_code,
+    sign,
 )
 from learner_jax.network.links import CoordinatorLink, SiteLink
+from learner_jax.network.seal import SIGNATURE
 from learner_jax.protocol import messages as m
 from learner_jax.protocol.coordinator import RoundKeeper
 
@@ -100,7 +102,7 @@ def test_the_answer_was_lost(tmp_path, desk_and_link, monkeypatch):
     desk, link = desk_and_link
     code = desk.invite(link.address)
     monkeypatch.setattr(Desk, "_answer", lambda *_: None)
-    assert join(code, "h00", tmp_path / "h00", timeout_s=2).coordinator_sign == ""
+    assert join(code, "h00", tmp_path / "h00", timeout_s=2).coordinator_sign == code.coordinator.hex()
     monkeypatch.undo()
     assert join(code, "h00", tmp_path / "h00").site == "h00" and set(desk.roster.sites) == {"h00"}
     with pytest.raises(CryptoError):
@@ -133,14 +135,39 @@ def test_a_one_time_key_may_say_nothing_else(tmp_path, desk_and_link):
     desk, link = desk_and_link
     code = desk.invite(link.address)
     hello = m.encode(m.Hello(STUDY, m.PROTOCOL, "h00", "", 0))
+    signed = sign(code.proof, ENROLS + hello) + hello
     with SiteLink(code.address, code.server_public, (code.public, code.secret)) as site:
         assert site.dial(5)
-        for header, payload in ((hello, b""), (b"x" * 5000, b""), (hello, b"x" * 5000)):
+        for header, payload in ((hello, b""), (signed, b""), (b"x" * 5000, b""), (hello, b"x" * 5000)):
             site.send(header, payload)
-        found = site.recv(5)
-        assert found is not None and "expected an enrolment" in str(m.decode(found[0]))
+        for words in ("signed by the join code's holder", "expected an enrolment in study"):
+            found = site.recv(5)
+            assert found is not None and words in str(m.decode(found[0][SIGNATURE:]))
         assert site.recv(0.5) is None
     assert not desk.roster.sites and code.public in desk.roster.codes
+
+
+def test_another_coordinators_answer_is_refused(tmp_path, desk_and_link):
+    """What a broker would have to do to put itself between: it has the line's key, and not the coordinator's."""
+    desk, link = desk_and_link
+    code = desk.invite(link.address)._replace(coordinator=new_keys().sign_public)
+    with pytest.raises(CryptoError, match="signed by the coordinator that the join code names"):
+        join(code, "h00", tmp_path / "h00", timeout_s=4)
+
+
+def test_keys_put_in_place_of_a_sites_own_are_refused(tmp_path, desk_and_link, monkeypatch):
+    desk, link = desk_and_link
+    code = desk.invite(link.address)
+    receive, own = Desk.receive, new_keys()
+
+    def between(self, user, header):
+        enrol = m.Enrol(STUDY, "h00", own.curve_public, own.sign_public)
+        return receive(self, user, header[:SIGNATURE] + m.encode(enrol))
+
+    monkeypatch.setattr(Desk, "receive", between)
+    with pytest.raises(CryptoError):
+        join(code, "h00", tmp_path / "h00", timeout_s=4)
+    assert not desk.roster.sites
 
 
 def test_a_site_may_not_enrol_another(tmp_path, desk_and_link):

@@ -77,7 +77,7 @@ def test_signatures():
 )
 def test_a_join_code_there_and_back(address, study):
     (server, _), (public, secret) = new_curve(), new_curve()
-    code = JoinCode(address, server, study, secret)
+    code = JoinCode(address, server, study, secret, bytes(range(32)), len(study) % 2 == 0)
     text = code.text()
     assert parse_join_code(f" {text[:20]}\n{text[20:]} \n") == code
     assert parse_join_code(text).public == public

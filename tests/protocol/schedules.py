@@ -110,7 +110,7 @@ class World:
         # one site may be missing from every round, else some could never close: it is the one that kinds may spoil
         self.spoilt = rng.choice(self.sites)
         self.plans = {place: self.plan() for place in self.places}
-        self.chance = {kind: rng.choice((0.03, 0.1, 0.3)) for kind in self.kinds}
+        self.chance = {kind: rng.choice((0.03, 0.1, 0.3)) for kind in KINDS if kind in self.kinds}
         self.loss, self.double = self.chance.get("loss", 0.0), self.chance.get("double", 0.0)
         self.delay = rng.choice((0.3, 1.5)) if "reorder" in self.kinds else 0.0
         self.disk_s, self.work_s = rng.choice((0.0, 0.2, 1.0)), rng.choice((0.2, 1.0))

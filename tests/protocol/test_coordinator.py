@@ -11,7 +11,7 @@ from learner_jax.errors import LocalProtocolError
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol import rows
-from learner_jax.protocol.coordinator import RoundKeeper
+from learner_jax.protocol.coordinator import Part, RoundKeeper
 from learner_jax.protocol.transfers import Holder
 
 SITES = ("a", "b", "c")
@@ -394,6 +394,14 @@ def test_finish_tells_all_and_drains(bench):
     assert said(bench.do(c.Heard("b", m.Ping("s", 1, 1, "train"))), m.Done)
     assert kind(bench.do(c.Heard("b", m.Bye("s", ""))), c.Drained)
     assert said(bench.hello("c"), m.Done, "c")
+
+
+def test_an_offer_from_before_a_site_lost_its_disk_is_not_waited_for(bench):
+    keeper = bench.keeper
+    assert said(bench.offer("a"), m.Want, "a")  # said before, and late: the site knows of no round
+    told = bench.do(c.Heard("a", m.Ping("s", 1, 0, "")))
+    assert said(told, m.Open, "a") and keeper._round.shares["a"].part is Part.ASKED
+    assert said(bench.disk(bench.serve(bench.offer("a", b"better"))), m.Accepted, "a")
 
 
 def test_a_revoked_site_is_not_waited_for(bench):

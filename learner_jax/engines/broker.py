@@ -1,0 +1,134 @@
+"""A broker that stands alone: one port, behind it many coordinators with their studies.
+
+It authenticates, routes and limits rates, and keeps nothing of a study: whom a coordinator lets in, the coordinator
+says when it calls. What passes is signed and sealed between coordinator and site (`network.seal`); a message that finds
+nobody is dropped, and the machines at the ends make that good. A coordinator gets in by a join code, as a site does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from learner_jax.errors import RemoteProtocolError
+from learner_jax.events import Event, Observer
+from learner_jax.network.brokered import read_guest_list
+from learner_jax.network.enrol import Desk, invite
+from learner_jax.network.keys import load_or_make_keys
+from learner_jax.network.links import CoordinatorLink, Received
+from learner_jax.protocol import broker
+from learner_jax.storage.lock import only_one
+
+NAME = "broker"
+"""What a broker's roster and join codes call it in place of a study."""
+QUEUE = 512
+"""Messages that wait for one peer: all that a coordinator with a full window asks for."""
+SAY_S = 60.0
+
+
+class Switch:
+    """Routes what a link brings.
+
+    Args:
+      link: the port.
+      desk: enrols coordinators.
+      on_event: told who is refused, and why; a reason once a minute.
+    """
+
+    def __init__(self, link: CoordinatorLink, desk: Desk, on_event: Observer):
+        self._link, self._desk, self._tell = link, desk, on_event
+        self._meter = broker.Meter()
+        self._guests: dict[str, dict[str, str]] = {}  # coordinator -> CURVE key -> user
+        self._said: dict[tuple[str, str], float] = {}
+
+    def turn(self, timeout_s: float) -> None:
+        """Takes and passes on one message, if one comes in time."""
+        found = self._link.recv(timeout_s)
+        if found is None:
+            return
+        try:
+            self._route(found)
+        except RemoteProtocolError as error:
+            self._refuse(error.peer, error.reason)
+
+    def _route(self, found: Received) -> None:
+        user, _, header, payload = found
+        if not self._meter.allow(user, time.monotonic()):
+            raise RemoteProtocolError(user, "expected fewer messages a second")
+        coordinator, slash, name = user.partition("/")
+        reason = broker.admit(name or user, len(header), len(payload), sealed=True)
+        if reason is not None:
+            raise RemoteProtocolError(user, reason)
+        if slash:
+            self._link.send(coordinator, name.encode() + b"\0" + header, payload)
+        elif user.startswith(broker.ENROL):
+            name = self._desk.receive(user, header)
+            if name:
+                self._tell(Event("note", NAME, data={"text": f"{name} has joined: its sites may call now"}))
+        else:
+            to, _, inner = header.partition(b"\0")
+            if to:
+                self._link.send(f"{user}/{to.decode('ascii', 'replace')}", inner, payload)
+            elif inner == b"guests":
+                self._let_in(user, read_guest_list(payload, user))
+            else:
+                raise RemoteProtocolError(user, "expected a message for a site, or a list of guests")
+
+    def _let_in(self, coordinator: str, users: dict[str, str]) -> None:
+        """These keys and no others are this coordinator's."""
+        before = self._guests.get(coordinator, {})
+        others = {key for name, keys in self._guests.items() if name != coordinator for key in keys}
+        others |= {site.curve_public for site in self._desk.roster.sites.values()} | set(self._desk.roster.codes)
+        taken = others & set(users)
+        if taken:
+            raise RemoteProtocolError(coordinator, f"expected keys of its own, got {len(taken)} that are another's")
+        for key in set(before) - set(users):
+            self._link.revoke(key)
+        for key, name in users.items():
+            if before.get(key) != name:
+                self._link.allow(key, f"{coordinator}/{name}")
+        self._guests[coordinator] = users
+
+    def _refuse(self, user: str, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get((user, reason), -SAY_S) >= SAY_S:
+            self._said = {about: at for about, at in self._said.items() if now - at < SAY_S} | {(user, reason): now}
+            self._tell(Event("note", NAME, site=user, data={"text": f"{user}: {reason}"}))
+
+
+def run_broker(
+    names: Sequence[str],
+    folder: Path,
+    on_event: Observer,
+    host: str,
+    port: int,
+    address: str | None = None,
+    opened: Callable[[str, dict[str, Path]], None] = lambda address, files: None,
+    going: Callable[[], bool] = lambda: True,
+) -> None:
+    """Serves until stopped.
+
+    Args:
+      names: coordinators that may join: the names of their studies.
+      folder: keeps keys, the roster of coordinators and their join codes; 0700.
+      on_event: told what happens.
+      host, port: where to listen.
+      address: what sites and coordinators dial, NAME or NAME:PORT, where it is not the host.
+      opened: told of the address, and of the files with join codes, by coordinator.
+      going: asked about once a second; False ends it.
+
+    Raises:
+      StudyError: the port is in use, or another broker runs in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with only_one(folder, NAME):
+        keys = load_or_make_keys(folder / "keys.json")
+        desk = Desk(folder / "roster.json", NAME, keys)
+        with CoordinatorLink(host, port, keys, queue=QUEUE) as link:
+            desk.serve(link)
+            files = invite(desk, names, link.dialled(address), folder / "join")
+            opened(link.address, files)
+            switch = Switch(link, desk, on_event)
+            while going():
+                switch.turn(1.0)

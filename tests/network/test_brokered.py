@@ -1,0 +1,166 @@
+"""A broker over real sockets: who is let in, who hears whom, and what a broker or a guest could try."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from learner_jax.engines.broker import Switch
+from learner_jax.errors import CryptoError, RemoteProtocolError
+from learner_jax.network.brokered import BrokeredLink, SealedSiteLink, guest_list, read_guest_list
+from learner_jax.network.enrol import Desk
+from learner_jax.network.keys import Site, new_keys
+from learner_jax.network.links import CoordinatorLink
+from learner_jax.network.seal import CoordinatorSeal, SiteSeal
+from learner_jax.protocol import messages as m
+
+HELLO = m.encode(m.Hello("heart", m.PROTOCOL, "a", "", 0))
+PING, PONG = m.encode(m.Ping("heart", 1, 0, "")), m.encode(m.Pong("heart", 1))
+
+
+class Place:
+    """A broker with its loop, and keys for everybody."""
+
+    def __init__(self, folder):
+        self.keys = {name: new_keys() for name in ("broker", "heart", "lung", "a", "b")}
+        self.desk = Desk(folder / "roster.json", "broker", self.keys["broker"])
+        self.link = CoordinatorLink("127.0.0.1", 0, self.keys["broker"])
+        self.port, self.told = self.link.port, []
+        self.desk.serve(self.link)
+        for name in ("heart", "lung"):
+            self.desk.enlist(name, Site(self.keys[name].curve_public, self.keys[name].sign_public))
+        self._start()
+
+    def _start(self) -> None:
+        switch = Switch(self.link, self.desk, lambda event: self.told.append(event.data["text"]))
+        self._stop = threading.Event()
+
+        def loop() -> None:
+            while not self._stop.is_set():
+                switch.turn(0.2)
+
+        self._thread = threading.Thread(target=loop)
+        self._thread.start()
+
+    def restart(self) -> None:
+        """A new process on the same port, which knows no guests."""
+        self.close()
+        self.link = CoordinatorLink("127.0.0.1", self.port, self.keys["broker"])
+        self.desk.serve(self.link)
+        self._start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self.link.wake()
+        self._thread.join(5)
+        self.link.close()
+
+    def coordinator(self, name: str = "heart", guests: tuple[str, ...] = ("a",)) -> BrokeredLink:
+        seal = CoordinatorSeal(name, self.keys[name].sign_secret, lambda site: self.keys[site].sign_public)
+        link = BrokeredLink(self.link.address, self.keys["broker"].curve_public, self.keys[name], seal)
+        for guest in guests:
+            link.allow(self.keys[guest].curve_public, guest)
+        return link
+
+    def site(self, name: str = "a", study: str = "heart") -> SealedSiteLink:
+        keys = self.keys[name]
+        seal = SiteSeal(study, name, keys.sign_secret, self.keys[study].sign_public)
+        return SealedSiteLink(self.link.address, self.keys["broker"].curve_public, keys, seal)
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+def heard(link, seconds: float = 8.0):
+    """The next message, or None."""
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        found = link.recv(0.1)
+        if found is not None:
+            return found
+    return None
+
+
+def say_until_heard(speaker, header: bytes, listener):
+    """Says it again and again: lines come up when they come up."""
+    for _ in range(60):
+        speaker.recv(0.05)
+        speaker.send(header)
+        found = heard(listener, 0.2)
+        if found is not None:
+            return found
+    raise AssertionError("nothing came through")
+
+
+def test_both_ways_through_the_broker(place):
+    with place.coordinator() as here, place.site() as there:
+        found = say_until_heard(there, HELLO, here)
+        assert (found.user, found.header) == ("a", HELLO)
+        assert here.send("a", PONG, b"x" * 2**20)
+        assert heard(there) == (PONG, b"x" * 2**20)
+        there.send(PING, b"update")
+        came = [heard(here, 0.5) for _ in range(3)]  # the Hello was said until it was heard
+        assert (PING, b"update") in [(found.header, bytes(found.payload)) for found in came if found]
+        assert not here.send("b", PONG), "who has not said Hello cannot be written to"
+
+
+def test_a_broker_started_anew_is_told_again_whom_to_let_in(place):
+    with place.coordinator() as here, place.site() as there:
+        say_until_heard(there, HELLO, here)
+        assert here.send("a", PONG) and heard(there)
+        place.restart()
+        for header in (PING, HELLO):
+            while (found := say_until_heard(there, header, here)).header != header:
+                pass
+            assert found.user == "a"
+
+
+def test_a_site_is_let_in_by_its_own_coordinator_alone_and_not_once_it_is_revoked(place):
+    with place.coordinator() as here, place.coordinator("lung", guests=()) as other, place.site() as there:
+        say_until_heard(there, HELLO, here)
+        other.allow(place.keys["a"].curve_public, "a")  # a guest of another is not to be had
+        for _ in range(20):
+            other.recv(0.05)
+        assert any("that are another's" in text for text in place.told)
+        here.revoke(place.keys["a"].curve_public)
+        for _ in range(10):
+            here.recv(0.05)
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1.0:
+            there.send(PING)
+            found = here.recv(0.1)
+            assert found is None or time.monotonic() - begun < 0.5, "what was under way may come, no more"
+
+
+def test_what_a_coordinator_may_not_send(place):
+    with place.coordinator(guests=()) as here:
+        for _ in range(40):
+            here.recv(0.05)
+            if here._line.connected:
+                break
+        here._line.send(b"\0orders", b"")
+        here._line.send(b"\0guests", b"\xc1")
+        here._line.send(b"lung/a\0x", b"")
+        for _ in range(10):
+            here.recv(0.05)
+    said = " ".join(place.told)
+    assert "a message for a site, or a list of guests" in said and "a list of at most" in said
+
+
+def test_a_key_that_nobody_let_in_ends_with_one_line(place, monkeypatch):
+    monkeypatch.setattr("learner_jax.network.brokered.REFUSED_S", 0.5)
+    with place.site("b") as there, pytest.raises(CryptoError, match="does not know this key"):
+        heard(there, 20)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc1", guest_list({"short": "a"}), b"\x91\xc0", guest_list({"k" * 40: ""})])
+def test_a_list_of_guests_that_is_none(payload):
+    with pytest.raises(RemoteProtocolError, match="a list of at most"):
+        read_guest_list(payload, "heart")
+    assert read_guest_list(guest_list({"k" * 40: "a"}), "heart") == {"k" * 40: "a"}
