@@ -73,7 +73,7 @@ def learner(*arguments: str, module: str = "learner_jax", **options) -> subproce
     ("line", "words"),
     [
         ("simulat --config=x", "learner: no command 'simulat' (did you mean simulate?)"),
-        ("frobnicate", "learner: no command 'frobnicate' (there are simulate, local,"),
+        ("xyzzy", "learner: no command 'xyzzy' (there are simulate, local,"),
         ("--confg=x", "learner: no flag here '--confg=x'"),
         ("simulate --workdri=x", "learner simulate: --workdri: no such flag (did you mean --workdir?)"),
         ("simulate --confg.rounds=3", "learner simulate: --confg.rounds: no such flag (did you mean --config.rounds?)"),
@@ -281,7 +281,7 @@ def test_a_coordinator_knows_who_takes_part(capsys, monkeypatch, engine, flag, n
     line += ["--address=there.example"]
     code, _, err = run(capsys, *line, *([flag] if flag else ["--config.data.sites=h00,h01"]))
     assert (code, err) == (0, "")
-    assert asked == [(names, "0.0.0.0", 7443, "there.example")]
+    assert asked == [(names, "0.0.0.0", 7443, "there.example", None)]
 
 
 ENDLESS = """
