@@ -43,6 +43,8 @@ _THREADS = ("tests/federation/test_parity.py", "-k", "worker_threads and scaffol
 _RESUME = ("tests/engines/test_resume_in_process.py",)
 _MALFORMED = ("tests/network/test_malformed.py",)
 _MINOR = ("tests/protocol/test_minor.py",)
+_TUNNEL = ("tests/network/test_tunnel.py",)
+_DOCTOR = ("tests/engines/test_doctor.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
 PLANTS: tuple[Plant, ...] = (
@@ -376,6 +378,120 @@ PLANTS: tuple[Plant, ...] = (
         "if got != self.blob.digest:",
         "if got is self.blob:",
         ("tests/protocol/test_transfers.py",),
+    ),
+    # ---- through a proxy
+    Plant(
+        "tunnel: any answer of a proxy is taken for a yes",
+        "learner_jax/network/tunnel.py",
+        "if 200 <= code < 300:",
+        "if code:",
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: the end of one side ends both",
+        "learner_jax/network/tunnel.py",
+        "if sink.can_write_eof():",
+        "if sink is None:",
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: reads on from a side whose other side does not read",
+        "learner_jax/network/tunnel.py",
+        "await sink.drain()",
+        "await asyncio.sleep(0)",
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: a proxy's password is in what is said of it",
+        "learner_jax/network/tunnel.py",
+        'return f"the proxy at {_place(self.host, self.port)}"',
+        'return f"the proxy at {_place(self.host, self.port)}{self.password}"',
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: what a proxy answers has no limit",
+        "learner_jax/network/tunnel.py",
+        'if not lines[0].startswith("HTTP/") or left < 0:',
+        'if not lines[0].startswith("HTTP/"):',
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: a refusal ends a site whose line was open before",
+        "learner_jax/network/links.py",
+        "if trouble.final and not self._ever:",
+        "if trouble.final:",
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: a handshake leaves a slow proxy no time",
+        "learner_jax/network/links.py",
+        "HANDSHAKE_MS + int(1000 * self._via.timeout_s)",
+        "HANDSHAKE_MS",
+        _TUNNEL,
+    ),
+    Plant(
+        "tunnel: a worker joins through it and then dials past it",
+        "learner_jax/engines/worker.py",
+        "with through(proxy, member.address, say) as via,",
+        "with through(None, member.address, say) as via,",
+        ("tests/federation/test_parity.py", "-k", "through_a_proxy"),
+    ),
+    # ---- what a doctor finds
+    Plant(
+        "doctor: a closed port is well",
+        "learner_jax/engines/doctor.py",
+        "probe.knock(host, port, DIAL_S)",
+        "host_and_port(caller.address)",
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: a key that is not known is well",
+        "learner_jax/engines/doctor.py",
+        "yield Finding(wrong, MEND, str(error))",
+        'yield Finding(wrong, OK if wrong == "key" else MEND, str(error))',
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: a clock that is behind is well",
+        "learner_jax/engines/doctor.py",
+        "if abs(ahead) < CLOCK_S:",
+        "if ahead < CLOCK_S:",
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: a full disk is well",
+        "learner_jax/engines/doctor.py",
+        "    if left < ROOM:\n",
+        "    if left < 0:\n",
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: a disk is not written to",
+        "learner_jax/engines/doctor.py",
+        "if left >= ROOM:",
+        "if left < 0:",
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: a table is not held against the study",
+        "learner_jax/engines/doctor.py",
+        'return Finding("data", OK, fits(path))',
+        'return Finding("data", OK, f"{path} fits what the study readmission asks for")',
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: uses the join code up",
+        "learner_jax/network/probe.py",
+        "m.encode(m.Ask(caller.study)), time.monotonic() + ASK_S",
+        'm.encode(m.Enrol(caller.study, "h00", "x" * 40, bytes(32))), time.monotonic() + ASK_S',
+        _DOCTOR,
+    ),
+    Plant(
+        "doctor: its question is a message of the round",
+        "learner_jax/network/drive.py",
+        "if isinstance(message, m.Ask):",
+        "if message is None:",
+        _DOCTOR,
     ),
 )
 

@@ -30,6 +30,7 @@ from learner_jax.engines.serving import serve
 from learner_jax.engines.sources import frames_of
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import site_ids
+from learner_jax.network.tunnel import Proxy
 from learner_jax.specs import Data, Engine, Federation, Spec, Study, cache_folder, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,13 +113,16 @@ class Site(threading.Thread):
     def __init__(self, name: str, table: Path, folder: Path, code: str | None, on_event: Observer):
         super().__init__(name=f"site {name}", daemon=True)
         self.site, self.table, self.folder, self.code, self._tell = name, table, folder, code, on_event
+        self.proxy: Proxy | None = None
         self.result: dict[str, Any] | None = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
             frame = read_table(self.table)
-            self.result = worker.take_part(self.code, self.site, frame, self.folder, self._tell, _built)
+            self.result = worker.take_part(
+                self.code, self.site, frame, self.folder, self._tell, _built, proxy=self.proxy
+            )
         except BaseException as error:
             self.error = error
 

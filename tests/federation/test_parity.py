@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from learner_jax.engines import worker
+from learner_jax.engines.site_study import SiteStudy
+from learner_jax.network.tunnel import parse_proxy
 from learner_jax.specs import Data, Study
-from tests.federation.hospitals import METHODS, RULES, Apart, Process, federated, flags, simulated, small
+from tests.federation.hospitals import METHODS, RULES, Apart, Process, Site, federated, flags, simulated, small
 from tests.federation.mutant import Scaled
+from tests.network.proxies import REFUSALS, ConnectProxy
 
 COMBINATIONS = [(method, rule) for method in METHODS for rule in RULES]
 THREE_SITES = {("scaffold", "mean")}  # the others with two, for time; in the soak all with three
@@ -30,6 +33,37 @@ def test_worker_threads_end_with_the_simulators_bits(method, rule, source, tmp_p
     assert ended.sha256 == simulated(study).sha256
     assert [site.error for site in ended.sites.values()] == [None] * count
     assert {site.result["weights_sha256"] for site in ended.sites.values() if site.result} == {ended.sha256}
+
+
+@pytest.mark.slow
+def test_a_study_through_a_proxy_that_cuts_and_refuses_ends_with_the_simulators_bits(source, tmp_path, monkeypatch):
+    study = small(source, "scaffold", "median", rounds=5, data=_sites(2, source))  # whose programs are compiled already
+    faults = {2: [], 4: [REFUSALS[502]] * 2}  # in this round all lines are cut, and the next ones get these answers
+
+    with ConnectProxy("nurse:a password") as proxy:
+
+        class Cut(SiteStudy):
+            def work(self, asked, data, committed):
+                if asked.phase == "train" and asked.round in faults:
+                    proxy.once = faults.pop(asked.round)
+                    proxy.cut()
+                return super().work(asked, data, committed)
+
+        def begin(sites: dict[str, Site]) -> None:
+            for site in sites.values():
+                site.proxy = there
+                site.start()
+
+        monkeypatch.setattr(worker, "SiteStudy", Cut)
+        there = parse_proxy(proxy.url.replace("//", "//nurse@"))._replace(password="a password")
+        ended = federated(study, tmp_path, begin=begin)
+        place = {head.split()[1] for head in proxy.asked}
+    assert [site.error for site in ended.sites.values()] == [None, None] and not faults and not proxy.once
+    assert ended.sha256 == simulated(study).sha256
+    assert len(proxy.asked) >= 8 + 2 and len(place) == 1  # a site's: to enrol, to take part, and after each cut
+    said = [str(event.data["text"]) for who, event in ended.events if who != "coordinator" and event.kind == "note"]
+    assert 1 <= sum("does not reach" in text for text in said) <= 2
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"a password" in path.read_bytes()]
 
 
 def _both(study: Study, folder: Path) -> tuple[dict, dict]:

@@ -25,6 +25,7 @@ class ConnectProxy:
 
     Attributes:
       answer: said in place of connecting, where it is not None; b"" says nothing. May be changed at any time.
+      once: answers like it, each for one connection.
       delay_s: to wait before it answers.
       asked: the requests that came, head and all.
       carried: what it could read of what passed, both ways.
@@ -32,6 +33,7 @@ class ConnectProxy:
 
     def __init__(self, credentials: str = "", host: str = "127.0.0.1", context: ssl.SSLContext | None = None):
         self.answer: bytes | None = None
+        self.once: list[bytes] = []
         self.delay_s = 0.0
         self.asked: list[str] = []
         self.carried = bytearray()
@@ -96,6 +98,8 @@ class ConnectProxy:
         ends.callback(self._open.discard, one)
 
     def _refusal(self, head: str) -> bytes | None:
+        if self.once:
+            return self.once.pop()
         if self.answer is not None:
             return self.answer
         return REFUSALS[407] if self._told and f"Proxy-Authorization: {self._told}\r\n" not in head else None
