@@ -44,6 +44,11 @@ def coordinator(
     )
 
 
+def revoke(folder: Path, site: str, reason: str) -> bool:
+    """Takes a site off a coordinator's roster; whether a running coordinator did it at once."""
+    return module("engines.requests").ask_to_revoke(folder, site, reason)
+
+
 def broker(
     names: Sequence[str],
     folder: Path,

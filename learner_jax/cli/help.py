@@ -129,6 +129,17 @@ COMMANDS = {
         ),
         config=True,
     ),
+    "revoke": Command(
+        "take a site off a study's roster, at once",
+        "Takes a site off the roster of a coordinator: its key stops working and its open connection is dropped. "
+        "The study goes on with the others; what the site has added to the model so far stays in it.",
+        ("learner revoke west --workdir=runs/study --reason='its contract ended'",),
+        (
+            Flag("workdir", str, "the coordinator's folder"),
+            Flag("reason", str, "why, for the coordinator's record"),
+        ),
+        words="SITE",
+    ),
     "join": Command(
         "take part in a study with this site's data",
         "Takes part in a study with the data of this site. The join code is asked for, or read from a file; it never "
@@ -183,7 +194,7 @@ COMMANDS = {
 
 GROUPS = {
     "for researchers": ("simulate", "local", "compare", "report"),
-    "for who runs a study": ("forecast", "coordinator", "broker"),
+    "for who runs a study": ("forecast", "coordinator", "broker", "revoke"),
     "for sites: who has the data": ("data", "doctor", "join"),
 }
 

@@ -160,6 +160,17 @@ def _broker_code(file: str | None, folder: Path) -> str | None:
     return None if file is None else _join_code(file, "--broker_file")
 
 
+def _revoke(parsed: Parsed) -> int:
+    if len(parsed.words) != 1 or not parsed.values["workdir"]:
+        raise ConfigError("expected one site and its coordinator's folder: learner revoke SITE --workdir=RUN")
+    site, folder = parsed.words[0], Path(parsed.values["workdir"])
+    if doors.revoke(folder, site, parsed.values["reason"] or ""):
+        print(f"{site} is off the roster, and its line is closed. What it has added to the model so far stays in it.")
+    else:
+        print(f"No coordinator runs in {folder}: {site} will be off the roster before the next one lets anybody in.")
+    return 0
+
+
 def _names(given: str | None, study: Study) -> tuple[str, ...]:
     """Who takes part: names, or a number of sites called site-1, site-2, ...; else those of the config."""
     if given is None:
@@ -382,6 +393,7 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "coordinator": _coordinator,
     "forecast": _forecast,
     "broker": _broker,
+    "revoke": _revoke,
     "join": _join,
     "doctor": _doctor,
     "report": _report,

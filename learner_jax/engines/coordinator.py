@@ -87,13 +87,21 @@ class Rounds:
       stores: journal and spool.
       on_event: told what happens.
       check: called now and then while a phase is open; may raise.
+      revoked: names of sites that were taken off the roster.
 
     Attributes:
       post: hands the machine an event, from any thread; set by whoever drives it.
     """
 
-    def __init__(self, study: Study, stores: Stores, on_event: Observer, check: Callable[[], None] = lambda: None):
-        self.study, self.stores, self._tell, self._check = study, stores, on_event, check
+    def __init__(
+        self,
+        study: Study,
+        stores: Stores,
+        on_event: Observer,
+        check: Callable[[], None] = lambda: None,
+        revoked: Callable[[], Sequence[str]] = tuple,
+    ):
+        self.study, self.stores, self._tell, self._check, self._revoked = study, stores, on_event, check, revoked
         self.post: Callable[[c.Event], None] = lambda event: None
         self._closed: queue.SimpleQueue[c.CloseRound | BaseException] = queue.SimpleQueue()
         self._expected: Schema = ()
@@ -154,7 +162,8 @@ class Rounds:
         if before is not None and (before[0].round, before[0].phase) == (asked.round, asked.phase):
             attempt, accepted = before[0].attempt + 1, before[1]
         size = schema_bytes(asked.expected)
-        needed = len(asked.cohort) if asked.everyone else quorum(self.study, len(asked.cohort))
+        there = max(1, len(set(asked.cohort) - set(self._revoked())))
+        needed = there if asked.everyone else quorum(self.study, there)
         deadline = self.study.federation.deadline_s
         self.post(
             c.StartRound(
@@ -192,7 +201,11 @@ def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
                 raise ValueError
             if figures["name"] != peer:
                 raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
-    except (ValueError, AttributeError, TypeError):
+        if found:
+            join_sites([found])  # what cannot be joined would end the study, and again after each restart
+    except RemoteProtocolError:
+        raise
+    except Exception:  # whatever is nested in it, or missing
         raise RemoteProtocolError(peer, "expected a site's figures as JSON, got something else") from None
     return found
 

@@ -91,10 +91,8 @@ class Traffic(NamedTuple):
 
 def of_site(sizes: Sizes, site: str, number: int) -> Traffic:
     """What one site's part in one training round puts on its line."""
-    asked = len(sizes.asked(number))
-    return _traffic(
-        sizes.study, site, number, sizes.epoch, asked, len(sizes.sites), sizes.broadcast, sizes.update
-    )  # fmt: skip
+    counts = len(sizes.asked(number)), len(sizes.sites)
+    return _traffic(sizes.study, site, _as_long(number), sizes.epoch, *counts, sizes.broadcast, sizes.update)
 
 
 def of_round(sizes: Sizes, number: int) -> Traffic:
@@ -103,6 +101,12 @@ def of_round(sizes: Sizes, number: int) -> Traffic:
     return Traffic(sum(part.up for part in parts), sum(part.down for part in parts))
 
 
+def _as_long(number: int) -> int:
+    """The smallest number that msgpack writes in as many bytes, so that like rounds are counted once."""
+    return max(least for least in (0, 2**7, 2**8, 2**16) if least <= number)
+
+
+@functools.lru_cache(4096)
 def _traffic(
     study: str, site: str, number: int, epoch: int, cohort: int, enrolled: int, broadcast: int, update: int
 ) -> Traffic:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from learner_jax import specs
+from learner_jax.engines import requests
 from learner_jax.engines.coordinator import Outcome, Rounds, Stores, run_study
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.tap import tap_to
@@ -128,21 +129,25 @@ def _serve(
         journal.closed(),
         journal.accepted(),
     )
-    rounds = Rounds(study, Stores(journal, Spool(folder / "spool")), on_event, check)
+    stores = Stores(journal, Spool(folder / "spool"))
+    rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
 
     def ended(error: BaseException | None) -> None:
         rounds.fail(error or StudyError("the coordinator's line was closed"))
 
     drive = CoordinatorDrive(link, keeper, rounds.handlers(), desk, on_end=ended)
     rounds.post = drive.post
+    asked = (folder, study.name, desk, drive.post, on_event)
+    requests.take(*asked)
     files = invite(desk, names, dial, folder / "join")
     drive.start()
     try:
         invited(files, dial)
-        _all_enrolled(names, desk, drive, study.name, on_event, check)
-        outcome = run_study(
-            parts, names, rounds, folder, on_event, lambda: (link.counter.bytes_in, link.counter.bytes_out)
-        )
+        with requests.taken(*asked):
+            _all_enrolled(names, desk, drive, study.name, on_event, check)
+            outcome = run_study(
+                parts, names, rounds, folder, on_event, lambda: (link.counter.bytes_in, link.counter.bytes_out)
+            )
         drive.post(c.Finish(outcome.result["weights_sha256"], "the study is over"))
         drive.drained.wait(10.0)
         return outcome
@@ -161,7 +166,7 @@ def _all_enrolled(
 ) -> None:
     """Waits until every site is in the roster, saying now and then for whom."""
     said = 0.0
-    while missing := [name for name in names if name not in desk.roster.sites]:
+    while missing := [name for name in names if name not in (*desk.roster.sites, *desk.roster.revoked)]:
         check()
         if drive.ended.is_set():
             drive.join()

@@ -166,7 +166,7 @@ def invite(desk: Desk, names: Sequence[str], address: str, folder: Path) -> dict
     files = {}
     for name in names:
         path = folder / f"{name}.code"
-        if name in desk.roster.sites:
+        if name in desk.roster.sites or name in desk.roster.revoked:
             path.unlink(missing_ok=True)
             continue
         if not _works(path, desk, address):

@@ -230,6 +230,7 @@ class Roster(NamedTuple):
       sites: name -> Site.
       codes: one-time CURVE public key -> the name that the code is for; "" for any.
       proofs: the same -> the Ed25519 key by which the code's holder signs its enrolment, 32 raw bytes.
+      revoked: names of sites that were taken off.
     """
 
     study: str
@@ -237,6 +238,7 @@ class Roster(NamedTuple):
     sites: Mapping[str, Site] = {}
     codes: Mapping[str, str] = {}
     proofs: Mapping[str, bytes] = {}
+    revoked: tuple[str, ...] = ()
 
     def with_code(self, public: str, name: str = "", proof: bytes = b"") -> Roster:
         """This roster and one more unused code."""
@@ -267,7 +269,7 @@ class Roster(NamedTuple):
     def without_site(self, name: str) -> Roster:
         """This roster with a site revoked."""
         left = {known: site for known, site in self.sites.items() if known != name}
-        return self._replace(version=self.version + 1, sites=left)
+        return self._replace(version=self.version + 1, sites=left, revoked=(*self.revoked, name))
 
     def users(self) -> dict[str, str]:
         """CURVE public key -> user id, for ZAP."""
@@ -285,6 +287,7 @@ def save_roster(path: str | Path, roster: Roster, keys: Keys) -> None:
         "study": roster.study,
         "version": roster.version,
         "sites": {name: [site.curve_public, site.sign_public.hex()] for name, site in roster.sites.items()},
+        "revoked": list(roster.revoked),
         "codes": {public: [name, roster.proofs[public].hex()] for public, name in roster.codes.items()},
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -304,7 +307,7 @@ def load_roster(path: str | Path, keys: Keys) -> Roster:
         sites = {name: Site(curve, bytes.fromhex(key)) for name, (curve, key) in body["sites"].items()}
         codes = {public: name for public, (name, _) in body["codes"].items()}
         proofs = {public: bytes.fromhex(proof) for public, (_, proof) in body["codes"].items()}
-        roster = Roster(body["study"], body["version"], sites, codes, proofs)
+        roster = Roster(body["study"], body["version"], sites, codes, proofs, tuple(body["revoked"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CryptoError(f"expected a roster in {path}, got something else") from None
     if not sound:
