@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -311,8 +312,12 @@ def _blob(value: Any) -> Blob:
     return Blob(_digest(value[0]), _size(value[1]), _digest(value[2]))
 
 
+_SHOWN = reprlib.Repr()  # looks only so deep: repr of lists in lists in lists ends the interpreter's patience
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxlong, _SHOWN.maxother = 3, 60, 60, 60
+
+
 def _short(value: Any) -> str:
-    text = f"{len(value)} bytes" if type(value) is bytes else repr(value)
+    text = f"{len(value)} bytes" if type(value) is bytes else _SHOWN.repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 

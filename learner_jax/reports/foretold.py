@@ -18,13 +18,13 @@ def told(forecast: Mapping[str, Any]) -> list[str]:
     whom = f"each of {many(sites, 'site', 'sites')}" if cohort == sites else f"each of {cohort} sites out of {sites}"
     whole = f"{size(forecast['bytes_up'])} up and {size(forecast['bytes_down'])} down"
     line = forecast["line_mbit"]
-    where = "in a local network" if line is None else f"on lines of {line:g} Mbit/s"
+    where = "In a local network" if line is None else f"On lines of {line:g} Mbit/s"
     moving = duration(forecast["transfer_s"])
     guess = "" if forecast["measured"] else ", as far as can be guessed before one was seen"
     return [
         f"In a round {whom} gets {size(forecast['down'])} and sends {size(forecast['up'])}: "
         f"over {many(rounds, 'round', 'rounds')} {whole}.",
-        f"{where.capitalize()} a round takes about {duration(forecast['round_s'])}, {moving} of it on the line{guess}; "
+        f"{where} a round takes about {duration(forecast['round_s'])}, {moving} of it on the line{guess}; "
         f"all of them about {duration(forecast['seconds'])}.",
         f"The coordinator needs about {size(forecast['coordinator_bytes'])} of memory, "
         f"a site's worker {size(forecast['worker_bytes'])} and its rows.",

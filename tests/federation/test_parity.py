@@ -13,6 +13,7 @@ from learner_jax.network.tunnel import parse_proxy
 from learner_jax.specs import Data, Study
 from tests.federation.hospitals import METHODS, RULES, Apart, Process, Site, federated, flags, simulated, small
 from tests.federation.mutant import Scaled
+from tests.federation.told import check_told
 from tests.network.proxies import REFUSALS, ConnectProxy
 
 COMBINATIONS = [(method, rule) for method in METHODS for rule in RULES]
@@ -33,6 +34,7 @@ def test_worker_threads_end_with_the_simulators_bits(method, rule, source, tmp_p
     assert ended.sha256 == simulated(study).sha256
     assert [site.error for site in ended.sites.values()] == [None] * count
     assert {site.result["weights_sha256"] for site in ended.sites.values() if site.result} == {ended.sha256}
+    check_told(study, ended)
 
 
 @pytest.mark.slow

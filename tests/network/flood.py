@@ -52,6 +52,7 @@ WRONG: dict[str, tuple[Callable[[Facts], Frames], str]] = {
     "bytes that are no msgpack": (lambda f: (b"\xc1" * 40, b""), "expected a msgpack header"),
     "nothing": (lambda f: (b"", b""), "expected a msgpack header"),
     "nested 60,000 deep": (lambda f: (b"\x91" * 60_000 + b"\xc0", b""), "expected a msgpack header"),
+    "nested 1,000 deep": (lambda f: (b"\x81\xa4kind" + b"\x91" * 1000 + b"\xc0", b""), "of a known kind, got list"),
     "a map that claims 4 billion entries": (lambda f: (b"\xdf\xff\xff\xff\xff", b""), "expected a msgpack header"),
     "a text that claims 4 GB": (lambda f: (b"\xdb\xff\xff\xff\xff", b""), "expected a msgpack header"),
     "an unknown kind": (lambda f: (raw(offer(f), kind="evil"), b""), "expected a message of a known kind"),

@@ -126,7 +126,8 @@ def test_what_is_not_a_message():
     good = m.encode(EXAMPLES[0])
     twice = b"\x83" + pack("kind") + pack("pong") + (pack("epoch") + b"\x01") * 2
     nested = b"\x91" * 60_000 + b"\xc0"
-    for bad in (b"", b"\xc1", good + b"\x00", good[:-1], b"\x90", pack({"kind": []}), twice, nested,
+    deep = [b"\x81\xa4kind" + b"\x91" * depth + b"\xc0" for depth in (400, 900, 1000, 1020)]
+    for bad in (*deep, b"", b"\xc1", good + b"\x00", good[:-1], b"\x90", pack({"kind": []}), twice, nested,
                 pack({"kind": "__class__"}), pack({1: 2}), b"\xd9\x01\xff", b"\xdf\xff\xff\xff\xff",
                 pack(msgpack.ExtType(1, b"x")), b"\x00" * (m.HEADER_LIMIT + 1)):  # fmt: skip
         with pytest.raises(RemoteProtocolError, match="h00"):
