@@ -41,11 +41,10 @@ def learning_curve(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None
     what = {"auroc": "Of 100 pairs, how many it ranks correctly.", "accuracy": "Of 100 answers, how many are right."}
     kind = name.split("/")[-1]
     held = f"{noun.rows} set aside for watching" if name.startswith("valid/") else f"the {noun.rows} it learns from"
-    alone = f" and what a {noun.site} alone had in the end" if len(refs) > 1 else ""
-    dashes = f" Dashes: a coin toss{alone}." if refs else ""
+    dashes = f" Dashes: a coin toss{_alone(result, noun) if len(refs) > 1 else ''}." if refs else ""
     shade = " Shade: 95 % uncertainty." if band and len(xs) > 1 else ""
     label = ", ".join(f"{ys[at]:.{digits}f} at round {xs[at]}" for at in thin(len(xs), 4))
-    against = "".join(f" {text}." for _, text in refs)
+    against = "".join(f" {text}." for _, text in refs) + (" The caption says of which rows." if len(refs) > 1 else "")
     return {
         "what": what.get(
             kind, f"{words.short(name).capitalize()}: {'more' if words.rising(name) else 'less'} is better."
@@ -71,11 +70,22 @@ def learning_curve(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None
 def _references(result: dict[str, Any], noun: Nouns) -> list[tuple[float, str]]:
     """Lines to hold the curve against: a coin, and the average site alone on the widest cohort."""
     lines = [(50.0, "coin toss 50")]
-    if judged := cohorts(result):
-        widest = max(judged, key=lambda cohort: (cohort.get("all") or {}).get("rows") or 0)
-        if alone := figure(within(widest), "local_only", "auroc"):
-            lines.append((100 * alone["value"], f"a {noun.site} alone, on average {hundred(alone['value'])}"))
+    if alone := figure(within(_widest(result)), "local_only", "auroc"):
+        lines.append((100 * alone["value"], f"a {noun.site} alone, held back: {hundred(alone['value'])}"))
     return lines
+
+
+def _widest(result: dict[str, Any]) -> dict[str, Any]:
+    """The cohort of most rows: nearest to those that the curve is watched on; {} if nothing was judged."""
+    return max(cohorts(result), key=lambda cohort: (cohort.get("all") or {}).get("rows") or 0, default={})
+
+
+def _alone(result: dict[str, Any], noun: Nouns) -> str:
+    """What the line of a site alone is, and that it is of other rows than the curve."""
+    return (
+        f" and, on held-back {noun.rows} ({_widest(result)['name']}), what a {noun.site} alone had in the end, on "
+        f"average. So curve and dashes are of different {noun.rows}; below, both models are judged on the same ones"
+    )
 
 
 def _at_dot(x: float, y: float, along: Scale, up: Scale, text: str) -> Words:

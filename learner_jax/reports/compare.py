@@ -8,7 +8,7 @@ from typing import Any
 
 from learner_jax.reports import words
 from learner_jax.reports.numerals import duration, size
-from learner_jax.reports.result import cohorts, figure, joint, within
+from learner_jax.reports.result import cohorts, figure, joint, rounds_seconds, within
 from learner_jax.reports.table import clip, grid
 
 FIGURES = (("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier"))
@@ -43,7 +43,8 @@ def outcomes(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]
         ("kind", [str(r.get("kind", "-")) for r in runs]),
         ("rounds", [str(r.get("rounds", "-")) for r in runs]),
         ("best round", [str(r.get("best_round") or "-") for r in runs]),
-        ("seconds", [duration(float(r.get("seconds") or 0)) for r in runs]),
+        ("rounds took", ["-" if (took := rounds_seconds(r)) is None else duration(took) for r in runs]),
+        ("whole run", ["-" if r.get("seconds") is None else duration(float(r["seconds"])) for r in runs]),
         ("bytes up", [size(r.get("bytes_up") or 0) for r in runs]),
         ("bytes down", [size(r.get("bytes_down") or 0) for r in runs]),
         ("weights", [str(r.get("weights_sha256") or "-")[:12] for r in runs]),

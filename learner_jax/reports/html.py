@@ -17,9 +17,10 @@ from learner_jax.reports import words
 from learner_jax.reports.by_round import learning_curve, per_round
 from learner_jax.reports.by_site import results_by_site
 from learner_jax.reports.numerals import count, duration, hundred, many, size
-from learner_jax.reports.result import cohorts, figure, gain, joint, within
+from learner_jax.reports.result import cohorts, figure, gain, joint, rounds_seconds, within
 from learner_jax.reports.told import told_and_observed
 from learner_jax.reports.words import Nouns
+from learner_jax.reports.written import written
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -141,8 +142,10 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     facts = [("Learning rounds", count(result.get("rounds")))]
     if result.get("best_round"):
         facts.append(("Best round", count(result["best_round"])))
+    if (took := rounds_seconds(result)) is not None:
+        facts.append(("The rounds took", duration(took)))
     if result.get("seconds") is not None:
-        facts.append(("Time", duration(float(result["seconds"]))))
+        facts.append(("The whole run", duration(float(result["seconds"]))))
     if result.get("bytes_up"):
         facts += [
             ("Sent by the " + noun.sites, size(result["bytes_up"])),
@@ -206,16 +209,8 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
 
 def _facts(result: dict[str, Any]) -> list[tuple[str, str, bool]]:
     study = result.get("study") or {}
-
-    def spec(key: str) -> str:
-        part = study.get(key)
-        if not isinstance(part, dict):
-            return str(part) if part else ""
-        fields = ", ".join(f"{name} {value}" for name, value in (part.get("fields") or {}).items())
-        return f"{part.get('name', '')}{f' ({fields})' if fields else ''}"
-
     found = [
-        (label, spec(key), False)
+        (label, written(study[key]) if study.get(key) else "", False)
         for label, key in (
             ("Algorithm", "algorithm"),
             ("Aggregator", "aggregator"),

@@ -161,6 +161,12 @@ def joint(site: dict[str, Any] | None) -> str:
     return "federated" if "federated" in models or not models else next(iter(models))
 
 
+def rounds_seconds(result: Result) -> float | None:
+    """What the learning rounds took by themselves; None where no round was timed."""
+    took = [float(row["seconds"]) for row in result.get("curve") or [] if row.get("seconds") is not None]
+    return sum(took) if took else None
+
+
 def within(cohort: dict[str, Any]) -> dict[str, Any]:
     """The SITE that compares patients within each site only: the average over sites, else all rows together."""
     return cohort.get("average") or cohort.get("all") or {}

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from learner_jax.reports.numerals import WORDS, duration, hundred, many, size, span, spelled
-from learner_jax.reports.result import Result, cohorts, figure, gain, joint, within
+from learner_jax.reports.result import Result, cohorts, figure, gain, joint, rounds_seconds, within
 
 MARGIN = 0.01  # AUROC: one pair in a hundred, too little to matter
 
@@ -317,7 +317,7 @@ def _calibrated_as_a_whole(cohort: dict[str, Any], noun: Nouns) -> tuple[Say, st
 
 
 def cost(result: Result) -> Say:
-    """What it took."""
+    """What it took: the rounds by themselves, and the whole run where the two differ."""
     noun = nouns(result)
     curve = result.get("curve") or []
     middle = _a_round([float(row["seconds"]) for row in curve if row.get("seconds") is not None])
@@ -328,7 +328,21 @@ def cost(result: Result) -> Say:
         end = f"{middle}; between real {noun.sites} {size(up)} would travel up and {size(down)} down."
     else:
         end = f"{middle}; {size(up)} came from the {noun.sites} and {size(down)} went to them."
-    return Say(whole, duration(float(result.get("seconds") or 0)), end)
+    took = rounds_seconds(result)
+    took = float(result.get("seconds") or 0) if took is None else took
+    return Say(whole, duration(took), end + _besides(result, took))
+
+
+def _besides(result: Result, rounds_took: float) -> str:
+    """What the whole run took, as a sentence; "" where the rounds are nearly all of it.
+
+    A run that went on after a stop knows the seconds of all its rounds, but its whole time only since then.
+    """
+    whole = float(result.get("seconds") or 0)
+    if whole < 1.05 * rounds_took or duration(whole) == duration(rounds_took):
+        return ""
+    rest = "starting, comparing, judging" if result.get("kind") == "simulation" else "starting, waiting, judging"
+    return f" The whole run took {duration(whole)}; the rest of it is {rest}."
 
 
 def _a_round(took: list[float]) -> str:

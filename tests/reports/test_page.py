@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from learner_jax.reports.html import page
+from learner_jax.reports.written import written
 
 CASES = {
     "ten": {},
@@ -20,6 +21,7 @@ CASES = {
     "numbers": {"judged": False, "task": "x", "metric": "mse"},
     "classes": {"judged": False, "task": "x", "metric": "accuracy", "rounds": 120},
 }
+SGD = {"kind": "optimizers", "name": "sgd", "fields": {}}
 VOID = {"meta", "br", "link", "line", "circle", "path", "polyline", "polygon", "rect"}
 
 
@@ -167,6 +169,50 @@ def test_the_curve_rises_on_the_page(make):
     assert len(pairs) == 50
     assert pairs[0][1] > pairs[-1][1]  # y counts downward
     assert [x for x, _ in pairs] == sorted(x for x, _ in pairs)
+
+
+def test_the_curve_and_the_line_of_a_site_alone_say_of_which_rows_they_are(make):
+    _, text = read(page(make()))
+    assert "Line: the joint model, on stays set aside for watching (auroc)." in text
+    assert "a hospital alone, held back: " in text
+    assert "on held-back stays (everyone), what a hospital alone had in the end" in text  # the widest of two cohorts
+    assert "curve and dashes are of different stays" in text
+    assert "of different stays" not in read(page(make(judged=False)))[1]  # no such line there
+
+
+def test_the_time_of_the_rounds_and_of_the_whole_run_stand_apart(make):
+    result = {**make(), "seconds": 111.0}
+    for row in result["curve"]:
+        row["seconds"] = 0.75
+    _, text = read(page(result))
+    assert "The rounds took 38 s The whole run 1 min 51 s" in text
+    assert "50 learning rounds took 38 s" in text
+
+
+def test_a_method_is_written_as_one_would_write_it(make):
+    result = make()
+    adamw = {"kind": "optimizers", "name": "adamw", "fields": {"learning_rate": 0.0026, "weight_decay": 0.3}}
+    fields = {"local": adamw, "local_lr": 0.1, "mu": 0.041, "server": SGD, "server_lr": 1.0}
+    result["study"]["algorithm"] = {"kind": "algorithms", "name": "fedprox", "fields": fields}
+    html = page(result)
+    assert "<dd>fedprox (mu 0.041, local adamw (learning rate 0.0026, weight decay 0.3))</dd>" in html
+    assert "<dd>mlp (hidden (64, 32))</dd>" in html
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"local_lr": 0.05, "server_lr": 1.0, "by_rows": False},
+         "m (local learning rate 0.05, server learning rate 1, by rows no)"),
+        ({"local_lr": 0.05, "local": SGD, "server": SGD, "server_lr": 0.5},
+         "m (local sgd (learning rate 0.05), server sgd (learning rate 0.5))"),
+        ({"columns": [{"name": "age", "kind": "number"}] * 14, "label": "num", "aliases": None},
+         "m (columns 14 of them, label num)"),
+        ({}, "m"),
+    ],
+)  # fmt: skip
+def test_settings_in_words(fields, said):
+    assert written({"kind": "algorithms", "name": "m", "fields": fields}) == said
 
 
 def test_names_are_told_and_never_run(make):

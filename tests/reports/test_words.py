@@ -170,6 +170,22 @@ def test_what_a_round_takes_is_told_without_the_one_that_compiles(seconds, said)
     assert said in found
 
 
+@pytest.mark.parametrize(
+    ("whole", "took", "besides"),
+    [
+        (111.0, "3 rounds took 37 s,", " The whole run took 1 min 51 s; the rest of it is starting, waiting, judging."),
+        (37.4, "3 rounds took 37 s,", ""),
+        (12.0, "3 rounds took 37 s,", ""),  # went on after a stop: its whole time is only since then
+    ],
+)
+def test_the_rounds_own_time_is_told_and_the_whole_runs_beside_it(whole, took, besides):
+    rows = [{"round": at, "seconds": s} for at, s in enumerate((35.0, 1.0, 1.0), 1)]
+    result = {"study": {}, "kind": "federation", "rounds": 3, "curve": rows, "seconds": whole}
+    found = str(words.cost(result)).replace("learning ", "")
+    assert found.startswith(took)
+    assert found.partition("went to them.")[2] == besides
+
+
 def curve(values, name="valid/auroc"):
     return {"study": {"target": name}, "curve": [{"round": at, name: v} for at, v in enumerate(values, 1)]}
 
