@@ -386,6 +386,27 @@ PLANTS: tuple[Plant, ...] = (
         "minor = m.PROTOCOL[1]",
         _MINOR,
     ),
+    Plant(
+        "bad input: a header nested too deep ends the coordinator",
+        "learner_jax/protocol/messages.py",
+        "else _SHOWN.repr(value)",
+        "else repr(value)",
+        ("tests/fuzz",),
+    ),
+    Plant(
+        "bad input: a roster nested too deep is no refusal",
+        "learner_jax/network/keys.py",
+        "except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):",
+        "except (OSError, ValueError, KeyError, TypeError, AttributeError):",
+        ("tests/fuzz",),
+    ),
+    Plant(
+        "transfer: a chunk may stand off the grid",
+        "learner_jax/protocol/transfers.py",
+        "if rest or chunk.offset >= self.blob.size or",
+        "if chunk.offset >= self.blob.size or",
+        ("tests/fuzz",),
+    ),
     # ---- what is told beforehand
     Plant(
         "forecast: an acknowledgement is not counted",
