@@ -13,9 +13,10 @@ WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TESTS ?=
 WORKDIR ?= runs/demo
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint soak plants bench bundle docs constraints clean
+.PHONY: help demo install test lint soak plants fuzz mutants bench bundle docs constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +39,15 @@ soak: $(VENV)/.ready-test ## the long runs: kill -9 at random moments, a hundred
 
 plants: $(VENV)/.ready-test ## planted faults: each must turn its test red
 	@$(BIN)/python -m tests.plants
+
+fuzz: $(VENV)/.ready-fuzz ## coverage-guided fuzzing of header, reassembly and roster (SECONDS=60 each; Linux)
+	@for target in header reassembly roster; do \
+	  $(BIN)/python -m tests.fuzz.run $$target $(SECONDS) 2>&1 | tee build/fuzz-$$target.log | grep -E "^(stat::|==|.*Error|.*ALARM)" ; \
+	  grep -q "^stat::number_of_executed_units" build/fuzz-$$target.log && ! grep -q "ERROR: libFuzzer" build/fuzz-$$target.log || exit 1; \
+	done
+
+mutants: $(VENV)/.ready-test ## faults of all small kinds in protocol/, one at a time; SECONDS of them (tests/protocol/mutants.md)
+	@$(BIN)/python -m tests.mutants --seconds=$(SECONDS)
 
 bench: $(VENV)/.ready-test ## the simulator against plain loops over the same batches; one JSON line each
 	@$(BIN)/python -m benchmarks.simulator
@@ -73,6 +83,11 @@ $(VENV)/.ready: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "installing what the tests need into $(VENV)"
 	@$(INSTALL) --editable '.[test,tensorboard]'
+	@touch $@
+
+$(VENV)/.ready-fuzz: $(VENV)/.ready-test
+	@$(INSTALL) --editable '.[fuzz]'
+	@mkdir -p build
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready

@@ -78,7 +78,7 @@ def _load_keys(path: Path) -> Keys:
         keys = Keys(found["curve_public"], found["curve_secret"], *signing)
         sound = zmq.curve_public(keys.curve_secret.encode()).decode() == keys.curve_public
         sound &= verify(keys.sign_public, b"", sign(keys.sign_secret, b""))
-    except (ValueError, KeyError, TypeError, AttributeError, zmq.ZMQError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zmq.ZMQError):
         raise wrong from None
     if not sound:
         raise wrong
@@ -308,7 +308,7 @@ def load_roster(path: str | Path, keys: Keys) -> Roster:
         codes = {public: name for public, (name, _) in body["codes"].items()}
         proofs = {public: bytes.fromhex(proof) for public, (_, proof) in body["codes"].items()}
         roster = Roster(body["study"], body["version"], sites, codes, proofs, tuple(body["revoked"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CryptoError(f"expected a roster in {path}, got something else") from None
     if not sound:
         raise CryptoError(f"expected the roster {path} with this coordinator's signature, got another: it was changed")
