@@ -190,7 +190,7 @@ def simulate(
             return finished
         on_event = _written(folder, on_event)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds, "study": study.to_json()}))
+    on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds}))
     return _run(study, task, sites, folder, on_event, started, begun)
 
 
@@ -202,6 +202,8 @@ def _run(
     from learner_jax.engines.simulator import template_rows
 
     parts = _built(study, task)
+    if folder is not None:
+        _begun(folder, study, on_event, sites is None)
     fitted, data, notes = _sites(parts, sites, on_event)
     trained, world = run_rounds(parts, data, folder, on_event)
     weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
@@ -266,6 +268,7 @@ def local(
     workdir: str | Path,
     sites: int | None = None,
     on_event: Observer = silent,
+    resume: bool = True,
     **fields: Any,
 ) -> Run:
     """Trains a study as real processes on this machine: a coordinator here, and a process for each site.
@@ -275,6 +278,7 @@ def local(
       workdir: the run's folder; the same call goes on where it stopped.
       sites: the first so many of the study's sites; None for all.
       on_event: told what happens.
+      resume: False refuses a folder that holds a run.
       **fields: in place of the study's own.
 
     Returns:
@@ -286,13 +290,14 @@ def local(
     from learner_jax.engines.local import run_local
 
     study, folder = _first_sites(_study(study, fields), sites), Path(workdir)
-    finished = _already(study, folder, True, on_event)
+    finished = _already(study, folder, resume, on_event)
     if finished is not None:
         return finished
     tell = _written(folder, on_event)
     tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
     parts = _built(study)
     frames = frames_of(study)
+    _begun(folder, study, tell, True)
     outcome = run_local(parts, frames, folder, tell, {})
     return _over(parts, outcome, folder, tell)
 
@@ -307,6 +312,7 @@ def coordinate(
     address: str | None = None,
     broker: str | None = None,
     on_event: Observer = silent,
+    resume: bool = True,
     **fields: Any,
 ) -> Run:
     """Serves a study to sites elsewhere until it is over.
@@ -319,6 +325,7 @@ def coordinate(
       address: what sites dial, NAME or NAME:PORT, if it is not the host; goes into join codes.
       broker: a broker's join code, to be reached through it and listen nowhere; "" for the broker joined before.
       on_event: told what happens.
+      resume: False refuses a folder that holds a run.
       **fields: in place of the study's own.
     """
     from learner_jax.engines.serving import serve
@@ -329,7 +336,7 @@ def coordinate(
         raise ConfigError(f"sites: expected the names of the sites that take part, each once, got {got}")
     study, folder = _study(study, fields), Path(workdir)
     study = dataclasses.replace(study, data=dataclasses.replace(study.data, sites=tuple(sites)))
-    finished = _already(study, folder, True, on_event)
+    finished = _already(study, folder, resume, on_event)
     if finished is not None:
         return finished
     tell = _written(folder, on_event)
@@ -342,6 +349,7 @@ def coordinate(
             tell(Event("note", study.name, data={"text": f"join code of {name}, works once: {path}"}))
 
     parts = _built(study)
+    _begun(folder, study, tell, False)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
     outcome = serve(parts, sites, folder, tell, host, port, invited, address=address, broker=broker)
@@ -400,6 +408,15 @@ def _written(folder: Path, observer: Observer) -> Observer:
             observer(event)
 
     return tell
+
+
+def _begun(folder: Path, study: Study, on_event: Observer, read: bool) -> None:
+    """Leaves config and versions in the run's folder; `read`: the study's data files are read here."""
+    from learner_jax.engines.begun import checksums, write_begun
+
+    unlike = write_begun(folder, study, checksums(study) if read else {})
+    if unlike:
+        on_event(Event("note", study.name, data={"text": unlike}))
 
 
 def _built(study: Study, task: Task | None = None) -> Parts:

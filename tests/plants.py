@@ -45,6 +45,7 @@ _MALFORMED = ("tests/network/test_malformed.py",)
 _MINOR = ("tests/protocol/test_minor.py",)
 _TUNNEL = ("tests/network/test_tunnel.py",)
 _DOCTOR = ("tests/engines/test_doctor.py",)
+_BEGUN = ("tests/engines/test_begun.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
 PLANTS: tuple[Plant, ...] = (
@@ -620,6 +621,42 @@ PLANTS: tuple[Plant, ...] = (
         "if isinstance(message, m.Ask):",
         "if message is None:",
         _DOCTOR,
+    ),
+    # ---- what a run leaves from the start
+    Plant(
+        "begun: the config is written at the end alone",
+        "learner_jax/engines/begun.py",
+        '    write_bytes(folder / "config.json", study.to_json().encode())\n',
+        "",
+        _BEGUN,
+    ),
+    Plant(
+        "begun: a checksum is of a file's name",
+        "learner_jax/engines/begun.py",
+        "            found.update(chunk)",
+        "            found.update(path.name.encode())",
+        _BEGUN,
+    ),
+    Plant(
+        "machine: XLA's flags are forgotten",
+        "learner_jax/engines/outcome.py",
+        'os.environ.get("XLA_FLAGS", "")',
+        '""',
+        _BEGUN,
+    ),
+    Plant(
+        "manifest: sites are told the path of the coordinator's data",
+        "learner_jax/specs/study.py",
+        "name = Path(study.data.source).name",
+        "name = study.data.source",
+        (*_BEGUN, "-k", "not_where_they_lie"),
+    ),
+    Plant(
+        "--noresume: a federation goes on in silence",
+        "learner_jax/api.py",
+        "    if not resume and (folder",
+        "    if not resume and study.references and (folder",
+        (*_BEGUN, "-k", "noresume"),
     ),
 )
 

@@ -23,15 +23,16 @@ def simulate(study: Study, workdir: Path, on_event: Observer, resume: bool) -> N
     module("api").simulate(study, workdir=workdir, on_event=on_event, resume=resume)
 
 
-def local(study: Study, workdir: Path, on_event: Observer, sites: int | None) -> None:
+def local(study: Study, workdir: Path, on_event: Observer, resume: bool, sites: int | None) -> None:
     """Runs it as processes on this machine."""
-    module("api").local(study, workdir=workdir, sites=sites, on_event=on_event)
+    module("api").local(study, workdir=workdir, sites=sites, on_event=on_event, resume=resume)
 
 
 def coordinator(
     study: Study,
     workdir: Path,
     on_event: Observer,
+    resume: bool,
     sites: Sequence[str],
     host: str | None,
     port: int | None,
@@ -39,9 +40,8 @@ def coordinator(
     broker: str | None = None,
 ) -> None:
     """Serves it to sites elsewhere."""
-    module("api").coordinate(
-        study, workdir=workdir, sites=sites, on_event=on_event, host=host, port=port, address=address, broker=broker
-    )
+    where = {"host": host, "port": port, "address": address, "broker": broker}
+    module("api").coordinate(study, workdir=workdir, sites=sites, on_event=on_event, resume=resume, **where)
 
 
 def revoke(folder: Path, site: str, reason: str) -> bool:

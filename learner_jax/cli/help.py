@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 _RUN = (
     Flag("workdir", str, "folder of the run; the same command goes on there (default: a name of its own in runs/)"),
-    Flag("resume", bool, "start anew, whatever the folder holds", True),
+    Flag("resume", bool, "do not go on with a run: refuse a folder that holds one", True),
     Flag("report", bool, "write no report.html at the end", True),
     Flag("json", bool, "the last line of stdout is one JSON object; everything for people goes to stderr", False),
     Flag("tensorboard", bool, "also write for TensorBoard (pip install 'learner-jax[tensorboard]')", False),

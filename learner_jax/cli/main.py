@@ -108,7 +108,7 @@ def _local(parsed: Parsed) -> int:
         raise ConfigError(f"--sites: expected at least 1, got {sites}")
     study = _study(parsed, one_site=True)
     folder = _workdir(parsed, study, "-local" if sites is None else f"-local-{sites}")
-    return _run(parsed, study, folder, lambda tell: doors.local(study, folder, tell, sites))
+    return _run(parsed, study, folder, lambda tell: doors.local(study, folder, tell, parsed.values["resume"], sites))
 
 
 def _coordinator(parsed: Parsed) -> int:
@@ -120,11 +120,12 @@ def _coordinator(parsed: Parsed) -> int:
         raise ConfigError(f"--port: expected 0 to 65535, got {port}")
     sites = _names(parsed.values["sites"], study)
     broker = _broker_code(parsed.values["broker_file"], folder)
+    resume, address = parsed.values["resume"], parsed.values["address"]
     return _run(
         parsed,
         study,
         folder,
-        lambda tell: doors.coordinator(study, folder, tell, sites, host, port, parsed.values["address"], broker),
+        lambda tell: doors.coordinator(study, folder, tell, resume, sites, host, port, address, broker),
     )
 
 

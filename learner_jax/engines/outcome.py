@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -38,6 +39,29 @@ def device() -> str:
     return f"{devices[0].device_kind} x {len(devices)}"
 
 
+def machine() -> dict[str, Any]:
+    """What beside versions can change a bit: cpu, cores of this process, threads of a device, devices, xla_flags."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("NPROC", "")
+    return {
+        "cpu": _cpu(),
+        "cores": cores,
+        "threads": int(threads) if threads.isdecimal() else cores,
+        "devices": device(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _cpu(info: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        told = [line.partition(":") for line in info.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        told = []
+    names = (value.strip() for key, _, value in told if key.strip() == "model name")
+    return next(names, "") or platform.processor() or platform.machine()
+
+
 def command() -> str:
     """The command line as typed, with the program as anyone can call it."""
     program = Path(sys.argv[0])
@@ -65,6 +89,7 @@ def result(
         "evaluation": dict(evaluation),
         "versions": versions(),
         "device": device(),
+        "machine": machine(),
         "command": command(),
         "notes": notes,
     }

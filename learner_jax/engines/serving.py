@@ -123,7 +123,7 @@ def _serve(
     keeper = RoundKeeper(
         study.name,
         journal.epoch,
-        study.to_json().encode(),
+        specs.manifest(study).encode(),
         specs.manifest_digest(study),
         tuple(desk.roster.sites),
         journal.closed(),

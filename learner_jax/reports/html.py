@@ -220,6 +220,16 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
     found.append(("Command", str(result.get("command") or ""), True))
     found.append(("Weights, sha256", str(result.get("weights_sha256") or ""), True))
-    found.append(("Machine", str(result.get("device") or ""), False))
+    found += [(label, text, label == "XLA flags") for label, text in _machine(result)]
     found.append(("Versions", ", ".join(f"{k} {v}" for k, v in (result.get("versions") or {}).items()), False))
     return [(label, text, mono) for label, text, mono in found if text]
+
+
+def _machine(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What computed it: of a federation, the coordinator's machine."""
+    told = result.get("machine") or {}
+    label = "Coordinator's machine" if result.get("kind") == "federation" else "Machine"
+    parts = [str(told.get("cpu") or ""), str(result.get("device") or "")]
+    if told.get("threads"):
+        parts.append(f"threads of a device: {told['threads']}, cores: {told.get('cores')}")
+    return [(label, "; ".join(part for part in parts if part)), ("XLA flags", str(told.get("xla_flags") or ""))]

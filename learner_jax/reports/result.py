@@ -51,8 +51,9 @@ class ResultFields(TypedDict):
 
     `curve` has one dict a round: "round", metrics by name ("train/loss", "valid/auroc"; "valid/auroc/se" where a
     standard error is known), "seconds", "bytes_up", "bytes_down", "sites", "lost". `words` may name what is counted:
-    see `learner_jax.reports.words.Nouns`. `forecast` is what a federation was told to take and, under "was", what it
-    took: see `learner_jax.engines.forecast`.
+    see `learner_jax.reports.words.Nouns`. `machine` is that of the process that wrote the result, of a federation the
+    coordinator's: see `learner_jax.engines.outcome.machine`. `forecast` is what a federation was told to take and,
+    under "was", what it took: see `learner_jax.engines.forecast`.
     """
 
     study: dict[str, Any]
@@ -68,6 +69,7 @@ class ResultFields(TypedDict):
     evaluation: dict[str, Any]
     versions: dict[str, str]
     device: str
+    machine: NotRequired[dict[str, Any]]
     command: str
     notes: list[str]
     words: NotRequired[dict[str, str]]

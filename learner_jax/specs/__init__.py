@@ -24,6 +24,7 @@ from learner_jax.specs.study import (
     Study,
     cache_folder,
     from_json,
+    manifest,
     manifest_digest,
 )
 from learner_jax.specs.words import near, no_field
@@ -49,6 +50,7 @@ __all__ = [
     "from_json",
     "known",
     "make",
+    "manifest",
     "manifest_digest",
     "mistakes",
     "near",

@@ -218,11 +218,17 @@ def _value(tree: Any) -> Any:
     return tuple(_value(one) for one in tree) if isinstance(tree, list) else tree
 
 
+def manifest(study: Study) -> str:
+    """The canonical JSON that goes to sites: of data.source the name alone, since its folder is this machine's."""
+    name = Path(study.data.source).name
+    return dataclasses.replace(study, data=dataclasses.replace(study.data, source=name)).to_json()
+
+
 def manifest_digest(study: Study) -> str:
     """sha256 (hex) over what a study means, for the people who approve it; give it a checked study.
 
-    How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port,
-  federation.line_mbit.
+      How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port,
+    federation.line_mbit.
     """
     tree = thaw(study)
     for part in ("engine", "checkpoint"):

@@ -243,12 +243,8 @@ def test_a_module_level_study_will_do(file):
     assert load(file).name == "x"
 
 
-def test_the_json_that_a_run_left_is_a_config(file, tmp_path):
-    study = load(file, "--config.rounds=7")
-    left = tmp_path / "study.json"
-    left.write_text(study.to_json())
-    assert load(left) == study
-    assert load(left, "--config.rounds=8").rounds == 8
+def test_a_json_that_is_no_study_is_refused(tmp_path):
+    left = tmp_path / "config.json"
     left.write_text("{")
     assert refusal(left).startswith(f"{left}: expected the JSON of a study")
 

@@ -281,7 +281,7 @@ def test_a_coordinator_knows_who_takes_part(capsys, monkeypatch, engine, flag, n
     line += ["--address=there.example"]
     code, _, err = run(capsys, *line, *([flag] if flag else ["--config.data.sites=h00,h01"]))
     assert (code, err) == (0, "")
-    assert asked == [(names, "0.0.0.0", 7443, "there.example", None)]
+    assert asked == [(True, names, "0.0.0.0", 7443, "there.example", None)]
 
 
 ENDLESS = """
