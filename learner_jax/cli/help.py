@@ -228,7 +228,8 @@ def command(name: str) -> str:
     rows += (
         [("--config.a.b=VALUE", "any field of the config, below")] if this.config and name not in _TABLE_ONLY else []
     )
-    lines += [f"  {left:<20} {right}" for left, right in rows]
+    width = max(20, *(len(left) for left, _ in rows))
+    lines += [f"  {left:<{width}} {right}" for left, right in rows]
     if this.config and name not in _TABLE_ONLY:
         lines += ["", "fields of the config, with their defaults", *_fields()]
     return "\n".join(lines)
