@@ -24,7 +24,7 @@ from typing import NamedTuple
 import zmq
 from zmq.utils import monitor
 
-from learner_jax.errors import CryptoError, StudyError
+from learner_jax.errors import CryptoError, RemoteProtocolError, StudyError
 from learner_jax.network.keys import Keys
 from learner_jax.network.tunnel import Tunnel
 from learner_jax.network.zap import DOMAIN, KEY, Zap
@@ -125,6 +125,7 @@ class CoordinatorLink:
     ):
         self.counter, self._tap = Counter(), tap
         self._routes: dict[str, bytes] = {}
+        self._watched_keys: dict[str, Callable[[], None]] = {}
         self._context = zmq.Context()
         self._waker = _Waker()
         self._watched = time.monotonic()
@@ -170,7 +171,11 @@ class CoordinatorLink:
         return f"tcp://{name}" if port.isdigit() and not name.endswith("]") else f"tcp://{name}:{self.port}"
 
     def recv(self, timeout_s: float | None = None) -> Received | None:
-        """The next message of a known user, or None after the timeout or a `wake`."""
+        """The next message of a known user, or None after the timeout or a `wake`.
+
+        Raises:
+          RemoteProtocolError: a user sent more frames than a message has.
+        """
         stop = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             self._watch()
@@ -195,8 +200,10 @@ class CoordinatorLink:
     def _take(self) -> Received | None:
         frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         user = self._who(frames[-1])
-        if user is None or len(frames) not in (2, 3):
+        if user is None:
             return None
+        if len(frames) not in (2, 3):
+            raise RemoteProtocolError(user, f"expected a header and at most one payload, got {len(frames) - 1} frames")
         routing_id, header = frames[0].bytes, frames[1].bytes
         payload = frames[2].buffer if len(frames) == 3 else b""
         self._routes[user] = routing_id
@@ -212,7 +219,12 @@ class CoordinatorLink:
             user, key = frame.get("User-Id"), frame.get(KEY)
         except zmq.ZMQError:
             return None
-        return str(user) if user and self.zap.who(str(key)) == user else None
+        if not user or self.zap.who(str(key)) != user:
+            return None
+        act = self._watched_keys.pop(str(key), None)
+        if act is not None:
+            act()
+        return str(user)
 
     def send(self, user: str, header: bytes, payload: bytes | memoryview = b"") -> bool:
         """Queues one message for a user; False if it is not connected or its queue is full."""
@@ -245,6 +257,10 @@ class CoordinatorLink:
         if user is not None:
             self.forget(user)
         return user
+
+    def watch(self, public: str, act: Callable[[], None]) -> None:
+        """Calls `act` once, when the first message by this key has come. Before the link's thread runs, or in it."""
+        self._watched_keys[public] = act
 
     def forget(self, user: str) -> None:
         """Drops the route to a user; its next message makes a new one."""

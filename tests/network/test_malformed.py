@@ -211,6 +211,21 @@ def test_each_wrong_frame_is_refused_with_its_reason_and_the_round_goes_on(feder
     assert sorted(federation.counted()) == sorted(SITES)
 
 
+def test_more_frames_than_a_message_has_are_refused_and_a_frame_that_is_too_long_ends_its_line_alone(
+    federation, mallory
+):
+    assert mallory.link.send(b"x", b"y")  # as a header and a payload, no message
+    mallory.link._socket.send_multipart([b"x", b"y", b"z"])
+    wait_for(lambda: federation.judged["sent what is not a message"] >= 2)
+    federation.drive._keeper._complaints._said.clear()
+    mallory.link._socket.send_multipart([b"x"] * 40)
+    wait_for(lambda: any("at most one payload, got 40 frames" in note for note in federation.notes))
+    mallory.link.send(b"x", bytes(4 * MIB))
+    wait_for(lambda: mallory.link.recv(0.01) is None and not mallory.link.connected)
+    federation.begin(cohort=("honest",))
+    assert federation.counted() == ["honest"]
+
+
 UPDATES = {
     "NaN": (lambda f: {"data": full(float("nan"))}, "expected finite numbers in leaf 'w', got 1"),
     "infinity": (lambda f: {"data": full(float("inf"))}, "expected finite numbers in leaf 'w', got 1"),

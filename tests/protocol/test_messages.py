@@ -124,7 +124,9 @@ def test_a_wrong_value_is_refused_by_both_sides(example, field, value, says):
 
 def test_what_is_not_a_message():
     good = m.encode(EXAMPLES[0])
-    twice = b"\x83" + pack("kind") + pack("pong") + (pack("epoch") + b"\x01") * 2
+    pong = pack("kind") + pack("pong") + pack("study") + pack("s") + pack("epoch") + b"\x01"
+    assert m.decode(b"\x83" + pong) == m.Pong("s", 1)
+    twice = b"\x84" + pong + pack("epoch") + b"\x01"
     nested = b"\x91" * 60_000 + b"\xc0"
     deep = [b"\x81\xa4kind" + b"\x91" * depth + b"\xc0" for depth in (400, 900, 1000, 1020)]
     for bad in (*deep, b"", b"\xc1", good + b"\x00", good[:-1], b"\x90", pack({"kind": []}), twice, nested,

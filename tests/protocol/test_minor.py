@@ -36,6 +36,14 @@ def test_todays_coordinator_with_sites_of_the_minor_before():
     assert [send.message for send in said if not readable(send)] == [] and {send.minor for send in said} == {0}
 
 
+def test_what_is_said_to_a_side_is_of_the_minor_that_was_agreed():
+    coordinator = recorded.Coordinator()
+    for protocol, minor in (((1, 0), 0), (m.PROTOCOL, m.PROTOCOL[1]), ((1, 99), m.PROTOCOL[1])):
+        hello = m.Hello("study", protocol, "north", "x", 0)
+        assert {send.minor for send in coordinator.give(c.Heard("north", hello), 0.0)} == {minor}
+    assert {send.minor for send in coordinator.give(c.Heard("stranger", hello), 0.0)} == {0}
+
+
 @pytest.mark.parametrize("name", recorded.SITES)
 def test_todays_site_with_a_coordinator_of_the_minor_before(name):
     ended, said = recorded.replay(LINES, name)

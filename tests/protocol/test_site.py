@@ -253,3 +253,16 @@ def test_refused_and_stopped():
 def test_bugs_of_ours_are_errors(bench):
     with pytest.raises(LocalProtocolError, match="expected work on"):
         bench.do(c.Worked(1, "train", b"update", SCHEMA))
+
+
+def test_what_the_coordinator_does_wrong_is_said_once_a_minute_with_a_count(bench):
+    for _ in range(100):
+        bench.do(c.Garbled("", "noise"))
+        bench.hear(m.Hello("s", m.PROTOCOL, "a", "", 0))
+    notes = [k.event.data["text"] for k in kind(bench.log, c.Tell) if k.event.kind == "note"]
+    assert notes == [
+        "the coordinator sent what is not a message: noise",
+        "the coordinator sent a Hello, not for here",
+    ]
+    later = [k.event.data for k in kind(bench.do(c.Tick(), after=60.0), c.Tell)]
+    assert [data["times"] for data in later if "times" in data] == [99, 99]
