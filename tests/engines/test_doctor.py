@@ -17,15 +17,17 @@ from pathlib import Path
 import pytest
 
 from learner_jax.cli.main import main
-from learner_jax.engines import doctor
+from learner_jax.engines import doctor, serving
 from learner_jax.network import drive, enrol
-from learner_jax.network.enrol import Desk, join
+from learner_jax.network.brokered import BrokeredLink
+from learner_jax.network.enrol import Desk, join, membership
 from learner_jax.network.keys import load_or_make_keys, new_curve, parse_join_code
 from learner_jax.network.links import CoordinatorLink
 from learner_jax.protocol.coordinator import RoundKeeper
 from learner_jax.storage.lock import only_one
 from tests.federation.hospitals import ROOT, write_tables
 from tests.network.proxies import REFUSALS, ConnectProxy
+from tests.network.test_brokered import Place
 
 STUDY = "readmission"
 Run = Callable[..., tuple[int, dict[str, tuple[str, str]]]]
@@ -37,17 +39,22 @@ def coordinator(folder: Path) -> Iterator[tuple[Desk, CoordinatorLink]]:
     """A port, a roster and the machine, without a study behind."""
     keys = load_or_make_keys(folder / "keys.json")
     desk = Desk(folder / "roster.json", STUDY, keys)
-    with CoordinatorLink("127.0.0.1", 0, keys) as link:
-        desk.serve(link)
-        keeper = RoundKeeper(STUDY, 1, b"{}", "d" * 64, desk.roster.sites)
-        handlers = drive.CoordinatorHandlers(lambda _: None, lambda _: None, lambda _: None, lambda _: None)
-        running = drive.CoordinatorDrive(link, keeper, handlers, desk)
-        running.start()
-        try:
-            yield desk, link
-        finally:
-            running.stop()
-            running.join(5)
+    with CoordinatorLink("127.0.0.1", 0, keys) as link, driven(desk, link):
+        yield desk, link
+
+
+@contextlib.contextmanager
+def driven(desk: Desk, link: CoordinatorLink | BrokeredLink) -> Iterator[None]:
+    desk.serve(link)
+    keeper = RoundKeeper(STUDY, 1, b"{}", "d" * 64, desk.roster.sites)
+    handlers = drive.CoordinatorHandlers(lambda _: None, lambda _: None, lambda _: None, lambda _: None)
+    running = drive.CoordinatorDrive(link, keeper, handlers, desk)
+    running.start()
+    try:
+        yield
+    finally:
+        running.stop()
+        running.join(5)
 
 
 @pytest.fixture
@@ -251,7 +258,24 @@ def test_jax_that_does_not_start_is_found(look, monkeypatch):
     assert found["devices"][0] == MEND and "ImportError: jaxlib is from elsewhere" in found["devices"][1]
 
 
-# ---- through a proxy -------------------------------------------------------------------------------------------------
+# ---- through a broker, through a proxy -------------------------------------------------------------------------------
+
+
+def test_a_broker_in_between_does_not_hide_the_coordinators_clock(tmp_path, look):
+    """A stranger's first word is answered by a Bye, which makes the two acquainted; the second is heard."""
+    folder, keys = tmp_path / "coordinator", load_or_make_keys(tmp_path / "coordinator" / "keys.json")
+    with contextlib.closing(Place(tmp_path / "place")) as place:
+        member = membership(place.desk.invite(place.link.address, STUDY).text(), STUDY, folder / "broker")
+        desk = Desk(folder / "roster.json", STUDY, keys, member.server_public)
+        with serving._dial(member, desk, keys, folder) as link, driven(desk, link):
+            (tmp_path / "a.code").write_text(desk.invite(member.address, "a").text())
+            for flags in ([f"--join_file={tmp_path / 'a.code'}"], []):
+                stop = time.monotonic() + 20  # the broker is told of its guests by and by
+                while (found := look(*flags)[1])["key"][0] != OK and time.monotonic() < stop:
+                    time.sleep(0.1)
+                assert verdicts(found, "port", "key", "clock") == [OK] * 3
+                if flags:
+                    join(parse_join_code((tmp_path / "a.code").read_text()), "a", tmp_path / "site")
 
 
 def test_a_proxy_is_looked_at_too(desk, code, look):
