@@ -186,11 +186,7 @@ def _names(given: str | None, study: Study) -> tuple[str, ...]:
 def _join(parsed: Parsed) -> int:
     from learner_jax.cli.proxy import proxy_of
 
-    if parsed.words:
-        raise ConfigError(
-            "a join code never stands on the command line, where others on this machine can read it: "
-            "give --join_file=PATH, or nothing and it is asked for"
-        )
+    _no_code_in_argv(parsed)
     if not parsed.values["data"]:
         raise ConfigError("--data is missing: expected this site's table (CSV or Parquet)")
     data = Path(parsed.values["data"])
@@ -209,10 +205,18 @@ def _join(parsed: Parsed) -> int:
 def _doctor(parsed: Parsed) -> int:
     from learner_jax.cli import doctor
 
-    asked = parsed.config or parsed.overrides or parsed.words
-    study = _study(parsed, one_site=True) if asked else None
+    _no_code_in_argv(parsed)
+    study = _study(parsed, one_site=True) if parsed.config or parsed.overrides else None
     file = parsed.values["join_file"]
     return doctor.run(parsed.values, study, _join_code(file) if file else None)
+
+
+def _no_code_in_argv(parsed: Parsed) -> None:
+    if parsed.words:
+        raise ConfigError(
+            "a join code never stands on the command line, where others on this machine can read it: "
+            "give --join_file=PATH, or, to join, nothing and it is asked for"
+        )
 
 
 def _leave_with_parent() -> None:
