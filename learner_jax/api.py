@@ -19,6 +19,7 @@ from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
 from learner_jax.aggregators import median as median_
 from learner_jax.data.sites import SiteData, encode_sites
+from learner_jax.engines.given import check_fit, checked_task, named_sites
 from learner_jax.engines.identity import given_task
 from learner_jax.engines.metrics_log import metrics_file
 from learner_jax.engines.parts import Parts
@@ -27,6 +28,7 @@ from learner_jax.engines.trained import TrainedModel
 from learner_jax.errors import ConfigError, DataError, StudyError
 from learner_jax.events import Event, Observer, fan_out, silent
 from learner_jax.specs import Spec, Study
+from learner_jax.specs.study import no_type_check
 from learner_jax.types import Algorithm, PyTree, Task
 
 if TYPE_CHECKING:
@@ -154,6 +156,7 @@ class Run:
         return table.text(self.result)
 
 
+@no_type_check
 def simulate(
     study: Study | str | Path | Task,
     *,
@@ -181,6 +184,7 @@ def simulate(
     Raises:
       ConfigError, DataError, StudyError, StorageError: each says in one line what was expected and what came.
     """
+    study = checked_task(study) if isinstance(study, Task) else study
     task = study if isinstance(study, Task) else None
     study = _study(study, fields)
     folder = None if workdir is None else Path(workdir)
@@ -205,6 +209,7 @@ def _run(
     if folder is not None:
         _begun(folder, study, on_event, sites is None)
     fitted, data, notes = _sites(parts, sites, on_event)
+    check_fit(parts, data)
     trained, world = run_rounds(parts, data, folder, on_event)
     weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
                for place in range(len(world.names))]  # fmt: skip
@@ -255,6 +260,7 @@ def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
 
     about, leaves = load_model(Path(folder))
     study = Study.from_json(specs.to_json(about["study"]))
+    task = None if task is None else checked_task(task)
     parts = _built(study if task is not None else specs.check(study), task)
     rows = {name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in about["rows"].items()}
     shapes = jax.eval_shape(parts.init_weights, rows)
@@ -498,14 +504,13 @@ def _finished(study: Study, folder: Path, resume: bool) -> dict[str, Any] | None
 def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str, SiteData], list[str]]:
     """(fitted, name -> rows, notes) of what the call or the config names."""
     study, checklist = parts.study, parts.task.checklist
-    if given is None:
-        frames = frames_of(study)
-    elif checklist is None or not all(hasattr(value, "columns") for value in given.values()):
-        return None, {name: site_of(name, value, study.seed) for name, value in given.items()}, []
-    else:
-        frames = dict(given)
-    if checklist is None:
-        raise DataError("expected sites=...: this task has no checklist, so a study's data cannot name its rows")
+    if given is None and checklist is None:
+        raise DataError("sites: expected a dict, name -> (x, y), got nothing: this task has no checklist, so a study's "
+                        "data cannot name its rows")  # fmt: skip
+    given = None if given is None else named_sites(given)
+    if checklist is None or (given is not None and not all(hasattr(value, "columns") for value in given.values())):
+        return None, {name: site_of(name, value, study.seed) for name, value in (given or {}).items()}, []
+    frames = frames_of(study) if given is None else dict(given)
     fitted, data = encode_sites(checklist, frames)
     on_event(Event("statistics", study.name, data={"sites": len(data), "inputs": len(fitted.get("inputs", ()))}))
     return fitted, data, list(notes_of(study))

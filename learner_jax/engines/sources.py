@@ -9,6 +9,7 @@ import numpy as np
 from learner_jax.data import partition
 from learner_jax.data.sites import SiteData, deal
 from learner_jax.data.tables import files_of, read_sites, read_table
+from learner_jax.engines.given import as_array
 from learner_jax.errors import DataError
 from learner_jax.specs import Study
 
@@ -42,18 +43,20 @@ def site_of(name: str, value: Any, seed: int) -> SiteData:
     """
     if isinstance(value, SiteData):
         return value
+    if hasattr(value, "columns"):
+        raise DataError(f"site '{name}': expected (x, y), got a table, which a task without a checklist cannot read")
     try:
         x, y = value
     except (TypeError, ValueError):
         raise DataError(f"site '{name}': expected (x, y), got {type(value).__name__}") from None
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = as_array(x, f"site '{name}'", "x"), as_array(y, f"site '{name}'", "y")
+    if not x.ndim or not y.ndim:
+        raise DataError(f"site '{name}': expected a row of x and an outcome in y each, got a single number")
     if len(x) != len(y) or not len(x):
         raise DataError(
             f"site '{name}': expected as many rows in x as in y, and at least one, got {len(x)} and {len(y)}"
         )
     for part, values in (("x", x), ("y", y)):
-        if values.dtype.kind not in "fiub":
-            raise DataError(f"site '{name}': expected numbers in {part}, got {values.dtype}")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             where = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
             raise DataError(f"site '{name}': expected finite numbers in {part}, got NaN or infinity in row {where}")

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from learner_jax.engines.given import array_like
 from learner_jax.engines.judge import chances, predictor
 from learner_jax.engines.outcome import save_model
 from learner_jax.engines.parts import Parts
+from learner_jax.errors import DataError
 from learner_jax.types import PyTree
 
 
@@ -37,16 +39,20 @@ class TrainedModel:
           Chances float64[n] of a task with one logit a row, else the model's output.
 
         Raises:
-          DataError: the table does not fit the checklist.
+          DataError: the table does not fit the checklist, or the arrays not those of the training.
         """
-        checklist = self.parts.task.checklist
-        if checklist is not None and self.fitted is not None:
-            rows = {"x": checklist.encode(table, self.fitted, labelled=False).rows["x"]}
-        else:
-            rows = {"x": np.asarray(table)}
+        rows = {"x": self._encoded(table)}
         output = predictor(self.parts)(self.weights, rows)
         binary = any(metric.name == "auroc" for metric in self.parts.task.metrics)
         return chances(output) if binary and output.ndim == 1 else output
+
+    def _encoded(self, table: Any) -> np.ndarray:
+        checklist = self.parts.task.checklist
+        if checklist is None or self.fitted is None:
+            return array_like(table, self.rows["x"])
+        if not hasattr(table, "columns"):
+            raise DataError(f"expected a pandas frame with the columns of the checklist, got {type(table).__name__}")
+        return checklist.encode(table, self.fitted, labelled=False).rows["x"]
 
     def save(self, folder: str | Path) -> None:
         """Writes weights.npz and model.json; `lr.load(folder)` reads them."""

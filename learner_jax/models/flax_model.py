@@ -31,12 +31,15 @@ def from_flax(module: Any) -> Model:
       that its call names (default None) is bool[B], False for rows that only fill up a batch: hand it to batch norm.
 
     Raises:
-      ConfigError: it is none of these.
+      ConfigError: it is none of these, such as a class of modules.
     """
     if isinstance(module, Model):
         return module
     if isinstance(module, nnx.Module):
         return _from_nnx(lambda rngs, rows: nnx.clone(module))  # the caller's own is neither traced nor set to eval
+    if inspect.isclass(module):
+        named = module.__name__
+        raise ConfigError(f"expected model: a Flax module, got the class {named}: make one of it, {named}(...)")
     if hasattr(module, "init") and hasattr(module, "apply"):
         return _from_linen(module)
     if callable(module):

@@ -1,9 +1,9 @@
-"""A method with its settings, from the JSON of a study, as one would write it: "fedprox (mu 0.041, local adamw (...))"."""
+"""A method with its settings, from the JSON of a study, as one writes it: "fedprox (mu 0.041, local sgd (...))"."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def written(value: Any) -> str:
@@ -30,7 +30,7 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def _named(value: Any) -> bool:
+def _named(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping) and "name" in value and "fields" in value
 
 
