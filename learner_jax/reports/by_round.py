@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from learner_jax.reports import words
+from learner_jax.reports import foretold, words
 from learner_jax.reports.charts import LOW, Scale, Words, axes, lifts, line, rounds, scale, thin
 from learner_jax.reports.numerals import hundred, size
 from learner_jax.reports.result import cohorts, figure, within
@@ -131,7 +131,7 @@ def _curve_table(result: dict[str, Any], name: str) -> dict[str, Any]:
 def per_round(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     """Seconds and bytes of each round: a sentence, two small charts, a table."""
     curve = result.get("curve") or []
-    found: dict[str, Any] = {"say": words.cost(result), "lost": words.lost(result)}
+    found: dict[str, Any] = {"say": words.cost(result), "lost": words.lost(result), "told": foretold.compared(result)}
     found |= {"seconds": None, "bytes": None, "table": None}
     timed = [row for row in curve if row.get("seconds") is not None]
     if not timed:

@@ -30,6 +30,9 @@ from learner_jax.protocol import transfers
 from learner_jax.protocol.coordinator import RoundKeeper
 from learner_jax.protocol.site import SiteKeeper
 from learner_jax.reports import foretold
+from learner_jax.reports.by_round import per_round
+from learner_jax.reports.numerals import size
+from learner_jax.reports.words import Nouns
 from tests.federation.hospitals import small
 
 SITES = ("a", "bristol", "north-west 2")
@@ -164,6 +167,16 @@ def test_in_words():
     assert sentence(Event("forecast", "study", 2, data=measured)).startswith(
         "By its first rounds, a round takes about 6 s"
     )
+    row = {"seconds": 0.5, "bytes_up": 300, "bytes_down": 600, "sites": ["a", "b", "c"], "lost": []}
+    curve = [{"round": number, **row} for number in (1, 2)]
+    result = {"curve": curve, "forecast": f.compared(told, curve, 2.0, 4e8)}
+    assert foretold.compared(result) == (
+        "Told beforehand: 10.6 MB up, 2.5 MB down a site and round, 6 s a round, 5 min 0 s in all, "
+        f"{size(told['coordinator_bytes'])} of memory at the coordinator. "
+        "It was: 100 bytes up, 200 bytes down a site and round, 0.5 s a round, 2 s in all, 400 MB of memory at the "
+        "coordinator."
+    )
+    assert per_round(result, Nouns())["told"] == foretold.compared(result)
     assert foretold.compared({"curve": []}) == "" and foretold.compared({"forecast": told}) == ""
 
 
