@@ -208,6 +208,27 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/network/test_brokered.py",),
     ),
     Plant(
+        "rotate: the old keys stay valid",
+        "learner_jax/network/enrol.py",
+        "        if self._link is not None:\n            self._link.revoke(old.curve_public)\n",
+        "",
+        ("tests/network/test_rotate.py",),
+    ),
+    Plant(
+        "rotate: keys without a proof are taken",
+        "learner_jax/network/enrol.py",
+        "if not verify(asked.sign_public, rotation(study, name, asked.curve_public), asked.proof):",
+        "if not asked.proof:",
+        ("tests/network/test_rotate.py",),
+    ),
+    Plant(
+        "rotate: the old keys go before the new ones were used",
+        "learner_jax/network/enrol.py",
+        "                self._link.allow(site.curve_public, name)\n                self._await(name)\n",
+        "                self._link.allow(site.curve_public, name)\n                self.gone_over(name)\n",
+        ("tests/network/test_rotate.py",),
+    ),
+    Plant(
         "revoke: the site gets a new join code",
         "learner_jax/network/enrol.py",
         "if name in desk.roster.sites or name in desk.roster.revoked:",

@@ -48,6 +48,7 @@ def load(
         before_jax(study)
     study = override(study, [one for one in overrides if one not in early], problems)
     study, more = specs.mistakes(study)
+    more += [one for one in _rates_twice(study, overrides) if one not in more]
     # A field that could not be set is still at its old value: whatever is wrong with that is the file's.
     problems += [problem for problem in more if problem not in problems]
     if problems:
@@ -66,6 +67,16 @@ def override(study: Study, overrides: Sequence[Override], problems: list[str]) -
         except ConfigError as error:
             problems.append(str(error))
     return study
+
+
+def _rates_twice(study: Study, overrides: Sequence[Override]) -> list[str]:
+    """Rates that were typed in vain: what was typed was meant, be it the default."""
+    found = []
+    for head, *rest in (one.path for one in overrides):
+        method = getattr(study, head, None)
+        if len(rest) == 1 and isinstance(method, Spec) and rest[0] in method.fields:
+            found += specs.twice(method, rest[0], head)
+    return found
 
 
 def _set(value: Any, hint: Any, path: tuple[str, ...], text: str | None, where: str) -> Any:

@@ -44,6 +44,11 @@ def coordinator(
     module("api").coordinate(study, workdir=workdir, sites=sites, on_event=on_event, resume=resume, **where)
 
 
+def rotate(folder: Path, proxy: Proxy | None) -> str:
+    """Gives a site new keys; returns its name."""
+    return module("engines.rotate").rotate(folder, proxy).site
+
+
 def revoke(folder: Path, site: str, reason: str) -> bool:
     """Takes a site off a coordinator's roster; whether a running coordinator did it at once."""
     return module("engines.requests").ask_to_revoke(folder, site, reason)

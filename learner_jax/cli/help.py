@@ -140,6 +140,14 @@ COMMANDS = {
         ),
         words="SITE",
     ),
+    "rotate": Command(
+        "give this site new keys",
+        "Makes new keys for this site and has the coordinator go over to them; the old ones work until the new ones "
+        "have been used, and no longer. Stop the site's worker first, and start it again after. Stopped halfway, the "
+        "same command goes on.",
+        ("learner rotate --workdir=learner-site",),
+        (Flag("workdir", str, "folder of this site's keys and state", "runs/site"), *_PROXY),
+    ),
     "join": Command(
         "take part in a study with this site's data",
         "Takes part in a study with the data of this site. The join code is asked for, or read from a file; it never "
@@ -195,7 +203,7 @@ COMMANDS = {
 GROUPS = {
     "for researchers": ("simulate", "local", "compare", "report"),
     "for who runs a study": ("forecast", "coordinator", "broker", "revoke"),
-    "for sites: who has the data": ("data", "doctor", "join"),
+    "for sites: who has the data": ("data", "doctor", "join", "rotate"),
 }
 
 

@@ -161,6 +161,14 @@ def _broker_code(file: str | None, folder: Path) -> str | None:
     return None if file is None else _join_code(file, "--broker_file")
 
 
+def _rotate(parsed: Parsed) -> int:
+    from learner_jax.cli.proxy import proxy_of
+
+    site = doors.rotate(Path(parsed.values["workdir"]), proxy_of(parsed.values))
+    print(f"{site} has new keys, and the old ones are nobody's. Start its worker again.")
+    return 0
+
+
 def _revoke(parsed: Parsed) -> int:
     if len(parsed.words) != 1 or not parsed.values["workdir"]:
         raise ConfigError("expected one site and its coordinator's folder: learner revoke SITE --workdir=RUN")
@@ -399,6 +407,7 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "forecast": _forecast,
     "broker": _broker,
     "revoke": _revoke,
+    "rotate": _rotate,
     "join": _join,
     "doctor": _doctor,
     "report": _report,

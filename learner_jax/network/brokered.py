@@ -7,7 +7,7 @@ signed and payloads sealed (`seal.py`) between coordinator and site; the broker 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -120,10 +120,13 @@ class BrokeredLink:
         """Keeps a CURVE key out, also on a connection that it has; returns who it was. From any thread."""
         user = self._users.get(public)
         self._users = {key: who for key, who in self._users.items() if key != public}
-        if user is not None:
+        if user is not None and user not in self._users.values():  # not one that goes over to other keys
             self.forget(user)
         self._line.wake()
         return user
+
+    def watch(self, public: str, act: Callable[[], None]) -> None:
+        """Keys of lines are the broker's business: who signs tells (`CoordinatorSeal`)."""
 
     def forget(self, user: str) -> None:
         """Drops what is known of a user's process."""

@@ -75,6 +75,8 @@ class Enroller(Protocol):
 
     def receive(self, user: str, header: bytes) -> str | None: ...
 
+    def rotate(self, name: str, asked: m.Rotate) -> m.Rotated | m.Refused: ...
+
 
 class _Drive:
     """What both loops share."""
@@ -225,6 +227,8 @@ class CoordinatorDrive(_Drive):
     def _heard(self, sender: str, message: m.Message, payload: Any) -> None:
         if isinstance(message, m.Ask):  # the machine has no clock, and a question begins no session
             self.link.send(sender, m.encode(m.Told(message.study, time.time())))
+        elif isinstance(message, m.Rotate) and self._desk is not None:
+            self.link.send(sender, m.encode(self._desk.rotate(sender, message)))
         else:
             super()._heard(sender, message, payload)
 

@@ -47,6 +47,11 @@ ENROLS, ANSWERS = b"learner enrols\0", b"learner answers\0"
 """What is signed begins with what it is for, so that no signature serves twice."""
 
 
+def rotation(study: str, name: str, curve_public: str) -> bytes:
+    """What a site signs by its next Ed25519 key."""
+    return f"learner rotates\0{study}\0{name}\0{curve_public}".encode()
+
+
 @runtime_checkable
 class Line(Protocol):
     """What a desk needs of a link: a `CoordinatorLink`, or a `BrokeredLink`."""
@@ -56,6 +61,8 @@ class Line(Protocol):
     def revoke(self, public: str) -> str | None: ...
 
     def send(self, user: str, header: bytes, payload: Any = b"") -> bool: ...
+
+    def watch(self, public: str, act: Callable[[], None]) -> None: ...
 
 
 class Desk:
@@ -87,6 +94,8 @@ class Desk:
         self._link = link
         for public, user in self.roster.users().items():
             link.allow(public, user)
+        for name in self.roster.next:
+            self._await(name)
 
     def invite(self, address: str, name: str = "") -> JoinCode:
         """Makes a code for one site. From any thread.
@@ -115,10 +124,45 @@ class Desk:
     def revoke(self, name: str) -> None:
         """Takes a site off the roster and off the line; give the machine a Forget too. From any thread."""
         with self._guard:
-            site = self.roster.sites.get(name)
+            both = [site for site in (self.roster.sites.get(name), self.roster.next.get(name)) if site is not None]
             self._keep(self.roster.without_site(name))
-        if site is not None and self._link is not None:
-            self._link.revoke(site.curve_public)
+        if self._link is not None:
+            for site in both:
+                self._link.revoke(site.curve_public)
+
+    def rotate(self, name: str, asked: m.Rotate) -> m.Rotated | m.Refused:
+        """Takes a site's next keys, which it says under its present ones. In the link's thread."""
+        study = self.roster.study
+        try:
+            if not verify(asked.sign_public, rotation(study, name, asked.curve_public), asked.proof):
+                raise CryptoError("expected a proof signed by the next key, got another")
+            site = Site(asked.curve_public, asked.sign_public)
+            if self.roster.sites.get(name) != site:  # said again, by a site that has gone over
+                with self._guard:
+                    before = self.roster.next.get(name)
+                    self._keep(self.roster.with_next(name, site))
+                assert self._link is not None
+                if before is not None and before != site:
+                    self._link.revoke(before.curve_public)
+                self._link.allow(site.curve_public, name)
+                self._await(name)
+        except CryptoError as error:
+            return m.Refused(study, str(error)[:2000])
+        return m.Rotated(study, asked.curve_public)
+
+    def gone_over(self, name: str) -> None:
+        """A site has used its next keys: the old ones are nobody's from now on. In the link's thread."""
+        with self._guard:
+            if name not in self.roster.next:
+                return
+            old = self.roster.sites[name]
+            self._keep(self.roster.gone_over(name))
+        if self._link is not None:
+            self._link.revoke(old.curve_public)
+
+    def _await(self, name: str) -> None:
+        assert self._link is not None
+        self._link.watch(self.roster.next[name].curve_public, lambda: self.gone_over(name))
 
     def _keep(self, roster: Roster) -> None:
         save_roster(self._path, roster, self._keys)

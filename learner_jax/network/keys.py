@@ -231,6 +231,7 @@ class Roster(NamedTuple):
       codes: one-time CURVE public key -> the name that the code is for; "" for any.
       proofs: the same -> the Ed25519 key by which the code's holder signs its enrolment, 32 raw bytes.
       revoked: names of sites that were taken off.
+      next: name -> the keys that a site goes over to; both are valid until it has used these.
     """
 
     study: str
@@ -239,6 +240,7 @@ class Roster(NamedTuple):
     codes: Mapping[str, str] = {}
     proofs: Mapping[str, bytes] = {}
     revoked: tuple[str, ...] = ()
+    next: Mapping[str, Site] = {}
 
     def with_code(self, public: str, name: str = "", proof: bytes = b"") -> Roster:
         """This roster and one more unused code."""
@@ -269,11 +271,31 @@ class Roster(NamedTuple):
     def without_site(self, name: str) -> Roster:
         """This roster with a site revoked."""
         left = {known: site for known, site in self.sites.items() if known != name}
-        return self._replace(version=self.version + 1, sites=left, revoked=(*self.revoked, name))
+        following = {known: site for known, site in self.next.items() if known != name}
+        return self._replace(version=self.version + 1, sites=left, revoked=(*self.revoked, name), next=following)
+
+    def with_next(self, name: str, site: Site) -> Roster:
+        """This roster with the keys that a site goes over to.
+
+        Raises:
+          CryptoError: the site is not known, or the key is known already.
+        """
+        if name not in self.sites:
+            raise CryptoError(f"expected a site of the roster, got '{name}'")
+        taken = {known.curve_public for known in self.sites.values()} | set(self.codes)
+        taken |= {known.curve_public for other, known in self.next.items() if other != name}
+        if site.curve_public in taken:
+            raise CryptoError(f"expected a key of its own for site '{name}', got one that is known already")
+        return self._replace(version=self.version + 1, next={**self.next, name: site})
+
+    def gone_over(self, name: str) -> Roster:
+        """This roster once a site has used its next keys: the old ones are nobody's."""
+        following = {known: site for known, site in self.next.items() if known != name}
+        return self._replace(version=self.version + 1, sites={**self.sites, name: self.next[name]}, next=following)
 
     def users(self) -> dict[str, str]:
         """CURVE public key -> user id, for ZAP."""
-        sites = {site.curve_public: name for name, site in self.sites.items()}
+        sites = {site.curve_public: name for both in (self.sites, self.next) for name, site in both.items()}
         return {**sites, **{public: code_id(public) for public in self.codes}}
 
 
@@ -288,6 +310,7 @@ def save_roster(path: str | Path, roster: Roster, keys: Keys) -> None:
         "version": roster.version,
         "sites": {name: [site.curve_public, site.sign_public.hex()] for name, site in roster.sites.items()},
         "revoked": list(roster.revoked),
+        "next": {name: [site.curve_public, site.sign_public.hex()] for name, site in roster.next.items()},
         "codes": {public: [name, roster.proofs[public].hex()] for public, name in roster.codes.items()},
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -307,7 +330,8 @@ def load_roster(path: str | Path, keys: Keys) -> Roster:
         sites = {name: Site(curve, bytes.fromhex(key)) for name, (curve, key) in body["sites"].items()}
         codes = {public: name for public, (name, _) in body["codes"].items()}
         proofs = {public: bytes.fromhex(proof) for public, (_, proof) in body["codes"].items()}
-        roster = Roster(body["study"], body["version"], sites, codes, proofs, tuple(body["revoked"]))
+        following = {name: Site(curve, bytes.fromhex(key)) for name, (curve, key) in body["next"].items()}
+        roster = Roster(body["study"], body["version"], sites, codes, proofs, tuple(body["revoked"]), following)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CryptoError(f"expected a roster in {path}, got something else") from None
     if not sound:

@@ -19,7 +19,7 @@ NIST SP 800-38D (GCM: a key is used for fewer than 2^32 messages of counted nonc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -105,9 +105,12 @@ def _parts(sealed: bytes, peer: str) -> tuple[bytes, bytes, int, bytes]:
     return sealed[_OWN], sealed[_OTHER], int.from_bytes(sealed[_COUNT], "big"), sealed[OVERHEAD:]
 
 
+def _signed(public: bytes, way: bytes, about: bytes, sealed: bytes) -> bool:
+    return verify(public, way + about + sealed[: _COUNT.stop] + sealed[OVERHEAD:], sealed[_SIGNED])
+
+
 def _check(public: bytes, way: bytes, about: bytes, sealed: bytes, peer: str) -> None:
-    signed = way + about + sealed[: _COUNT.stop] + sealed[OVERHEAD:]
-    if not verify(public, signed, sealed[_SIGNED]):
+    if not _signed(public, way, about, sealed):
         raise RemoteProtocolError(peer, "expected a header signed by its sender, got one that is not")
 
 
@@ -158,11 +161,18 @@ class CoordinatorSeal:
     Args:
       study: its name.
       sign_secret: the coordinator's Ed25519 secret.
-      who: a site's name -> its Ed25519 public key, or None if it is not on the roster.
+      who: a site's name -> its Ed25519 public keys: none if it is not on the roster, two while it goes over to others.
+      gone_over: told of a site that signs by the second.
     """
 
-    def __init__(self, study: str, sign_secret: bytes, who: Callable[[str], bytes | None]):
-        self._study, self._who = study, who
+    def __init__(
+        self,
+        study: str,
+        sign_secret: bytes,
+        who: Callable[[str], Sequence[bytes]],
+        gone_over: Callable[[str], None] = lambda site: None,
+    ):
+        self._study, self._who, self._gone_over = study, who, gone_over
         self._sign: Callable[[bytes], bytes] = Ed25519PrivateKey.from_private_bytes(sign_secret).sign
         self._own = X25519PrivateKey.generate()
         self._sides: dict[str, _Side] = {}
@@ -178,12 +188,15 @@ class CoordinatorSeal:
         Raises:
           RemoteProtocolError: as `SiteSeal.open`.
         """
-        public = self._who(site)
+        keys = tuple(self._who(site))
         other, own, count, header = _parts(sealed, site)
         about = _about(self._study, site)
-        if public is None:
+        if not keys:
             raise RemoteProtocolError(site, "expected a site of the roster, got another")
-        _check(public, UP, about, sealed, site)
+        signer = next((key for key in keys[1:] if _signed(key, UP, about, sealed)), keys[0])
+        _check(signer, UP, about, sealed, site)
+        if signer != keys[0]:
+            self._gone_over(site)
         side = self._sides.get(site)
         if side is None:
             side = self._sides[site] = _Side(about, self._own, self._sign, DOWN)

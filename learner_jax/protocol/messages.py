@@ -8,8 +8,9 @@ A minor version of the protocol only adds fields, each with a default (`SINCE`).
 older side, and may be missing from what it says; what was agreed in Hello and Welcome says who is older. A Hello comes
 before that: of one that names a newer version, what is not known here is passed over.
 
-    site -> coordinator     Enrol, Hello, Want, Chunk, Offer, Ping, Bye, Ask
-    coordinator -> site     Enrolled, Refused, Welcome, Open, Want, Chunk, Accepted, Rejected, Done, Pong, Bye, Told
+    site -> coordinator     Enrol, Hello, Want, Chunk, Offer, Ping, Bye, Ask, Rotate
+    coordinator -> site     Enrolled, Refused, Welcome, Open, Want, Chunk, Accepted, Rejected, Done, Pong, Bye, Told,
+                            Rotated
 
 Transfers are asked for by the receiver: the holder announces a `Blob`, the receiver sends `Want(digest, offset,
 credit)` and gets at most that many `Chunk`s; the digest is checked at the end.
@@ -217,6 +218,22 @@ class Told(NamedTuple):
     time: float
 
 
+class Rotate(NamedTuple):
+    """A site's next keys; proof: a signature by the next Ed25519 key. Both pairs are valid until the next is used."""
+
+    study: str
+    curve_public: str
+    sign_public: bytes
+    proof: bytes
+
+
+class Rotated(NamedTuple):
+    """The roster has the next keys too. curve_public: the next CURVE key."""
+
+    study: str
+    curve_public: str
+
+
 Message = (
     Enrol
     | Enrolled
@@ -235,6 +252,8 @@ Message = (
     | Bye
     | Ask
     | Told
+    | Rotate
+    | Rotated
 )
 
 SINCE: Mapping[type, Mapping[str, int]] = {Hello: {"incarnation": 1}}
@@ -370,6 +389,11 @@ _SCHEMA: dict[type, dict[str, Check]] = {
     Bye: {"study": _name, "reason": _line},
     Ask: {"study": _name},
     Told: {"study": _name, "time": _seconds},
+    Rotate: {
+        "study": _name, "curve_public": _text(40, r"[!-~]{40}", "a Z85 key"), "sign_public": _raw(32, True),
+        "proof": _raw(64, True),
+    },
+    Rotated: {"study": _name, "curve_public": _text(40, r"[!-~]{40}", "a Z85 key")},
 }  # fmt: skip
 _KINDS = {cls.__name__.lower(): cls for cls in _SCHEMA}
 

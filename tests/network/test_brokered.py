@@ -58,7 +58,7 @@ class Place:
         self.link.close()
 
     def coordinator(self, name: str = "heart", guests: tuple[str, ...] = ("a",)) -> BrokeredLink:
-        seal = CoordinatorSeal(name, self.keys[name].sign_secret, lambda site: self.keys[site].sign_public)
+        seal = CoordinatorSeal(name, self.keys[name].sign_secret, lambda site: [self.keys[site].sign_public])
         link = BrokeredLink(self.link.address, self.keys["broker"].curve_public, self.keys[name], seal)
         for guest in guests:
             link.allow(self.keys[guest].curve_public, guest)

@@ -18,8 +18,8 @@ PING = m.encode(m.Ping("s", 1, 0, ""))
 
 
 def coordinator() -> CoordinatorSeal:
-    known = {"a": SITE.sign_public, "b": OTHER.sign_public}
-    return CoordinatorSeal("s", COORDINATOR.sign_secret, known.get)
+    known = {"a": [SITE.sign_public], "b": [OTHER.sign_public]}
+    return CoordinatorSeal("s", COORDINATOR.sign_secret, lambda name: known.get(name, []))
 
 
 def site(keys=SITE, name: str = "a") -> SiteSeal:
@@ -114,7 +114,7 @@ def test_a_site_cannot_speak_for_another(who):
 
 def test_a_broker_cannot_pass_for_the_coordinator():
     there = site()
-    false = CoordinatorSeal("s", OTHER.sign_secret, {"a": SITE.sign_public}.get)
+    false = CoordinatorSeal("s", OTHER.sign_secret, lambda name: [SITE.sign_public])
     false.open("a", *there.seal(HELLO))
     sealed = false.seal("a", WELCOME)
     assert sealed is not None
@@ -130,3 +130,15 @@ def test_of_another_study_or_too_short():
         with pytest.raises(RemoteProtocolError, match="signed header"):
             here.open("a", junk)
     assert coordinator().seal("a", WELCOME) is None, "nobody to seal for"
+
+
+def test_a_site_that_goes_over_to_other_keys_is_told_of_once_it_signs_by_them():
+    gone, both = [], [SITE.sign_public, OTHER.sign_public]
+    here = CoordinatorSeal("s", COORDINATOR.sign_secret, lambda name: both, gone.append)
+    before, after = site(), site(OTHER)
+    here.open("a", *before.seal(HELLO))
+    assert not gone
+    here.open("a", *after.seal(HELLO))
+    assert gone == ["a"]
+    with pytest.raises(RemoteProtocolError, match="signed by its sender"):
+        here.open("a", *SiteSeal("s", "a", new_keys().sign_secret, COORDINATOR.sign_public).seal(HELLO))

@@ -33,6 +33,8 @@ EXAMPLES = (
     m.Bye("s", "finished"),
     m.Ask("s"),
     m.Told("s", 1_790_000_000.25),
+    m.Rotate("s", "k" * 40, b"s" * 32, b"p" * 64),
+    m.Rotated("s", "k" * 40),
 )
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}", fullmatch=True)
