@@ -230,8 +230,8 @@ def devices(process: subprocess.Popen[str]) -> Finding:
     if process.returncode:
         said = err.strip().splitlines() or [f"it ended with {process.returncode}"]
         return Finding("devices", MEND, f"jax does not start here: {said[-1][:200]}; install learner-jax anew")
-    found = json.loads(out.splitlines()[-1])
-    words = ", ".join(f"{sum(one == kind for one in found)} x {kind[1]}" for kind in sorted(set(map(tuple, found))))
+    found = [(str(platform), str(kind)) for platform, kind in json.loads(out.splitlines()[-1])]
+    words = ", ".join(f"{found.count(one)} x {one[1]}" for one in sorted(set(found)))
     if _DRIVER.exists() and all(platform == "cpu" for platform, _ in found):
         words += "; a GPU is here that jax does not use (pip install 'learner-jax[cuda]')"
     return Finding("devices", OK, words)

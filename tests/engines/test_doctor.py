@@ -111,6 +111,7 @@ def test_a_sound_site_has_nothing_to_mend_and_its_code_still_works(desk, code, t
     assert (ended, told.err, said[-1]) == (0, "", "Nothing to mend.")
     found = {line.split("  ")[0]: line[12:].split("  ")[0] for line in said[:-2]}
     assert found == dict.fromkeys(("join code", "address", "port", "key", "clock", "disk", "data", "devices"), "ok")
+    assert said[7].startswith("devices     ok                    1 x cpu")
     assert not (tmp_path / "site").exists() and not desk.roster.sites
     assert join(parse_join_code(code.read_text()), "h00", tmp_path / "site").site == "h00"
 
