@@ -382,7 +382,7 @@ def join(
       on_event: told what happens.
 
     Returns:
-      {"study", "site", "weights_sha256", "bytes_up", "bytes_down"}.
+      As `learner_jax.engines.worker.take_part`: study, site, algorithm, rounds, seconds, metrics, weights_sha256, ...
     """
     from learner_jax.data.tables import read_table
     from learner_jax.engines.worker import take_part

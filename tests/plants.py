@@ -46,6 +46,7 @@ _MINOR = ("tests/protocol/test_minor.py",)
 _TUNNEL = ("tests/network/test_tunnel.py",)
 _DOCTOR = ("tests/engines/test_doctor.py",)
 _BEGUN = ("tests/engines/test_begun.py",)
+_AT_A_SITE = ("tests/federation/test_at_a_site.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
 PLANTS: tuple[Plant, ...] = (
@@ -678,6 +679,35 @@ PLANTS: tuple[Plant, ...] = (
         "    if not resume and (folder",
         "    if not resume and study.references and (folder",
         (*_BEGUN, "-k", "noresume"),
+    ),
+    # ---- what a site sees of its own part
+    Plant(
+        "site: its last line knows no rounds",
+        "learner_jax/engines/worker.py",
+        '            "rounds": self._answers.rounds,\n',
+        "",
+        _AT_A_SITE,
+    ),
+    Plant(
+        "site: a round answered again after a restart counts twice",
+        "learner_jax/engines/answers.py",
+        " and number > self._last:",
+        ":",
+        (*_AT_A_SITE, "-k", "counted_once"),
+    ),
+    Plant(
+        "site: no line for a round that it answered",
+        "learner_jax/cli/sentences.py",
+        'event.kind in ("start", "site_done", "done"):',
+        'event.kind in ("start", "done"):',
+        _AT_A_SITE,
+    ),
+    Plant(
+        "site: its bar stands still",
+        "learner_jax/cli/board.py",
+        "            elif own_answer(event):\n                own(event)\n",
+        "",
+        (*_AT_A_SITE, "-k", "bar"),
     ),
 )
 

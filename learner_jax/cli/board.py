@@ -1,7 +1,7 @@
 """The live board of a run on a terminal: a row for each site, and a line for the rounds and for each reference.
 
 `Board` is what was heard, a listener without a terminal; `live` draws it. Rows are shown where sites answer one by one
-(a federation); a simulated round is one program, so its board is the line alone.
+(a federation); a simulated round is one program, so its board is the line alone; so is that of a site.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from learner_jax.cli.sentences import figures, reached, sentence, sites_of, size
+from learner_jax.cli.sentences import answered, figures, own_answer, reached, sentence, sites_of, size
 from learner_jax.events import Event, Observer
 from learner_jax.specs import Study
 
@@ -62,6 +62,8 @@ class Board:
 
     def __call__(self, event: Event) -> None:
         data = event.data
+        if own_answer(event):
+            return
         if event.kind == "round_open":
             named = data.get("sites", data.get("cohort", ()))
             self.asked = () if isinstance(named, int) else tuple(named)
@@ -169,6 +171,12 @@ def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
         else:
             bars.update(lines[name], completed=done, **fields)
 
+    def own(event: Event) -> None:
+        opens, number = event.kind == "round_open", event.round or 0
+        done = number - opens if event.data["phase"] == "train" else None
+        said = {} if opens else {"said": answered(event) if done else sentence(event)}
+        move("rounds", done, rounds or event.data.get("rounds"), afresh="rounds" not in lines, **said)
+
     with Live(get_renderable=drawn, console=console, refresh_per_second=8) as shown:
 
         def tell(event: Event) -> None:
@@ -178,6 +186,8 @@ def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
             asked = len(board.asked)
             if event.kind == "start":
                 rounds = data.get("rounds", rounds)
+            elif own_answer(event):
+                own(event)
             elif event.kind == "round_open" or (event.kind == "site_done" and asked and event.round):
                 move("rounds", None, rounds, sites=f"{board.answered}/{asked} sites" if asked else "")
             elif event.kind == "round_closed":
@@ -187,7 +197,8 @@ def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
                 move("rounds", event.round or 0, rounds, afresh=True)
             elif event.kind == "reference":
                 move(str(data.get("name")), reached(event), data.get("rounds"))
-            if event.kind in ABOVE or (event.kind == "site_back" and not data.get("first")):
+            from_a_site = event.site and event.kind in ("start", "done")
+            if event.kind in ABOVE or from_a_site or (event.kind == "site_back" and not data.get("first")):
                 words = sentence(event, rounds, target)
                 if words:
                     shown.refresh()  # so that the board below the words is one with them

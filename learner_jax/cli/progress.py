@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from learner_jax.cli.board import live
-from learner_jax.cli.sentences import reached, sentence, size
+from learner_jax.cli.sentences import own_answer, reached, sentence, size
 from learner_jax.engines.metrics_log import as_json
 from learner_jax.errors import ConfigError
 from learner_jax.events import Event, Observer, fan_out
@@ -27,16 +27,18 @@ from learner_jax.specs import Study
 Stream = io.TextIOBase | TextIO
 """A text file that people read."""
 
-QUIET = {"site_done", "checkpoint"}
-"""Kinds that have no plain line of their own: one per site, or per save, is too many."""
-
 
 @dataclasses.dataclass
 class Tally:
-    """What was heard so far: enough for the last line, and for a Ctrl-C that says where it stopped."""
+    """What was heard so far: enough for the last line, and for a Ctrl-C that says where it stopped.
+
+    answers: at a site, the rounds in which it took part.
+    """
 
     study: str = ""
+    algorithm: str | None = None
     round: int = 0
+    answers: int | None = None
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -50,6 +52,13 @@ class Tally:
             self.seconds += event.data.get("seconds", 0.0)
             self.bytes_up += event.data.get("bytes_up", 0)
             self.bytes_down += event.data.get("bytes_down", 0)
+        elif event.kind == "site_done" and own_answer(event):
+            self.answers = event.data.get("answers")
+            self.round = (event.data["phase"] == "train" and event.round) or self.round
+            self.seconds += event.data.get("seconds", 0.0)
+            self.bytes_up += event.data.get("bytes", 0)
+        elif event.kind == "start":
+            self.algorithm = event.data.get("algorithm")
         elif event.kind == "resumed":
             self.round = event.round or self.round
         elif event.kind == "done":
@@ -74,15 +83,16 @@ def summary(study: Study | None, tally: Tally, result: Mapping[str, Any] | None 
     """
     result = result or tally.result
     curve = result.get("curve") or [{}]
-    metrics = {name: value for name, value in curve[-1].items() if name.count("/") == 1} or dict(tally.metrics)
+    metrics = {name: value for name, value in curve[-1].items() if name.count("/") == 1}
+    told = tally.round if tally.answers is None else tally.answers
     return {
         "study": study.name if study else tally.study,
-        "algorithm": study.algorithm.name if study else None,
-        "rounds": result.get("rounds", tally.round),
+        "algorithm": study.algorithm.name if study else result.get("algorithm", tally.algorithm),
+        "rounds": result.get("rounds", told),
         "seconds": result.get("seconds", tally.seconds),
         "bytes_up": result.get("bytes_up", tally.bytes_up),
         "bytes_down": result.get("bytes_down", tally.bytes_down),
-        "metrics": metrics,
+        "metrics": result.get("metrics") or metrics or dict(tally.metrics),
         "weights_sha256": result.get("weights_sha256"),
     }
 
@@ -116,15 +126,16 @@ def tensorboard(folder: Path) -> tuple[Observer, Callable[[], None]]:
 
 
 def plain(stream: Stream, study: Study | None) -> Observer:
-    """One line an event, with the study's name; references once, not each of their rounds."""
+    """One line an event, with the study's name, or the site's at a site; references once, not each of their rounds."""
     rounds, target = (study.rounds, study.target) if study else (None, "")
 
     def tell(event: Event) -> None:
-        if event.kind in QUIET or (event.kind == "reference" and reached(event) != event.data.get("rounds")):
+        if event.kind == "reference" and reached(event) != event.data.get("rounds"):
             return
         words = sentence(event, rounds, target)
         if words:
-            print(f"{event.study}: {words}", file=stream, flush=True)
+            who = (event.site if study is None else None) or event.study
+            print(f"{who}: {words}", file=stream, flush=True)
 
     return tell
 

@@ -31,6 +31,8 @@ def figures(metrics: Mapping[str, Any], target: str = "") -> str:
 def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
     """One event in words, without the study's name; "" where it needs no line."""
     data = event.data
+    if event.site and event.kind in ("start", "site_done", "done"):
+        return _at_a_site(event)
     number = f"round {event.round}" + (f" of {rounds}" if rounds and event.round else "")
     if event.kind in ("start", "evaluation"):
         words = {"start": "begins", "evaluation": "evaluation"}[event.kind]
@@ -59,6 +61,42 @@ def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
     if event.kind == "note":
         return str(data.get("text", ""))
     return ""
+
+
+_ASKED = {
+    ("statistics", True): "sums over this table",
+    ("look", True): "the table encoded as all sites agreed",
+    ("look", False): "the last model watched",
+    ("finish", False): "this site's figures",
+}
+"""(phase, before round 1) -> what a site answers there."""
+
+
+def own_answer(event: Event) -> bool:
+    """Whether a site tells of its own answer, or of what it is at; a coordinator tells of the sites that it asks."""
+    return event.kind in ("round_open", "site_done") and "phase" in event.data and "sites" not in event.data
+
+
+def answered(event: Event) -> str:
+    """'answered, 118 kB, 0.8 s' of a site's own answer."""
+    seconds = event.data.get("seconds")
+    parts = ["answered", size(event.data.get("bytes", 0)), *([] if seconds is None else [f"{seconds:.1f} s"])]
+    return ", ".join(parts)
+
+
+def _at_a_site(event: Event) -> str:
+    """What a site says of itself; "" where a coordinator speaks of one."""
+    data, rounds = event.data, event.data.get("rounds")
+    if event.kind == "start":
+        return f"takes part in {rounds} rounds of {data.get('algorithm')}"
+    if event.kind == "done":
+        return f"the study is over: weights {str(data.get('result', {}).get('weights_sha256'))[:12]}"
+    if not own_answer(event):
+        return ""
+    what = _ASKED.get((data["phase"], event.round == 0), data["phase"])
+    if data["phase"] == "train":
+        what = f"round {event.round}" + (f" of {rounds}" if rounds else "")
+    return f"{what}: {answered(event)}"
 
 
 def sites_of(sites: Any) -> str:

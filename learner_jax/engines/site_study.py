@@ -22,8 +22,9 @@ import numpy as np
 
 from learner_jax import specs, trees
 from learner_jax.data.sites import SiteData
+from learner_jax.engines.answers import keep_figures
 from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
-from learner_jax.engines.parts import Parts
+from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Program
 from learner_jax.engines.world import TEST, World, build_world
 from learner_jax.errors import DataError, StorageError
@@ -115,6 +116,7 @@ class SiteStudy:
             states = _one_row(self._state(committed))
             _, sums = self._running(asked.enrolled).look(self._broadcast(data), states, asked.round)
             leaves = trees.named_leaves(sums)
+            keep_figures(self._folder, watched=values(sums, self.parts.task.metrics))
         else:
             leaves = self._finish(data, committed)
         return _answer(leaves, committed or b"")
@@ -146,6 +148,7 @@ class SiteStudy:
             cohorts = {name: mask[held] for name, mask in site.cohorts.items()} or None
             seed = self.parts.study.seed
             found = summarise_site(scores, rows["y"], site.group[held], cohorts, seed, name=self.name)
+        keep_figures(self._folder, judged=list(found.values()))
         text = json.dumps(found, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:
             raise DataError(f"expected figures of at most {SUMMARY_BYTES} bytes, got {len(text)}")

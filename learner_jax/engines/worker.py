@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from learner_jax import __version__
+from learner_jax.engines.answers import Answers, own_figures
 from learner_jax.engines.site_study import SiteStudy
 from learner_jax.engines.tap import tap_to
 from learner_jax.errors import LearnerError, StudyError
 from learner_jax.events import Event, Observer
 from learner_jax.network.brokered import SealedSiteLink
 from learner_jax.network.drive import SiteDrive, SiteHandlers
-from learner_jax.network.enrol import Membership, membership
+from learner_jax.network.enrol import Membership, load_membership, membership
 from learner_jax.network.keys import Keys, load_or_make_keys
 from learner_jax.network.links import SiteLink
 from learner_jax.network.seal import SiteSeal
@@ -53,7 +54,8 @@ def take_part(
       proxy: the only way out, if there is one.
 
     Returns:
-      {"study", "site", "weights_sha256", "bytes_up", "bytes_down"}.
+      {"study", "site", "algorithm", "rounds" (in which it took part), "seconds", "metrics" (its own figures, by name),
+      "weights_sha256", "bytes_up", "bytes_down"}.
 
     Raises:
       CryptoError: the join code is wrong or used.
@@ -62,6 +64,7 @@ def take_part(
         folder.
     """
     with only_one(folder, "worker"):
+        verb = "joined" if load_membership(folder) is None else "goes on in"
         member = membership(code, name, folder, proxy)
         outbox = Outbox(folder / "outbox")
         keys = load_or_make_keys(folder / "keys.json")
@@ -69,6 +72,7 @@ def take_part(
         def say(words: str) -> None:
             on_event(Event("note", member.study, site=member.site, data={"text": words}))
 
+        say(f"{verb} study {member.study}")
         with through(proxy, member.address, say) as via, dial(member, keys, via) as link:
             return _Part(member, frame, folder, on_event, build, approve, outbox, link).run()
 
@@ -100,6 +104,7 @@ class _Part:
         self._build, self._approve, self._outbox, self._link = build, approve, outbox, link
         self._asked: queue.SimpleQueue[c.Approve | c.Work | BaseException | None] = queue.SimpleQueue()
         self._study: SiteStudy | None = None
+        self._answers = Answers(folder)
         pending, committed = outbox.pending(), outbox.committed()
         keeper = SiteKeeper(
             member.study,
@@ -117,7 +122,7 @@ class _Part:
             commit=lambda entry: outbox.commit(entry.digest),
             discard=lambda entry, reason: outbox.discard(),
             remember=outbox.see_epoch,
-            tell=on_event,
+            tell=self._told,
         )
         self._drive = SiteDrive(link, keeper, handlers, on_end=self._asked.put)
 
@@ -138,6 +143,11 @@ class _Part:
             self._drive.stop()
             self._drive.join(5.0)
 
+    def _told(self, event: Event) -> None:
+        """What the machine says, on the line's thread."""
+        study = self._study
+        self._tell(self._answers.told(event, study.parts.study.rounds if study else None))
+
     def _answer(self, asked: c.Approve | c.Work) -> None:
         try:
             self._drive.post(self._approved(asked) if isinstance(asked, c.Approve) else self._worked(asked))
@@ -151,6 +161,9 @@ class _Part:
             return c.Denied(reason)
         member = self._member
         self._study = SiteStudy(self._build, asked.manifest, member.site, self._frame, self._folder, self._tell)
+        study = self._study.parts.study
+        about = {"kind": "site", "rounds": study.rounds, "algorithm": study.algorithm.name}
+        self._tell(Event("start", member.study, site=member.site, data=about))
         for warning in self._study.warnings:
             self._tell(Event("note", member.study, site=member.site, data={"text": warning}))
         return c.Approved(asked.manifest_digest)
@@ -169,6 +182,10 @@ class _Part:
         return {
             "study": member.study,
             "site": member.site,
+            "algorithm": self._study.parts.study.algorithm.name if self._study else None,
+            "rounds": self._answers.rounds,
+            "seconds": self._answers.seconds,
+            "metrics": own_figures(self._folder),
             "weights_sha256": finished.weights_sha256,
             "bytes_up": counter.bytes_out,
             "bytes_down": counter.bytes_in,

@@ -227,8 +227,7 @@ def manifest(study: Study) -> str:
 def manifest_digest(study: Study) -> str:
     """sha256 (hex) over what a study means, for the people who approve it; give it a checked study.
 
-      How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port,
-    federation.line_mbit.
+    How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port and line_mbit.
     """
     tree = thaw(study)
     for part in ("engine", "checkpoint"):
