@@ -2,9 +2,9 @@
 
 `make mutants` (`python -m tests.mutants --seconds=600 [--seed=1] [FILE...]`) makes all mutants of the files (a
 comparison turned, a number moved, `and` for `or`, a condition or a statement gone, ...), puts them in an order drawn
-by the seed, and plays as many as there is time for: each in a process of its own that has the tests loaded already, so
-that a mutant costs a second or two. It prints a line for each survivor, and how many were noticed. `tests/protocol/mutants.md`
-lists survivors and why they are none of a fault.
+by the seed, and plays as many as there is time for: each in a process of its own that has the libraries loaded
+already, so that a mutant costs a second or two. It prints a line for each survivor, and how many were noticed.
+`tests/protocol/mutants.md` lists survivors and why.
 
 Why no library: mutmut copies and rewrites the tree by its own rules and starts pytest for each; here 90 % of a mutant's
 time would be that start.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import functools
 import json
 import os
 import random
@@ -28,7 +29,10 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 FOLDER = "learner_jax/protocol"
 FILES = ("coordinator.py", "site.py", "transfers.py", "messages.py", "broker.py", "complaints.py")
-TESTS = {name: f"tests/protocol/test_{name}" for name in ("coordinator.py", "site.py", "transfers.py", "messages.py")}
+TESTS = {
+    name: f"tests/protocol/test_{name}"
+    for name in ("coordinator.py", "site.py", "transfers.py", "messages.py", "broker.py")
+}
 """The tests of a file, which are run first; the others after the schedules, for what is left."""
 SCHEDULES = 200
 """Played where the tests notice nothing."""
@@ -110,8 +114,14 @@ def mutants(file: str) -> list[Mutant]:
     return found
 
 
+@functools.cache
+def _source(file: str) -> str:
+    """Read once: whoever edits the file meanwhile does not move the places."""
+    return (ROOT / FOLDER / file).read_text()
+
+
 def _stripped(file: str) -> ast.Module:
-    tree = ast.parse((ROOT / FOLDER / file).read_text())
+    tree = ast.parse(_source(file))
     for node in ast.walk(tree):  # annotations are text at run time
         if isinstance(node, ast.FunctionDef):
             node.returns = None
