@@ -207,6 +207,20 @@ def test_an_optimizer_needs_its_learning_rate_unless_the_method_has_one():
     assert told(algorithm=method(inner="adam")) == []  # average has local_lr
 
 
+def test_a_rate_beside_an_optimizer_with_its_own_is_refused_unless_it_is_the_default():
+    adam = Spec("optimizers", "adam", {"learning_rate": 0.01})
+
+    def study(**fields):
+        return a_study(
+            task=Spec("tasks", "readmission"), algorithm=Spec("algorithms", "fedprox", {"local": adam, **fields})
+        )
+
+    (problem,) = specs.mistakes(study(local_lr=0.5))[1]
+    assert problem == "algorithm.local_lr: expected it once, got 0.5 here and 0.01 in algorithm.local.learning_rate"
+    checked = specs.check(study())
+    assert specs.check(specs.from_json(checked.to_json())) == checked  # where the default has been filled in
+
+
 @pytest.mark.usefixtures("fakes")
 def test_the_alias_is_known_by_its_name_alone():
     """Where the factory's module cannot say what `Optimizer` is (imported for type checkers only, or another thing)."""

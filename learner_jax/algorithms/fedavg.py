@@ -36,7 +36,7 @@ def fedavg(
 
     Args:
       loss: (weights, batch) -> (mean loss, kept).
-      local_lr: the sites' learning rate.
+      local_lr: the sites' learning rate, where `local` does not say its own; a study that says both is refused.
       local: the sites' optimizer; its state starts afresh each round.
       server_lr: the server's learning rate; 1.0 with "sgd" is plain averaging.
       server: the server's optimizer.

@@ -12,7 +12,7 @@ one ConfigError that lists everything wrong, with near names. No jax is imported
 
 from __future__ import annotations
 
-from learner_jax.specs.check import check, fit, mistakes
+from learner_jax.specs.check import check, fit, mistakes, twice
 from learner_jax.specs.files import read, shipped
 from learner_jax.specs.names import KINDS, Field, known, make, resolve, schema
 from learner_jax.specs.spec import Fields, Kind, ModelSpec, Optimizer, Spec, Transform, freeze, thaw, to_json
@@ -61,4 +61,5 @@ __all__ = [
     "shipped",
     "thaw",
     "to_json",
+    "twice",
 ]

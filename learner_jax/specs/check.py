@@ -166,7 +166,30 @@ def _fit_spec(value: Any, kind: str, where: str, problems: list[str], inherited:
             own_rate = any(one.endswith("_lr") or one == "learning_rate" for one in fields)
             rate = ("learning_rate",) if own_rate or name not in spec.fields else ()
             new[name] = fit(freeze(default), field.hint, f"{where}.{name}", problems, rate)
-    return Spec(kind, spec.name, new)
+    fitted = Spec(kind, spec.name, new)
+    for name in spec.fields:
+        if name in fields and not fields[name].required:
+            problems += twice(fitted, name, where, fields[name].default)
+    return fitted
+
+
+def twice(spec: Spec, name: str, where: str, default: Any = None) -> list[str]:
+    """What is wrong where a rate such as `local_lr` is set and the optimizer beside it, `local`, says its own.
+
+    The optimizer's own would hold and the other say nothing. The default counts as not set: it stands in every study
+    that was checked before.
+
+    Args:
+      spec: a method, fitted.
+      name: of the field that was set.
+      where: path of the method.
+      default: of the field; None to count any value as set.
+    """
+    beside = spec.fields.get(name.removesuffix("_lr")) if name.endswith("_lr") else None
+    if not isinstance(beside, Spec) or "learning_rate" not in beside.fields or spec.fields[name] == default:
+        return []
+    own = f"{beside.fields['learning_rate']} in {where}.{name.removesuffix('_lr')}.learning_rate"
+    return [f"{where}.{name}: expected it once, got {spec.fields[name]} here and {own}"]
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", types.NoneType: "None"}

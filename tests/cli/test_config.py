@@ -23,7 +23,9 @@ CONFIG = """
         return Study(
             name="test",
             task=Spec("tasks", "readmission"),
-            algorithm=Spec("algorithms", "fedavg", {"local_lr": 0.5, "local": Spec("optimizers", "adam", {"b1": 0.8})}),
+            algorithm=Spec("algorithms", "fedavg", {
+                "server_lr": 0.5, "local": Spec("optimizers", "adam", {"b1": 0.8})
+            }),
             rounds=20,
         )
 """
@@ -121,12 +123,35 @@ def test_a_value_is_what_was_typed(file, arguments, path, value):
 def test_an_old_method_takes_its_fields_along(file):
     study = load(file, "--config.algorithm=scaffold")
     defaults = {name: field.default for name, field in specs.schema("algorithms", "scaffold").items()}
-    assert study.algorithm == Spec("algorithms", "scaffold", defaults)  # local_lr=0.5 was the file's, for fedavg
+    assert study.algorithm == Spec("algorithms", "scaffold", defaults)  # server_lr=0.5 was the file's, for fedavg
 
 
 def test_a_field_of_both_methods_stays_if_the_command_line_set_it(file):
     study = load(file, "--config.algorithm.local_lr=0.25", "--config.algorithm=scaffold")
     assert study.algorithm.fields["local_lr"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["readmission", "--config.algorithm.local_lr=0.05"],
+         "algorithm.local_lr: expected it once, got 0.05 here and 0.0026 in algorithm.local.learning_rate"),
+        (["heart_disease", "--config.algorithm.local_lr=0.1"],  # its default, and yet typed
+         "algorithm.local_lr: expected it once, got 0.1 here and 0.01 in algorithm.local.learning_rate"),
+        (["readmission", "--config.algorithm=fedavg", "--config.algorithm.server_lr=0.5",
+          "--config.algorithm.server=adam(learning_rate=0.01)"],
+         "algorithm.server_lr: expected it once, got 0.5 here and 0.01 in algorithm.server.learning_rate"),
+    ],
+)  # fmt: skip
+def test_a_learning_rate_that_would_say_nothing_is_refused(arguments, words):
+    assert refusal(*arguments) == words
+
+
+def test_a_learning_rate_said_once_passes():
+    assert load("readmission").algorithm.fields["local_lr"] == 0.1  # the default beside a rate of the optimizer's own
+    assert load("readmission", "--config.algorithm=scaffold", "--config.algorithm.local_lr=0.05")
+    changed = ("--config.algorithm.local_lr=0.05", "--config.algorithm.local=adam")
+    assert load("readmission", *changed).algorithm.fields["local_lr"] == 0.05
 
 
 def test_the_same_method_again_changes_nothing(file):
