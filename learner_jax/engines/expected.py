@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,12 @@ def asked_of(study: Study, sites: Sequence[str]) -> Callable[[int], Sequence[str
     size = cohort_size(study, len(ids))
     if size == len(ids):
         return lambda number: tuple(ids)
-    return lambda number: tuple(names[int(one)] for one in plans.cohort(study.seed, number, numbers, size))
+
+    @functools.cache  # each site of a round asks
+    def asked(number: int) -> Sequence[str]:
+        return tuple(names[int(one)] for one in plans.cohort(study.seed, number, numbers, size))
+
+    return asked
 
 
 def beforehand(parts: Parts, sites: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:

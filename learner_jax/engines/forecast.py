@@ -25,10 +25,11 @@ STEP_S, FLOPS = 2e-4, 4e9
 """A local step takes this at least, and computes so fast on one core; both are guesses until a round was seen."""
 BATCH_FLOPS = 6
 """Operations for each weight and row of a batch, there and back."""
-COORDINATOR_IDLE, COORDINATOR_TIMES = 480e6, 9.0
-"""Bytes of a coordinator's process, and how often it holds a model: see benchmarks/forecast.py."""
-WORKER_IDLE, WORKER_TIMES = 480e6, 9.0
-"""The same of a site's."""
+COORDINATOR_IDLE, COORDINATOR_TIMES = 600e6, 16.0
+"""Bytes of a coordinator's process, and how often it holds what is sent, at its peak: measured by
+`benchmarks/forecast.py` (15.4 to 16.7; benchmarks/results/forecast.jsonl)."""
+WORKER_IDLE, WORKER_TIMES = 660e6, 10.0
+"""The same of a site's (8.8 to 9.9), with the rows of two sites of the sample."""
 WINDOW = 8
 _DIGEST = "0" * 64
 
