@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from learner_jax import algorithms, specs
+from learner_jax import algorithms, failpoints, specs
 from learner_jax import models as models_
 from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
@@ -237,9 +237,12 @@ def finish(folder: Path, study: Study, result: dict[str, Any], model: TrainedMod
     from learner_jax.reports import result as results
     from learner_jax.storage.atomic import write_bytes
 
+    failpoints.here("coordinator.result.before_model")
     model.save(folder / "model")
     write_bytes(folder / "report.html", html.page(result).encode())
+    failpoints.here("coordinator.result.before_result")
     results.save(result, folder / "result.json")
+    failpoints.here("coordinator.result.after_result")
 
 
 def load(folder: str | Path, task: Task | None = None) -> TrainedModel:

@@ -41,6 +41,9 @@ class Plant(NamedTuple):
 _ORACLES = ("tests/algorithms/test_against_oracles.py",)
 _THREADS = ("tests/federation/test_parity.py", "-k", "worker_threads and scaffold-mean")
 _RESUME = ("tests/engines/test_resume_in_process.py",)
+_RESTART = ("tests/engines/test_after_a_restart.py",)
+_FULL = ("tests/federation/test_full_disks.py", "-k", "sample")
+_BACKUP = ("tests/storage/test_backup.py",)
 _MALFORMED = ("tests/network/test_malformed.py",)
 _MINOR = ("tests/protocol/test_minor.py",)
 _TUNNEL = ("tests/network/test_tunnel.py",)
@@ -54,8 +57,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "worker: its update is scaled by 1.001",
         "learner_jax/engines/site_study.py",
-        "return _answer(trees.named_leaves(wire), pack",
-        "return _answer({n: x * x.dtype.type(1.001) for n, x in trees.named_leaves(wire).items()}, pack",
+        "answer = _answer(trees.named_leaves(wire), pack",
+        "answer = _answer({n: x * x.dtype.type(1.001) for n, x in trees.named_leaves(wire).items()}, pack",
         _THREADS,
     ),
     Plant(
@@ -286,8 +289,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "accounts: a round closes below its quorum",
         "learner_jax/protocol/coordinator.py",
-        "if len(accepted) < open_round.start.quorum:",
-        "if len(accepted) < open_round.start.quorum - 1:",
+        "if len(accepted) < open_round.start.quorum or",
+        "if len(accepted) < open_round.start.quorum - 1 or",
         _SCHEDULES,
     ),
     Plant(
@@ -708,6 +711,154 @@ PLANTS: tuple[Plant, ...] = (
         "            elif own_answer(event):\n                own(event)\n",
         "",
         (*_AT_A_SITE, "-k", "bar"),
+    ),
+    # ---- survival
+    Plant(
+        "survival: the port opens before it knows the roster",
+        "learner_jax/engines/serving.py",
+        "line = _listen(folder, host, port, keys, desk.roster.users())",
+        "line = _listen(folder, host, port, keys, {})",
+        _RESTART,
+    ),
+    Plant(
+        "survival: updates are swept with the newest step, not the oldest",
+        "learner_jax/engines/coordinator.py",
+        'if phase != "train" or number > oldest}',
+        'if phase != "train" or number > oldest + 1}',
+        ("tests/federation/test_failpoints.py", "-k", "sample"),
+    ),
+    Plant(
+        "survival: a failpoint has another name on the page",
+        "docs/survival.md",
+        "| `coordinator.steps.mid_prune` |",
+        "| `coordinator.steps.mid_sweep` |",
+        ("tests/test_failpoint_names.py",),
+    ),
+    Plant(
+        "survival: a point is armed in a worker that is started again",
+        "learner_jax/failpoints.py",
+        "return rest if again or not own",
+        "return rest if not own",
+        ("tests/test_failpoint_names.py",),
+    ),
+    Plant(
+        "survival: a step about to be replaced is thrown away",
+        "learner_jax/storage/steps.py",
+        "replaced.rename(path)\n\n",
+        "shutil.rmtree(replaced)\n\n",
+        ("tests/storage/test_steps.py", "-k", "about_to_be_replaced"),
+    ),
+    Plant(
+        "survival: the bytes of an acknowledged update are gone at once",
+        "learner_jax/storage/outbox.py",
+        "return None if found is None or len(found.data) != found.entry.size else (found.entry, found.data)",
+        "return None",
+        ("tests/storage/test_outbox.py",),
+    ),
+    Plant(
+        "survival: a site does not send again what the coordinator lost",
+        "learner_jax/protocol/site.py",
+        "self._newest, self._entry, self.job = opened, kept, Job.OFFERING\n        self._offer(None)",
+        "self._newest = opened",
+        ("tests/protocol/test_site.py",),
+    ),
+    Plant(
+        "survival: a round closes without what was accepted and lost",
+        "learner_jax/protocol/coordinator.py",
+        " or not set(open_round.start.again) <= set(accepted):",
+        ":",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "survival: an update of a later round waits for ever",
+        "learner_jax/protocol/coordinator.py",
+        "elif self._round is not None and _order(place) > _order(self._round.place):",
+        "elif self._round is not None and _order(place) > (10**9, 0):",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "survival: a round is worked on with the state of a later one",
+        "learner_jax/engines/worker.py",
+        'if state and asked.phase == "train" and entry.round >= asked.round:',
+        'if state and asked.phase == "train" and entry.round >= asked.round + 10**6:',
+        _RESTART,
+    ),
+    Plant(
+        "a full disk ends a site",
+        "learner_jax/storage/outbox.py",
+        'raise StorageError(f"expected to commit an update',
+        'raise OSError(f"expected to commit an update',
+        _FULL,
+    ),
+    Plant(
+        "a full disk ends a coordinator",
+        "learner_jax/network/drive.py",
+        "self._events.append(c.Failed(command, str(error)))",
+        "raise",
+        _FULL,
+    ),
+    Plant(
+        "a full disk is not waited for",
+        "learner_jax/storage/patience.py",
+        "            time.sleep(retry_s)",
+        "            raise",
+        ("tests/storage/test_patience.py",),
+    ),
+    Plant(
+        "a full disk cuts a line of metrics.jsonl",
+        "learner_jax/engines/metrics_log.py",
+        "            file.truncate(before)\n",
+        "",
+        ("tests/engines/test_metrics_log.py",),
+    ),
+    Plant(
+        "backup: is not looked at before it is written",
+        "learner_jax/storage/backup.py",
+        "        if missing is None:\n",
+        "        if trial == 0:\n",
+        _BACKUP,
+    ),
+    Plant(
+        "backup: holds the sites' tables",
+        "learner_jax/storage/backup.py",
+        '_FOLDERS = ("join", "broker", "model")',
+        '_FOLDERS = ("join", "broker", "model", "sites")',
+        _BACKUP,
+    ),
+    Plant(
+        "backup: everybody may read the keys",
+        "learner_jax/storage/backup.py",
+        "mode = _MODES[bool(stat.S_IMODE(about.st_mode) & 0o044)]",
+        "mode = _MODES[1]",
+        _BACKUP,
+    ),
+    Plant(
+        "restore: a name may lead out of the folder",
+        "learner_jax/storage/backup.py",
+        "if not all(_PART.fullmatch(part) for part in parts)",
+        "if not all(part for part in parts)",
+        _BACKUP,
+    ),
+    Plant(
+        "restore: digests are not compared",
+        "learner_jax/storage/backup.py",
+        'if digest.hexdigest() != one["sha256"]:',
+        'if digest.hexdigest() == one["size"]:',
+        _BACKUP,
+    ),
+    Plant(
+        "restore: the coordinator is no newer than the one before",
+        "learner_jax/storage/backup.py",
+        "epoch = max(int(time.time()) - _SINCE, (seen or 0) + 1)",
+        "epoch = (seen or 0) + 1",
+        _BACKUP,
+    ),
+    Plant(
+        "restore: what is in the folder is written over",
+        "learner_jax/storage/backup.py",
+        "if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):",
+        "if workdir.exists() and not workdir.is_dir():",
+        _BACKUP,
     ),
 )
 

@@ -96,6 +96,16 @@ def result_of(folder: Path) -> Result:
     return module("reports.result").load(folder)
 
 
+def backup(run: Path, out: Path) -> Result:
+    """A coordinator's state as one file; what it holds, by name."""
+    return module("storage.backup").backup(run, out)._asdict()
+
+
+def restore(file: Path, workdir: Path) -> Result:
+    """A coordinator's state out of such a file; what it holds, by name."""
+    return module("storage.backup").restore(file, workdir)._asdict()
+
+
 def table(result: Result) -> str:
     """The end table and its sentences, as plain text."""
     return module("reports.table").text(result)

@@ -112,6 +112,28 @@ COMMANDS = {
             Flag("address", str, "what sites and coordinators dial, NAME or NAME:PORT, where it is not the host"),
         ),
     ),
+    "backup": Command(
+        "a coordinator's state as one file, while it runs",
+        "Writes what a coordinator must not lose as one file: journal, updates, steps, keys, roster. The coordinator "
+        "may run meanwhile. The file holds its secret keys, and only its owner may read it.",
+        ("learner backup runs/study --out=study.tar",),
+        (
+            Flag("out", str, "the file to write; one that is there is replaced"),
+            Flag("json", bool, "one JSON object in place of words", False),
+        ),
+        words="RUN",
+    ),
+    "restore": Command(
+        "a coordinator's state out of a backup, here or on another machine",
+        "Makes a run's folder out of a backup; the command that ran the coordinator then goes on there. Rounds that "
+        "came after the backup are run again. Sites refuse the coordinator of before, should it still run.",
+        ("learner restore study.tar --workdir=runs/study",),
+        (
+            Flag("workdir", str, "the folder to make; it must be new, or empty"),
+            Flag("json", bool, "one JSON object in place of words", False),
+        ),
+        words="FILE",
+    ),
     "forecast": Command(
         "what a study will take: bytes, memory, seconds a round, hours",
         "Says what a study will take before it is started: bytes for each site and in all, which are exact; memory of "
@@ -202,7 +224,7 @@ COMMANDS = {
 
 GROUPS = {
     "for researchers": ("simulate", "local", "compare", "report"),
-    "for who runs a study": ("forecast", "coordinator", "broker", "revoke"),
+    "for who runs a study": ("forecast", "coordinator", "broker", "revoke", "backup", "restore"),
     "for sites: who has the data": ("data", "doctor", "join", "rotate"),
 }
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learner_jax.cli import doors, environment, help
+from learner_jax import failpoints
+from learner_jax.cli import backup, doors, environment, help
 from learner_jax.cli.flags import Parsed, parse
 from learner_jax.cli.sentences import size, wrapped
 from learner_jax.cli.stopping import Stopped, stoppable
@@ -70,6 +71,7 @@ def _guarded(name: str, rest: Sequence[str]) -> int:
     machine = "--json" in rest
     try:
         with stoppable():
+            failpoints.arm(os.environ.get(failpoints.VARIABLE))
             parsed = parse(rest, help.COMMANDS[name].flags, help.COMMANDS[name].config)
             return _COMMANDS[name](parsed)
     except LearnerError as error:
@@ -408,6 +410,8 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "broker": _broker,
     "revoke": _revoke,
     "rotate": _rotate,
+    "backup": backup.backup,
+    "restore": backup.restore,
     "join": _join,
     "doctor": _doctor,
     "report": _report,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from learner_jax import trees
+from learner_jax import failpoints, trees
 from learner_jax.data import plans
 from learner_jax.engines.expected import line_of, peak_bytes, sizes_of
 from learner_jax.engines.forecast import SEEN, compared, forecast, seen
@@ -29,16 +29,17 @@ from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Reducer, wire_shape
 from learner_jax.engines.simulator import cohort_size, look_at, sha256_of
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
-from learner_jax.errors import RemoteProtocolError, StorageError, StudyError
+from learner_jax.errors import CorruptError, RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import Schema, check_finite, pack, schema_bytes, schema_digest, schema_of, site_ids, unpack
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
-from learner_jax.protocol.rows import Aggregated
+from learner_jax.protocol.rows import Aggregated, Row
 from learner_jax.specs import Study
 from learner_jax.statistics import combine
 from learner_jax.storage.journal import Journal
+from learner_jax.storage.patience import patiently
 from learner_jax.storage.spool import Spool
 from learner_jax.types import PyTree
 
@@ -145,6 +146,14 @@ class Rounds:
         """Ends the phase at hand with an error, from any thread."""
         self._closed.put(error)
 
+    def journal(self, row: Row) -> None:
+        """Appends a row, when the disk has room."""
+        patiently(lambda: self.stores.journal.write(row), self.note)
+
+    def note(self, text: str) -> None:
+        """Tells people something in a line."""
+        self._tell(Event("note", self.study.name, data={"text": text}))
+
     # ---- a phase, on the engine's thread --------------------------------------------------------------------------
 
     def run(self, asked: Phase) -> tuple[list[tuple[str, str]], list[str]]:
@@ -157,10 +166,12 @@ class Rounds:
         closed = self.stores.journal.closed().get((asked.round, asked.phase))
         if closed is not None:
             return list(closed.accepted), list(closed.lost)
-        attempt, accepted = 1, {}
+        attempt, accepted, damaged = 1, {}, {}
         before = self.stores.journal.open_round()
         if before is not None and (before[0].round, before[0].phase) == (asked.round, asked.phase):
             attempt, accepted = before[0].attempt + 1, before[1]
+            damaged = self._damaged(accepted)
+            accepted = {site: digest for site, digest in accepted.items() if site not in damaged}
         size = schema_bytes(asked.expected)
         there = max(1, len(set(asked.cohort) - set(self._revoked())))
         needed = there if asked.everyone else quorum(self.study, there)
@@ -168,7 +179,7 @@ class Rounds:
         self.post(
             c.StartRound(
                 asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
-                schema_digest(asked.expected), size, needed, deadline, attempt, accepted,
+                schema_digest(asked.expected), size, needed, deadline, attempt, accepted, again=damaged,
             )
         )  # fmt: skip
         while True:
@@ -183,9 +194,32 @@ class Rounds:
                 return list(found.accepted), list(found.lost)
 
     def leaves(self, accepted: Sequence[tuple[str, str]], expected: Schema) -> Iterator[dict[str, np.ndarray]]:
-        """Accepted answers from the spool, one at a time, in the order given."""
+        """Accepted answers from the spool, one at a time, in the order given.
+
+        Raises:
+          StorageError: one of them is not there, or not as it was accepted.
+        """
         for site, digest in accepted:
-            yield unpack(self.stores.spool.get(digest), expected, site)
+            try:
+                data = self.stores.spool.get(digest)
+            except StorageError as error:
+                raise CorruptError(
+                    f"expected the update of site '{site}' as it was accepted, but {error}; the site has sent it and "
+                    "gone on: restore a backup (learner restore), or name a new folder"
+                ) from None
+            yield unpack(data, expected, site)
+
+    def _damaged(self, accepted: Mapping[str, str]) -> dict[str, str]:
+        """Those of an open round's accepted updates whose bytes are lost: told, and asked for again."""
+        found = {}
+        for site, digest in accepted.items():
+            try:
+                self.stores.spool.get(digest)
+            except StorageError as error:
+                self.stores.spool.drop(digest)
+                found[site] = digest
+                self.note(f"{error}; asking site '{site}' for it again")
+        return found
 
 
 def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
@@ -243,6 +277,7 @@ def run_study(
     # ---- statistics: sums from each site, what is fitted from their total back to each
     measured = schema_of(checklist.zero())
     accepted, _ = rounds.run(Phase(0, "statistics", names, b"", (), measured, everyone=True))
+    failpoints.here("coordinator.study.after_statistics")
     fitted = checklist.fit(combine(list(rounds.leaves(accepted, measured))))
     on_event(Event("statistics", study.name, data={"sites": len(names), "inputs": len(fitted.get("inputs", ()))}))
     told = json.dumps(fitted, sort_keys=True, separators=(",", ":")).encode()
@@ -255,14 +290,16 @@ def run_study(
     wire = wire_shape(federated, template, rows, parts.local)
     sent, expected = trees.schema(broadcast_shape(parts, weights)), trees.schema(wire)
     reducer = Reducer(federated, template, wire, parts.number, study.seed, len(names), size)
-    keeper, history = Keeper(study, folder, rounds.stores.journal), History(parts)
+    keeper, history = Keeper(study, folder, rounds.stores.journal, say=rounds.note), History(parts)
     send, newest = jax.jit(federated.send), None
     count = fitted["rows"] / len(names) if "rows" in fitted else None
     expecting = sizes_of(parts, names, rows, count, rounds.stores.journal.epoch)
     foretold = forecast(expecting, line_of(study))
     on_event(Event("forecast", study.name, data=foretold))
     try:
+        failpoints.here("coordinator.study.before_restore")
         done, server, _, best, notes = keeper.restore(server, (), history)
+        failpoints.here("coordinator.study.after_restore")
         for note in notes:
             on_event(Event("note", study.name, data={"text": f"a step was passed over: {note}"}))
         _all_there(rounds.stores, done, folder)
@@ -278,8 +315,10 @@ def run_study(
             data = pack(trees.named_leaves(send(server)))
             accepted, lost = rounds.run(Phase(number, "train", cohort, data, sent, expected))
             wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted, expected))
+            failpoints.here("coordinator.round.before_reduce")
             before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort))
-            rounds.stores.journal.write(Aggregated(number, "train"))
+            failpoints.here("coordinator.round.after_reduce")
+            rounds.journal(Aggregated(number, "train"))
             figures = values(sums, parts.task.metrics)
             best = look_at(keeper, history, figures, before, best)
             now_in, now_out = traffic()
@@ -296,7 +335,7 @@ def run_study(
             keeper.commit(number, trees.digest_hex(digest))
             newest = number, server, (), history.to_json()
             keeper.step(*newest)
-            _sweep(rounds.stores, keeper)
+            _sweep(rounds, keeper)
             on_event(
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
             )
@@ -318,7 +357,9 @@ def run_study(
         keeper.close()
     best = server if best is None else best
     data = pack(trees.named_leaves(send(best)))
+    failpoints.here("coordinator.study.before_finish")
     accepted, _ = rounds.run(Phase(number + 1, "finish", names, data, sent, SUMMARY))
+    failpoints.here("coordinator.study.after_finish")
     summaries = [
         read_summary(leaves["summary"], site)
         for (site, _), leaves in zip(accepted, rounds.leaves(accepted, SUMMARY), strict=True)
@@ -348,11 +389,15 @@ def _all_there(stores: Stores, done: int, folder: Path) -> None:
             )
 
 
-def _sweep(stores: Stores, keeper: Keeper) -> None:
+def _sweep(rounds: Rounds, keeper: Keeper) -> None:
     """Drops updates of rounds that the oldest step on disk has behind it; what came before round 1 stays."""
+    stores = rounds.stores
     oldest = keeper.oldest()
     if oldest is None:
         return
     keep = {digest for (number, phase, _), digest in stores.journal.accepted().items()
             if phase != "train" or number > oldest}  # fmt: skip
-    stores.spool.sweep(keep)
+    try:
+        stores.spool.sweep(keep)
+    except StorageError as error:  # they only take room, and are swept after the next round
+        rounds.note(str(error))

@@ -7,9 +7,9 @@ it again; each must give the digest that the journal remembers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from learner_jax import specs, trees
 from learner_jax.engines.history import History
@@ -18,10 +18,12 @@ from learner_jax.leaves import schema_of
 from learner_jax.protocol.rows import Committed
 from learner_jax.specs import Study
 from learner_jax.storage.journal import Journal
+from learner_jax.storage.patience import patiently
 from learner_jax.storage.steps import Steps
 from learner_jax.types import PyTree
 
 _ALL = 10**9
+T = TypeVar("T")
 
 
 class Keeper:
@@ -32,9 +34,18 @@ class Keeper:
       folder: the run's, or None.
       journal: one that is open already, as a coordinator's.
       rows: digest of the rows that this process trains on, "" where it has none: a run goes on with no others.
+      say: told in a line that the disk is waited for; None does not wait, and raises.
     """
 
-    def __init__(self, study: Study, folder: Path | None, journal: Journal | None = None, rows: str = ""):
+    def __init__(
+        self,
+        study: Study,
+        folder: Path | None,
+        journal: Journal | None = None,
+        rows: str = "",
+        say: Callable[[str], None] | None = None,
+    ):
+        self._say = say
         self.folder, self._checkpoint, self._rows = folder, study.checkpoint, rows
         self._steps = self._best = self._journal = None
         self._committed: dict[int, str] = {}
@@ -44,8 +55,9 @@ class Keeper:
         self._own_journal = journal is None
         self._journal = journal or Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
         self._committed = self._journal.committed()
-        self._steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0)
-        self._best = Steps(folder / "best", _ALL, 0)  # a step is of no use without the best model that it names
+        self._steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0, point="coordinator.steps")
+        # a step is of no use without the best model that it names
+        self._best = Steps(folder / "best", _ALL, 0, point="coordinator.best")
 
     def restore(
         self, server: PyTree, states: PyTree, history: History
@@ -107,11 +119,13 @@ class Keeper:
                 f"{digest[:12]}: other data, versions, devices or XLA flags than at the start; name a new folder"
             )
         if before is None:
-            self._journal.write(Committed(round_number, digest))
+            journal = self._journal
+            self._write(lambda: journal.write(Committed(round_number, digest)))
             self._committed[round_number] = digest
 
     def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:
         """Saves the newest round on the way out, durably, unless its arrays are gone into the round at hand."""
+        self._say = None  # who stops does not wait
         if newest is not None:
             with contextlib.suppress(RuntimeError):
                 self.step(*newest, last=True)
@@ -127,12 +141,17 @@ class Keeper:
             "sites": trees.named_leaves(states),
             "meta": {**meta, "rows": self._rows},
         }
-        return self._steps.save(round_number, items, wait=last or self._checkpoint.wait)
+        steps, wait = self._steps, last or self._checkpoint.wait
+        return self._write(lambda: steps.save(round_number, items, wait=wait))
+
+    def _write(self, act: Callable[[], T]) -> T:
+        return act() if self._say is None else patiently(act, self._say)
 
     def best(self, round_number: int, server: PyTree) -> None:
         """Saves the best round's model."""
         if self._best is not None:
-            self._best.save(round_number, {"server": trees.named_leaves(server), "meta": {}}, wait=True)
+            best, items = self._best, {"server": trees.named_leaves(server), "meta": {}}
+            self._write(lambda: best.save(round_number, items, wait=True))
             self._best.drop_before(self._oldest_needed())
 
     def _oldest_needed(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from learner_jax import failpoints
 from learner_jax.engines.coordinator import Outcome
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.serving import serve
@@ -111,14 +112,15 @@ class Processes:
         self._environment, self._say = {**os.environ, **environment}, say
         self._running: dict[str, _Running] = {}
 
-    def start(self, name: str, folder: Path, table: Path, code: Path | None) -> None:
+    def start(self, name: str, folder: Path, table: Path, code: Path | None, again: bool = False) -> None:
         """Starts a site's worker; its words go to worker.log in its folder."""
         command = [sys.executable, "-m", "learner_jax", "join", f"--data={table}", f"--workdir={folder}",
                    f"--site={name}", "--with_parent", *([f"--join_file={code}"] if code else [])]  # fmt: skip
         log = folder / "worker.log"
         with log.open("ab") as out:
+            environment = failpoints.handed_on(self._environment, name, again)
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=self._environment, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=environment, start_new_session=True
             )
         self._running[name] = _Running(process, folder, table, code)
 
@@ -132,7 +134,7 @@ class Processes:
             ended = process.poll()
             if ended is not None and ended < 0:
                 self._say(f"the process of site '{name}' was killed by signal {-ended}; starting it again")
-                self.start(name, folder, table, code)
+                self.start(name, folder, table, code, again=True)
             elif ended in _STOPPED:
                 raise StudyError(f"the process of site '{name}' was stopped by {_STOPPED[ended]}; "
                                  "the same command goes on")  # fmt: skip

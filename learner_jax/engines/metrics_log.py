@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,10 @@ from typing import Any
 
 from learner_jax.errors import StorageError
 from learner_jax.events import Event, Observer
+
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_WAITING = 2**20
+"""Bytes of lines that wait for room."""
 
 
 def as_json(value: Any) -> str:
@@ -33,6 +39,7 @@ def _plain(value: Any) -> Any:
 def metrics_file(path: Path) -> Observer:
     """Appends one JSON line an event: event, study, round, site, time, and the event's own data.
 
+    A full or broken disk ends no run: a MiB of lines waits in memory, and goes out with the next event.
     Before the first round that it hears of, it drops the lines of that round and later ones, which an earlier run of
     the same folder did not finish, and a last line that a kill has cut.
 
@@ -40,10 +47,10 @@ def metrics_file(path: Path) -> Observer:
       StorageError: the file cannot be written.
     """
 
-    cut = False
+    cut, waiting = False, b""
 
     def tell(event: Event) -> None:
-        nonlocal cut
+        nonlocal cut, waiting
         if event.kind == "done":
             return  # the result has a file of its own
         head = {"event": event.kind, "study": event.study, "round": event.round, "site": event.site}
@@ -53,12 +60,29 @@ def metrics_file(path: Path) -> Observer:
             if not cut and event.round is not None and event.kind in ("resumed", "round_open", "round_closed"):
                 _keep_until(path, event.round - (event.kind != "resumed"))
                 cut = True
-            with path.open("a", encoding="utf-8") as file:
-                file.write(as_json(line) + "\n")
+            whole = waiting + (as_json(line) + "\n").encode()
+            waiting = whole if len(whole) <= _WAITING else waiting
+            _append(path, waiting)
+            waiting = b""
         except OSError as error:
+            if error.errno in _PASSING:
+                return
             raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
     return tell
+
+
+def _append(path: Path, data: bytes) -> None:
+    """All of it, or nothing: part of a line would spoil the next one."""
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def _keep_until(path: Path, last: int) -> None:

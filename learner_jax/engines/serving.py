@@ -72,7 +72,7 @@ def serve(
             dial = member.address
         else:
             desk = Desk(folder / "roster.json", study.name, keys)
-            line = _listen(folder, host, port, keys)
+            line = _listen(folder, host, port, keys, desk.roster.users())
             dial = line.dialled(address)
         with line as link:
             desk.serve(link)
@@ -93,16 +93,19 @@ def _dial(member: Membership, desk: Desk, keys: Keys, folder: Path) -> BrokeredL
     return BrokeredLink(member.address, member.server_public, own, seal, tap_to("coordinator"))
 
 
-def _listen(folder: Path, host: str, port: int, keys: Keys) -> CoordinatorLink:
-    """The port: the one asked for; else the one of before, if it is free; else any."""
+def _listen(folder: Path, host: str, port: int, keys: Keys, users: Mapping[str, str]) -> CoordinatorLink:
+    """The port: the one asked for; else the one of before, if it is free; else any.
+
+    It knows the roster from the first moment: a site that calls again would take a refusal for the last word.
+    """
     tap, known = tap_to("coordinator"), folder / "address.json"
     before = json.loads(known.read_text())["port"] if not port and known.exists() else 0
     try:
-        link = CoordinatorLink(host, port or before, keys, {}, tap)
+        link = CoordinatorLink(host, port or before, keys, users, tap)
     except StudyError:
         if port or not before:
             raise
-        link = CoordinatorLink(host, 0, keys, {}, tap)
+        link = CoordinatorLink(host, 0, keys, users, tap)
     write_json(known, {"address": link.address, "port": link.port})
     return link
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learner_jax import specs, trees
+from learner_jax import failpoints, specs, trees
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.answers import keep_figures
 from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
@@ -29,11 +29,12 @@ from learner_jax.engines.program import Program
 from learner_jax.engines.world import TEST, World, build_world
 from learner_jax.errors import DataError, StorageError
 from learner_jax.evaluation import summarise_site
-from learner_jax.events import Observer
+from learner_jax.events import Event, Observer
 from learner_jax.leaves import LeafSpec, Schema, pack, schema_digest, schema_of, unpack
 from learner_jax.protocol.messages import Open
 from learner_jax.specs import Study
 from learner_jax.storage.atomic import read_json, write_json
+from learner_jax.storage.patience import patiently
 from learner_jax.types import PyTree
 
 READY: Schema = (LeafSpec("ready", "int32", (1,)),)
@@ -123,15 +124,23 @@ class SiteStudy:
 
     def _prepare(self, data: bytes | memoryview) -> dict[str, np.ndarray]:
         """Keeps what was fitted, and encodes the table by it."""
-        write_json(self._folder / "fitted.json", json.loads(bytes(data)), mode=0o600)
+        path, fitted = self._folder / "fitted.json", json.loads(bytes(data))
+        patiently(lambda: write_json(path, fitted, mode=0o600, point="site.fitted"), self._note)
         self._ready = None
         self._prepared()
         return {"ready": np.ones(1, np.int32)}
 
+    def _note(self, text: str) -> None:
+        self._tell(Event("note", self.parts.study.name, site=self.name, data={"text": text}))
+
     def _train(self, asked: Open, data: bytes | memoryview, committed: bytes | None) -> Answer:
         program = self._running(asked.enrolled)
+        failpoints.here("site.round.before_training")
         wire, state = program.local_round(self._broadcast(data), self._state(committed), asked.round, asked.cohort)
-        return _answer(trees.named_leaves(wire), pack(trees.named_leaves(state)))
+        failpoints.here("site.round.mid_training")  # jax has been told what to compute, and is at it
+        answer = _answer(trees.named_leaves(wire), pack(trees.named_leaves(state)))
+        failpoints.here("site.round.after_training")
+        return answer
 
     def _finish(self, data: bytes | memoryview, committed: bytes | None) -> dict[str, np.ndarray]:
         """Figures of the joint model and of the site's own, on the site's held-back rows."""

@@ -26,6 +26,8 @@ from learner_jax.network.links import SiteLink
 from learner_jax.network.seal import SiteSeal
 from learner_jax.network.tunnel import Proxy, Tunnel, through
 from learner_jax.protocol import commands as c
+from learner_jax.protocol.entry import Entry
+from learner_jax.protocol.messages import Open
 from learner_jax.protocol.site import SiteKeeper
 from learner_jax.storage.lock import only_one
 from learner_jax.storage.outbox import Outbox
@@ -86,6 +88,20 @@ def dial(member: Membership, keys: Keys, via: Tunnel | None = None) -> SiteLink 
     return SealedSiteLink(member.address, member.server_public, keys, seal, tap, via)
 
 
+def check_order(asked: Open, entry: Entry, state: bytes, folder: Path) -> None:
+    """A round is worked on with the state of an earlier one, never of a later. A method without state has none.
+
+    Raises:
+      StudyError: the coordinator was restored from a backup that is older than this site's state.
+    """
+    if state and asked.phase == "train" and entry.round >= asked.round:
+        raise StudyError(
+            f"expected a round after {entry.round}, which this site's state is of, got round {asked.round}: the "
+            "coordinator was restored from an older backup; put this site's folder back as it was then, or delete "
+            f"{folder / 'outbox' / 'committed'} to go on with a fresh state"
+        )
+
+
 class _Part:
     """One process's part: what the two threads share."""
 
@@ -114,6 +130,7 @@ class _Part:
             None if committed is None else committed[0],
             outbox.epoch_seen(),
             incarnation=secrets.token_hex(8),
+            kept=outbox.kept(),
         )
         handlers = SiteHandlers(
             approve=self._asked.put,
@@ -171,6 +188,8 @@ class _Part:
     def _worked(self, asked: c.Work) -> c.Worked:
         assert self._study is not None
         committed = self._outbox.committed()
+        if committed is not None:
+            check_order(asked.open, *committed, self._folder)
         answer = self._study.work(asked.open, asked.data, None if committed is None else committed[1])
         return c.Worked(asked.open.round, asked.open.phase, answer.data, answer.schema_digest, answer.state)
 

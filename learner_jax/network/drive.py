@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from learner_jax import events
+from learner_jax import events, failpoints
 from learner_jax.errors import RemoteProtocolError, StorageError
 from learner_jax.protocol import broker
 from learner_jax.protocol import commands as c
@@ -145,14 +145,14 @@ class _Drive:
         for command in self._keeper.handle(event, time.monotonic()):
             self._perform(command)
 
-    def _try(self, command: Any, act: Callable[[], None], done: c.Event) -> None:
-        """Carries out a disk command and says how it went."""
+    def _try(self, command: Any, act: Callable[[], None], done: c.Event | None) -> None:
+        """Carries out a disk command and says how it went; that it is done, only where an event says so."""
         try:
             act()
         except StorageError as error:
             self._events.append(c.Failed(command, str(error)))
         else:
-            self._events.append(done)
+            self._events += [done] if done is not None else []
 
     def _hear(self, sender: str, header: bytes, payload: Any) -> None:
         try:
@@ -223,6 +223,8 @@ class CoordinatorDrive(_Drive):
                 self._give(c.Enlist(name))
         else:
             self._hear(user, header, payload)
+            if payload:
+                failpoints.here("coordinator.upload.after_chunk")
 
     def _heard(self, sender: str, message: m.Message, payload: Any) -> None:
         if isinstance(message, m.Ask):  # the machine has no clock, and a question begins no session
@@ -237,6 +239,8 @@ class CoordinatorDrive(_Drive):
         match command:
             case c.Send(site, message, payload, minor):
                 self.link.send(site, m.encode(message, minor), payload)
+                if isinstance(message, m.Chunk):
+                    failpoints.here("coordinator.broadcast.after_chunk")
             case c.Validate(site, number, phase, digest, _):
                 reason = do.validate(command)
                 about = (site, number, phase, digest)
@@ -299,6 +303,8 @@ class SiteDrive(_Drive):
         match command:
             case c.Send(_, message, payload, minor):
                 self.link.send(m.encode(message, minor), payload)
+                if isinstance(message, m.Chunk):
+                    failpoints.here("site.upload.after_chunk")
             case c.Approve():
                 answer = do.approve(command)
                 if answer is not None:
@@ -312,6 +318,6 @@ class SiteDrive(_Drive):
             case c.Discard(entry, reason):
                 self._try(command, lambda: do.discard(entry, reason), c.Settled(entry.digest))
             case c.RememberEpoch(epoch):
-                do.remember(epoch)
+                self._try(command, lambda: do.remember(epoch), None)
             case c.Tell(event):
                 do.tell(event)

@@ -59,6 +59,7 @@ class StartRound(NamedTuple):
       deadline_s: after which it closes with a quorum.
       attempt: from 1; one more after a restart, with the sites already `accepted` (from the journal).
       fields: a few plain values for the sites.
+      again: site -> digest of what was accepted from it, whose bytes were lost here: it must send the same again.
     """
 
     round: int
@@ -73,6 +74,7 @@ class StartRound(NamedTuple):
     attempt: int = 1
     accepted: Mapping[str, str] = {}
     fields: Mapping[str, int | float | str] = {}
+    again: Mapping[str, str] = {}
 
 
 class Valid(NamedTuple):

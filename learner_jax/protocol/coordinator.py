@@ -18,7 +18,9 @@ A round closes when every part is settled (accepted or refused), or at the deadl
 the quorum: then it waits on and says for whom. Closing freezes the accepted list, in site-id order, in the journal;
 a part that is being journaled at that moment is waited for, since its row may be on disk already. What comes later is
 refused with a reason: late, stale epoch, not asked, another update. An offer of what was accepted is acknowledged
-again, also long after: the first acknowledgement may have been lost.
+again, also long after: the first acknowledgement may have been lost. What was accepted and then lost on this disk is
+asked for again; without it the round does not close, since its site has gone on from it. An offer of a later round than
+the open one is of a future that this coordinator has lost: it was restored from a backup.
 
 A site is *there* while its lease lasts; every message renews it. A lost site is said, and waited for until the
 deadline. A site whose process was started again within its lease was lost and is back: its Hello names another
@@ -255,6 +257,8 @@ class RoundKeeper:
         for site, digest in event.accepted.items():
             shares[site] = _Share(Part.ACCEPTED, digest=digest)
             self._accepted[(*place, site)] = digest
+        for site in event.again:
+            self._accepted.pop((*place, site), None)
         self._round = _Round(event, blob, shares)
         self._out.append(c.WriteRow(rows.Opened(*place, event.attempt, self.epoch, tuple(event.cohort), blob.digest)))
 
@@ -456,8 +460,12 @@ class RoundKeeper:
             reason = f"another update of this site was accepted in this round: {accepted[:12]}"
         elif place in self._closed:
             reason = "late: the round was closed without it"
+        elif self._round is not None and _order(place) > _order(self._round.place):
+            reason = f"it is of a later round than {self._round.start.round}, where this coordinator, restored, goes on"
         elif self._round is None or place != self._round.place or self._round.state == "opening":
             final, reason = False, "this round is not open"
+        elif self._round.start.again.get(site, digest) != digest:
+            reason = f"another update of this site was accepted in this round: {self._round.start.again[site][:12]}"
         elif site not in self._round.shares:
             reason = "this site was not asked in this round"
         elif offer.broadcast != self._round.blob.digest:
@@ -619,7 +627,7 @@ class RoundKeeper:
         if not settled and self._now < open_round.deadline:
             return
         accepted = open_round.within(Part.ACCEPTED)
-        if len(accepted) < open_round.start.quorum:
+        if len(accepted) < open_round.start.quorum or not set(open_round.start.again) <= set(accepted):
             self._say_waiting(open_round, accepted)
             return
         lost = tuple(site for site in open_round.shares if site not in accepted)
@@ -635,6 +643,9 @@ class RoundKeeper:
         text = (
             f"waiting for a quorum: {len(accepted)} of {open_round.start.quorum} sites; not yet: {', '.join(missing)}"
         )
+        lost = [site for site in open_round.start.again if site not in accepted]
+        if lost:
+            text = f"waiting for {', '.join(lost)} to send again what was accepted and is damaged on this disk"
         self._tell("note", text=text, waiting_for=missing, accepted=len(accepted), quorum=open_round.start.quorum)
 
     def _close(self, row: rows.Closed) -> None:

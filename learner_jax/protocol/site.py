@@ -14,6 +14,9 @@ byte until it is accepted or refused for good, whatever restarts meanwhile: the 
 the bytes stay. Only an accepted update commits its state. A newer round waits until the older update is settled, since
 what the site would work with depends on it; an update that was still being worked on when a newer round came is of a
 round that closed without this site, and is dropped unseen.
+
+The bytes of the last accepted update are kept until the next one's. A restarted coordinator that opens the same round
+with the same broadcast has lost them, and gets them again.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ class SiteKeeper:
       lease_s: after this silence the coordinator is lost; a third of it passes between pings.
       resend_s: after this silence an offer, or Hello, is sent again.
       patience_s: after this long without any chunk, those under way are asked for again.
+      kept: the last update whose state was committed, and its bytes, if they are still there.
       incarnation: this process's own, in hexadecimal: shows the coordinator a restart within the lease.
     """
 
@@ -95,6 +99,7 @@ class SiteKeeper:
         resend_s: float = 2.0,
         patience_s: float = 10.0,
         incarnation: str = "",
+        kept: tuple[Entry, bytes] | None = None,
     ):
         self.study, self.site, self._software = m.check_name(study, "a study's name"), site, software
         self._epoch_seen, self._approved, self._incarnation = epoch_seen, approved, incarnation
@@ -116,6 +121,11 @@ class SiteKeeper:
         self._again: list[tuple[float, c.Command]] = []
         self._out: list[c.Command] = []
         self._now = 0.0
+        self._kept: Entry | None = None  # what was accepted last, held still
+        self._kept_by = 0  # in which epoch that was
+        if kept is not None and pending is None:
+            self._kept = kept[0]
+            self._holder.hold(kept[0].digest, kept[1])
         if pending is not None:
             self._entry, self.job = pending[0], Job.OFFERING
             self._holder.hold(pending[0].digest, pending[1])
@@ -261,11 +271,28 @@ class SiteKeeper:
     def _opened(self, opened: m.Open, _: Any) -> None:
         place, newest = _place(opened), _place(self._newest)
         older = newest is not None and place is not None and _order(place) < _order(newest)
-        if opened.epoch != self._epoch or older or place == self._last:
+        if opened.epoch != self._epoch or older or (place == self._last and not self._asked_again(opened)):
             return
         self._newest = opened
         if self._approved:
             self._step("open", opened)
+
+    def _asked_again(self, opened: m.Open) -> bool:
+        """Whether a round that is over here is to be worked on: a restarted coordinator has lost what it accepted.
+
+        The same bytes are offered again where they answer the same broadcast.
+        """
+        kept = self._kept
+        if kept is None or _place(opened) != (kept.round, kept.phase) or self._kept_by == self._epoch:
+            return False
+        if self.job is not Job.IDLE:
+            return False
+        if opened.blob.digest != kept.broadcast:
+            self._last = self._kept = None
+            return True
+        self._newest, self._entry, self.job = opened, kept, Job.OFFERING
+        self._offer(None)
+        return False
 
     def _fetch(self, opened: m.Open) -> None:
         if self._receiver is None or self._receiver.blob != opened.blob:
@@ -329,6 +356,7 @@ class SiteKeeper:
         broadcast, size = self._open.blob.digest, len(worked.data)
         self._entry = Entry(worked.round, worked.phase, broadcast, digest, size, worked.schema_digest)
         self._holder.hold(digest, worked.data)
+        self._kept = None
         self._out.append(c.WriteOutbox(self._entry, worked.data, worked.state))
 
     def _on_written(self, event: c.Written) -> None:
@@ -373,6 +401,7 @@ class SiteKeeper:
         entry = self._entry
         if entry is not None and event.digest == entry.digest and self.job in (Job.COMMITTING, Job.DISCARDING):
             if self.job is Job.COMMITTING:
+                self._kept, self._kept_by = entry, self._epoch
                 self._tell("site_done", round=entry.round, phase=entry.phase, bytes=entry.size)
             outdated = self._newest is not None and self._newest.blob.digest != entry.broadcast
             if self.job is Job.COMMITTING or not outdated:

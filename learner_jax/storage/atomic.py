@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
 
 TEMPORARY = ".tmp-"
@@ -21,25 +22,30 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, *parts: bytes | memoryview, mode: int = 0o644) -> None:
+def write_bytes(path: Path, *parts: bytes | memoryview, mode: int = 0o644, point: str = "") -> None:
     """Writes a file so that after a crash it holds all the new bytes, or what it held before.
 
     Args:
       path: where; its folder exists.
       *parts: written one after the other.
       mode: permissions of the file, set before any byte is in it.
+      point: what its failpoints begin with; "" for none.
 
     Raises:
       StorageError: the disk is full or refuses.
     """
     beside = path.parent / f"{TEMPORARY}{path.name}-{os.getpid()}"
     try:
+        failpoints.here(f"{point}.before_write")
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(handle, "wb", buffering=0) as file:
             for part in parts:
                 _write_all(file, part)
+            failpoints.here(f"{point}.before_fsync")
             os.fsync(file.fileno())
+        failpoints.here(f"{point}.before_rename")
         beside.replace(path)
+        failpoints.here(f"{point}.after_rename")
         fsync_folder(path.parent)
     except OSError as error:
         beside.unlink(missing_ok=True)
@@ -52,13 +58,13 @@ def _write_all(file: Any, part: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o644, point: str = "") -> None:
     """Writes JSON with sorted keys, whole or not at all.
 
     Raises:
       StorageError: the disk is full or refuses.
     """
-    write_bytes(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode(), mode=mode)
+    write_bytes(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode(), mode=mode, point=point)
 
 
 def read_json(path: Path) -> Any:

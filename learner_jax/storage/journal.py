@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from learner_jax import failpoints
 from learner_jax.errors import CorruptError, LocalProtocolError, StorageError, StudyError
 from learner_jax.protocol import rows
 from learner_jax.protocol.rows import Accepted, Aggregated, Closed, Committed, Opened, Row
@@ -30,6 +31,15 @@ CREATE TRIGGER IF NOT EXISTS rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(
 
 def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def rows_in(base: sqlite3.Connection) -> tuple[Row, ...]:
+    """All rows of a journal's data base, oldest first."""
+    found = []
+    for kind, body in base.execute("SELECT kind, body FROM rows ORDER BY seq").fetchall():
+        fields = {name: _tuples(value) for name, value in json.loads(body).items()}
+        found.append(getattr(rows, kind.capitalize())(**fields))
+    return tuple(found)
 
 
 class Journal:
@@ -62,6 +72,9 @@ class Journal:
             self._own(study, manifest_digest)
             cursor = self._base.execute("INSERT INTO epochs (process) VALUES (?)", (os.getpid(),))
             self.epoch = int(cursor.lastrowid or 0)
+            # an epoch that went with a damaged log would be given twice
+            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            failpoints.here("coordinator.journal.after_epoch")
         except sqlite3.OperationalError as error:
             self.close()
             raise StorageError(f"expected to open the journal {self.path}, got: {error}") from None
@@ -103,9 +116,11 @@ class Journal:
         place = (kind, row.round, fields.get("phase", ""), fields.get("site", ""), fields.get("attempt", 0))
         body = json.dumps(fields, sort_keys=True)
         try:
+            failpoints.here(f"coordinator.journal.before_{kind}")
             self._sql(
                 "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)", (*place, body)
             )
+            failpoints.here(f"coordinator.journal.after_{kind}")
         except sqlite3.IntegrityError:
             ((there,),) = self._sql(
                 "SELECT body FROM rows WHERE (kind, round, phase, site, attempt) = (?, ?, ?, ?, ?)", place
@@ -114,16 +129,15 @@ class Journal:
                 raise LocalProtocolError(
                     f"expected one row for {place} in {self.path}, got {body} over {there}"
                 ) from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(f"expected to write a row to {self.path}, got: {error}") from None
 
     def history(self) -> tuple[Row, ...]:
         """All rows, oldest first."""
-        found = []
-        for kind, body in self._sql("SELECT kind, body FROM rows ORDER BY seq"):
-            fields = {name: _tuples(value) for name, value in json.loads(body).items()}
-            found.append(getattr(rows, kind.capitalize())(**fields))
-        return tuple(found)
+        with self._guard:
+            self._sql("SELECT 1")  # raises where it was closed
+            assert self._base is not None
+            return rows_in(self._base)
 
     def open_round(self) -> tuple[Opened, dict[str, str]] | None:
         """The last opening of a round that is not closed, and {site: digest} accepted in it so far."""

@@ -1,11 +1,14 @@
 """A site's outbox: one update that waits for its acknowledgement, the state that goes with it, and the state committed.
 
 The update is re-sent byte for byte until it is acknowledged; only then does the new state (SCAFFOLD's control, error
-feedback, a personal model) become the site's. Two files in one folder, each whole or absent:
+feedback, a personal model) become the site's. Files in one folder, each whole or absent:
 
-    pending     the update, the state it would commit, and which round they are of
-    committed   the state of the last acknowledged update, and which
-    seen        the newest epoch of the coordinator that this site has met
+    pending     an update, the state it would commit, and which round they are of
+    committed   the same of the last update that was acknowledged
+    seen.json   the newest epoch of the coordinator that this site has met
+
+To commit is to rename one to the other. The bytes of the last acknowledged update stay until the next one's take their
+place: a coordinator whose disk has lost them may ask again.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
-from learner_jax.errors import CorruptError, LocalProtocolError
+from learner_jax import failpoints
+from learner_jax.errors import CorruptError, LocalProtocolError, StorageError
 from learner_jax.protocol.entry import Entry
 from learner_jax.storage.atomic import fsync_folder, read_json, sweep_temporary, write_bytes, write_json
 
@@ -44,7 +49,12 @@ class Outbox:
         Raises:
           StorageError: the disk is full or refuses.
         """
-        _write(self._pending, entry, data, state)
+        check = hashlib.sha256(state).hexdigest()
+        fields = {**entry._asdict(), "data": len(data), "state": len(state), "state_sha256": check}
+        head = json.dumps(fields).encode()
+        seal = hashlib.sha256(head).digest()
+        parts = (_MAGIC, len(head).to_bytes(4, "little"), seal, head, data, state)
+        write_bytes(self._pending, *parts, mode=0o600, point="site.outbox")
 
     def pending(self) -> tuple[Entry, bytes, bytes] | None:
         """(entry, data, state), or None.
@@ -52,7 +62,8 @@ class Outbox:
         Raises:
           CorruptError: not what was written.
         """
-        return _read(self._pending)
+        found = _read(self._pending)
+        return None if found is None else (found.entry, found.data, found.state)
 
     def commit(self, digest: str) -> None:
         """Makes the pending update's state the site's own and empties the outbox. The same digest again does nothing.
@@ -61,20 +72,33 @@ class Outbox:
           LocalProtocolError: another update is pending.
           StorageError: the disk is full or refuses.
         """
-        pending = self.pending()
-        if pending is None or pending[0].digest != digest:
+        pending = _read(self._pending)
+        if pending is None or pending.entry.digest != digest:
             committed = self.committed()
             if committed is not None and committed[0].digest == digest:
                 return
-            got = "none" if pending is None else pending[0].digest[:12]
+            got = "none" if pending is None else pending.entry.digest[:12]
             raise LocalProtocolError(f"expected to commit update {digest[:12]} in {self.folder}, but pending is {got}")
-        entry, _, state = pending
-        _write(self._committed, entry, b"", state)
-        self._remove()
+        try:
+            failpoints.here("site.outbox.before_commit")
+            self._pending.replace(self._committed)
+            failpoints.here("site.outbox.after_commit")
+            fsync_folder(self.folder)
+        except OSError as error:
+            raise StorageError(f"expected to commit an update in {self.folder}, got: {error.strerror}") from None
 
     def discard(self) -> None:
-        """Empties the outbox without committing: the update was refused for good."""
-        self._remove()
+        """Empties the outbox without committing: the update was refused for good.
+
+        Raises:
+          StorageError: the disk refuses.
+        """
+        try:
+            failpoints.here("site.outbox.before_discard")
+            self._remove()
+            failpoints.here("site.outbox.after_discard")
+        except OSError as error:
+            raise StorageError(f"expected to empty the outbox {self.folder}, got: {error.strerror}") from None
 
     def committed(self) -> tuple[Entry, bytes] | None:
         """(entry, state) of the last acknowledged update, or None.
@@ -82,8 +106,17 @@ class Outbox:
         Raises:
           CorruptError: not what was written.
         """
+        found = _read(self._committed, with_data=False)
+        return None if found is None else (found.entry, found.state)
+
+    def kept(self) -> tuple[Entry, bytes] | None:
+        """(entry, data) of the last acknowledged update, or None; data is checked against its digest.
+
+        Raises:
+          CorruptError: not what was written.
+        """
         found = _read(self._committed)
-        return None if found is None else (found[0], found[2])
+        return None if found is None or len(found.data) != found.entry.size else (found.entry, found.data)
 
     def epoch_seen(self) -> int:
         """The newest epoch of the coordinator that this site has met; 0 at first."""
@@ -92,35 +125,40 @@ class Outbox:
     def see_epoch(self, epoch: int) -> None:
         """Remembers an epoch, durably; a smaller one changes nothing."""
         if epoch > self.epoch_seen():
-            write_json(self._seen, {"epoch": epoch}, mode=0o600)
+            write_json(self._seen, {"epoch": epoch}, mode=0o600, point="site.epoch")
 
     def _remove(self) -> None:
         self._pending.unlink(missing_ok=True)
         fsync_folder(self.folder)
 
 
-def _write(path: Path, entry: Entry, data: bytes | memoryview, state: bytes) -> None:
-    check = hashlib.sha256(state).hexdigest()
-    head = json.dumps({**entry._asdict(), "data": len(data), "state": len(state), "state_sha256": check}).encode()
-    seal = hashlib.sha256(head).digest()
-    write_bytes(path, _MAGIC, len(head).to_bytes(4, "little"), seal, head, data, state, mode=0o600)
+class _File(NamedTuple):
+    """What an outbox file holds; data is b"" where it was not asked for."""
+
+    entry: Entry
+    data: bytes
+    state: bytes
 
 
-def _read(path: Path) -> tuple[Entry, bytes, bytes] | None:
+def _read(path: Path, with_data: bool = True) -> _File | None:
+    """A file as it was written; its data are read, and checked, only where they are wanted."""
     if not path.exists():
         return None
-    raw = path.read_bytes()
-    try:
-        length = int.from_bytes(raw[8:12], "little")
-        head = raw[44 : 44 + length]
-        fields = json.loads(head)
-        cut = 44 + length + fields.pop("data")
-        data, state = raw[44 + length : cut], raw[cut : cut + fields.pop("state")]
-        sound = raw[:8] == _MAGIC and raw[12:44] == hashlib.sha256(head).digest()
-        sound &= hashlib.sha256(state).hexdigest() == fields.pop("state_sha256") and cut + len(state) == len(raw)
-        entry = Entry(**fields)
-    except (ValueError, TypeError, KeyError):
-        raise CorruptError(f"expected an outbox file in {path}, got other bytes") from None
+    with path.open("rb") as file:
+        start = file.read(44)
+        head = file.read(int.from_bytes(start[8:12], "little"))
+        try:
+            fields = json.loads(head)
+            size, wanted, check = fields.pop("data"), fields.pop("state"), fields.pop("state_sha256")
+            entry = Entry(**fields)
+            data = file.read(size) if with_data else b""
+            file.seek(len(start) + len(head) + size)
+            state = file.read(wanted)
+            whole = file.tell() == path.stat().st_size
+        except (ValueError, TypeError, KeyError, OverflowError, OSError):
+            raise CorruptError(f"expected an outbox file in {path}, got other bytes") from None
+    sound = start[:8] == _MAGIC and start[12:] == hashlib.sha256(head).digest() and whole
+    sound &= len(state) == wanted and hashlib.sha256(state).hexdigest() == check
     if not sound or (data and hashlib.sha256(data).hexdigest() != entry.digest):
         raise CorruptError(f"expected {path} as it was written, got other bytes")
-    return entry, data, state
+    return _File(entry, data, state)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.storage.atomic import fsync_folder, sweep_temporary, write_bytes
 
@@ -40,7 +41,9 @@ class Spool:
         """
         path = self.path(digest)
         if not (path.exists() and path.stat().st_size == len(data)):
-            write_bytes(path, data)
+            write_bytes(path, data, point="coordinator.spool")
+        else:
+            self._settle()  # it may be there because the last write failed after its rename
 
     def get(self, digest: str) -> bytes:
         """The bytes, checked against their digest.
@@ -72,11 +75,27 @@ class Spool:
 
         Returns:
           how many were removed.
+
+        Raises:
+          StorageError: the disk refuses.
         """
         keep = set(keep)
         old = [digest for digest in self.list() if digest not in keep]
-        for digest in old:
-            self.drop(digest)
-        if old:
-            fsync_folder(self.folder)
+        if not old:
+            return 0
+        try:
+            failpoints.here("coordinator.spool.before_sweep")
+            for digest in old:
+                self.drop(digest)
+                failpoints.here("coordinator.spool.mid_sweep")
+            failpoints.here("coordinator.spool.after_sweep")
+        except OSError as error:
+            raise StorageError(f"expected to remove updates from {self.folder}, got: {error.strerror}") from None
+        self._settle()
         return len(old)
+
+    def _settle(self) -> None:
+        try:
+            fsync_folder(self.folder)
+        except OSError as error:
+            raise StorageError(f"expected to keep the names in {self.folder}, got: {error.strerror}") from None

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.storage.atomic import fsync_folder, read_json, write_json
 
@@ -35,7 +36,8 @@ _ONE_AT_A_TIME = threading.Lock()
 """Orbax keeps state of its own a process: two saves at once, even in two folders, break each other."""
 
 Items = Mapping[str, Mapping[str, Any]]
-_SAVING, _OLD = ".saving-", ".old-"
+_SAVING, _OLD, _REPLACED = ".saving-", ".old-", ".replaced-"
+"""Being written; being removed; whole, and about to be replaced by another step of its number."""
 
 
 def _orbax() -> Any:
@@ -61,19 +63,37 @@ class Steps:
       keep_last: newest steps kept.
       keep_best: steps kept for the best metric seen.
       higher_is_better: which way the metric is up.
+      point: what its failpoints begin with; "" for none.
     """
 
-    def __init__(self, folder: str | Path, keep_last: int = 3, keep_best: int = 1, higher_is_better: bool = True):
+    def __init__(
+        self,
+        folder: str | Path,
+        keep_last: int = 3,
+        keep_best: int = 1,
+        higher_is_better: bool = True,
+        point: str = "",
+    ):
         self.folder = Path(folder).absolute()  # Orbax refuses any other
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (*self.folder.glob(f"{_SAVING}*"), *self.folder.glob(f"{_OLD}*")):
             shutil.rmtree(path, ignore_errors=True)
-        self.keep_last, self.keep_best = max(1, keep_last), keep_best
+        for path in self.folder.glob(f"{_REPLACED}*"):
+            self._put_back(path)
+        self.keep_last, self.keep_best, self._point = max(1, keep_last), keep_best, point
         self._sign = 1.0 if higher_is_better else -1.0
         self._metrics: dict[int, float | None] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="steps")
         self._worker.submit(_orbax)  # it takes 2 s to load: while the first round runs
         self._flight: Future[None] | None = None
+
+    def _put_back(self, replaced: Path) -> None:
+        """After a crash between two renames the step that was to be replaced is there, and the new one is not."""
+        path = self.folder / replaced.name.removeprefix(_REPLACED)
+        if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(path)
 
     def all(self) -> tuple[int, ...]:
         """Steps that are durable, oldest first."""
@@ -110,28 +130,38 @@ class Steps:
     def _write(self, step: int, items: dict[str, dict[str, np.ndarray]], meta: dict, metric: float | None) -> None:
         beside, path = self.folder / f"{_SAVING}{step}", self.folder / str(step)
         try:
+            failpoints.here(f"{self._point}.before_save")
             shutil.rmtree(beside, ignore_errors=True)
             said = {item: {name: _said(leaf) for name, leaf in leaves.items()} for item, leaves in items.items()}
             full = {item: {n: _raw(leaf) for n, leaf in leaves.items() if leaf.size} for item, leaves in items.items()}
             full = {item: leaves for item, leaves in full.items() if leaves} or {"empty": {"empty": np.zeros(1)}}
             with _ONE_AT_A_TIME:
                 _orbax().save_checkpointables(beside, full)
+            failpoints.here(f"{self._point}.before_finalise")
             about = {"meta": meta, "items": said, "metric": metric, "files": _fsynced_files(beside)}
             write_json(beside / "step.json", {"about": about, "sha256": _json_digest(about)})
+            failpoints.here(f"{self._point}.before_rename")
+            replaced = self.folder / f"{_REPLACED}{step}"
             if path.exists():
-                path.rename(self.folder / f"{_OLD}{step}")
+                path.rename(replaced)
+                failpoints.here(f"{self._point}.mid_replace")
             beside.rename(path)
+            failpoints.here(f"{self._point}.after_rename")
             fsync_folder(self.folder)
+            shutil.rmtree(replaced, ignore_errors=True)
             self._metrics[step] = metric
             self._prune()
             return
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = error.strerror or reason if isinstance(error, OSError) else reason
             if any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "No space left", "Disk quota")):
                 reason = "the disk is full; make room, and the same command goes on"
             traceback.clear_frames(error.__traceback__)
         _forget_loops()
         shutil.rmtree(beside, ignore_errors=True)
+        if (self.folder / f"{_REPLACED}{step}").exists():
+            self._put_back(self.folder / f"{_REPLACED}{step}")
         raise StorageError(f"expected to save step {step} in {self.folder}, got: {reason[:200]}")
 
     def _prune(self) -> None:
@@ -141,6 +171,7 @@ class Steps:
         for step in steps:
             if step not in keep:
                 (self.folder / str(step)).rename(self.folder / f"{_OLD}{step}")
+                failpoints.here(f"{self._point}.mid_prune")
         for path in self.folder.glob(f"{_OLD}*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -177,13 +208,7 @@ class Steps:
         path = self.folder / str(step)
         if not path.is_dir():
             raise StorageError(f"expected step {step} in {self.folder}, which has {list(self.all()) or 'none'}")
-        try:
-            found = read_json(path / "step.json")
-            if found["sha256"] != _json_digest(found["about"]):
-                raise CorruptError(f"expected {path / 'step.json'} as it was written, got other bytes")
-        except (StorageError, KeyError, TypeError) as error:
-            raise CorruptError(f"expected an intact step in {path}, got: {error}") from None
-        return found["about"]
+        return _about_in(path)
 
     def restore(self, step: int | None = None) -> tuple[int, dict[str, dict[str, Any]]]:
         """Reads a step and checks every leaf.
@@ -212,10 +237,9 @@ class Steps:
         raise StorageError(f"expected a step in {self.folder}, got none")
 
     def _read(self, step: int) -> dict[str, dict[str, Any]]:
-        about, path = self._about(step), self.folder / str(step)
-        if (files := _files(path)) != about["files"]:
-            name = min(set(files.items()) ^ set(about["files"].items()))[0]
-            raise CorruptError(f"expected an intact step in {path}, but '{name}' is not as it was written")
+        self._about(step)
+        path = self.folder / str(step)
+        about = intact(path)
         try:
             with _ONE_AT_A_TIME:
                 found = _orbax().load_checkpointables(path)
@@ -252,6 +276,32 @@ class Steps:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def intact(path: Path) -> dict[str, Any]:
+    """What a step's folder says of itself, once every file in it was found to be as it was written.
+
+    Returns:
+      meta, items, metric, files.
+
+    Raises:
+      CorruptError: it is not.
+    """
+    about = _about_in(path)
+    if (files := _files(path)) != about["files"]:
+        name = min(set(files.items()) ^ set(about["files"].items()))[0]
+        raise CorruptError(f"expected an intact step in {path}, but '{name}' is not as it was written")
+    return about
+
+
+def _about_in(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path / "step.json")
+        if found["sha256"] != _json_digest(found["about"]):
+            raise CorruptError(f"expected {path / 'step.json'} as it was written, got other bytes")
+    except (StorageError, KeyError, TypeError) as error:
+        raise CorruptError(f"expected an intact step in {path}, got: {error}") from None
+    return found["about"]
 
 
 def _forget_loops() -> None:

@@ -72,3 +72,38 @@ def test_a_metrics_file_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
         write(RUN, tmp_path)
+
+
+def _same(file):
+    return file
+
+
+def test_a_full_disk_costs_no_line_and_no_part_of_one(tmp_path, monkeypatch):
+    """Two events find no room, the second after half a line; the third brings all three."""
+    tell, real, full = metrics_file(tmp_path / "metrics.jsonl"), Path.open, []
+    tell(Event("start", "test"))
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.fileno, self.truncate = file, file.fileno, file.truncate
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            full.append(1)
+            if len(full) == 2:
+                return self.file.write(data[:5])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Path, "open", lambda path, *how, **more: (Full if how == ("ab",) else _same)(real(path, *how, **more))
+        )
+        tell(closed(1))
+        tell(closed(2))
+    tell(closed(3))
+    assert [line["round"] for line in lines(tmp_path / "metrics.jsonl")] == [None, 1, 2, 3] and len(full) == 3

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.federation.hospitals import write_tables
+from tests.federation.nursery import Nursery
 
 LIMIT_S = 300
 
@@ -79,3 +80,10 @@ def processes_of(folder: Path) -> list[int]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one CSV file a site: a few hundred real stays at each of three."""
     return write_tables(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts processes at once: see there."""
+    with Nursery() as found:
+        yield found

@@ -95,7 +95,7 @@ def _open_round(folder: Path) -> int | None:
     return told[-1]["round"] if told and told[-1]["event"] == "round_open" else None
 
 
-def _rows(folder: Path) -> list[rows.Row]:
+def rows_of(folder: Path) -> list[rows.Row]:
     """The journal's rows, read beside a dead process without opening an epoch."""
     base = sqlite3.connect(folder / "journal.sqlite")
     try:
@@ -126,7 +126,7 @@ def in_simulation(folder: Path) -> Kill | None:
     closed = [line for line in events(folder) if line["event"] == "round_closed"]
     wire = closed[-1]["bytes_up"] + closed[-1]["bytes_down"] if closed else 0
     writing, durable = _steps(folder)
-    committed = any(isinstance(row, rows.Committed) and row.round == number for row in _rows(folder))
+    committed = any(isinstance(row, rows.Committed) and row.round == number for row in rows_of(folder))
     return Kill(
         number, "checkpointing" if committed else "learning", wire * (not committed) + writing, writing, durable
     )
@@ -134,17 +134,25 @@ def in_simulation(folder: Path) -> Kill | None:
 
 def in_federation(folder: Path) -> Kill | None:
     """Reads a coordinator's folder: its journal knows how far the round was."""
-    found = _rows(folder)
-    opened = [row for row in found if isinstance(row, rows.Opened) and row.phase == "train"]
-    if not opened or opened[-1].round != _open_round(folder):
-        return None
-    last = opened[-1]
-    mine = [row for row in found if row.round == last.round and getattr(row, "phase", "train") == "train"]
+    opened = [row for row in rows_of(folder) if isinstance(row, rows.Opened) and row.phase == "train"]
+    return where_it_fell(folder) if opened and opened[-1].round == _open_round(folder) else None
+
+
+def where_it_fell(folder: Path) -> Kill:
+    """Reads a coordinator's folder, whatever it was at: before the first round, in one, or at the end."""
+    found = rows_of(folder)
+    opened = [row for row in found if isinstance(row, rows.Opened)]
+    last = opened[-1] if opened else rows.Opened(0, "statistics", 0, 0, (), "")
+    mine = [row for row in found if row.round == last.round and getattr(row, "phase", last.phase) == last.phase]
     accepted = [row.size for row in mine if isinstance(row, rows.Accepted)]
     closed, added = (any(isinstance(row, kind) for row in mine) for kind in (rows.Closed, rows.Aggregated))
     committed = any(isinstance(row, rows.Committed) for row in mine)
-    size = next((row.size for row in found if isinstance(row, rows.Accepted) and row.phase == "train"), 0)
-    if committed:
+    size = next((row.size for row in found if isinstance(row, rows.Accepted) and row.phase == last.phase), 0)
+    if not opened:
+        phase = "before anything"
+    elif last.phase != "train":
+        phase = f"{last.phase}, " + ("closed" if closed else f"{len(accepted)} of {len(last.cohort)} answers in")
+    elif committed:
         phase = "checkpointing"
     elif added:
         phase = "committing"
@@ -153,4 +161,5 @@ def in_federation(folder: Path) -> Kill | None:
     else:
         phase = f"learning, {len(accepted)} of {len(last.cohort)} updates in"
     writing, durable = _steps(folder)
-    return Kill(last.round, phase, (0 if added else size * len(last.cohort)) + writing, writing, durable)
+    over = added or (closed and last.phase != "train")
+    return Kill(last.round, phase, (0 if over else size * len(last.cohort)) + writing, writing, durable)

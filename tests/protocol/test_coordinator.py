@@ -206,8 +206,8 @@ def test_stale_epoch():
     "change, final, reason",
     [
         ({"site": "b"}, True, "whose key this is"),
-        ({"round": 2}, False, "not open"),
-        ({"phase": "look"}, False, "not open"),
+        ({"round": 2}, True, "of a later round than 1"),
+        ({"phase": "look"}, True, "of a later round than 1"),
         ({"broadcast": D}, True, "another broadcast"),
         ({"blob": blob(b"too long")}, True, "expected an update of 6 bytes"),
         ({"blob": blob(b"update", D)}, True, "in this round's schema"),
@@ -482,3 +482,24 @@ def test_chunks_are_handed_out_at_a_limited_rate_a_site_and_no_other_pays():
     want = m.Want("s", SENT, 0, 1)
     assert sum(len(said(bench.do(c.Heard("a", want)), m.Chunk)) for _ in range(10_000)) == 4000
     assert said(bench.do(c.Heard("b", want)), m.Chunk) and said(bench.do(c.Heard("a", want), after=0.1), m.Chunk)
+
+
+def test_what_this_disk_has_lost_is_asked_for_again_and_the_round_waits_for_it():
+    lost, other = hashlib.sha256(b"update").hexdigest(), hashlib.sha256(b"xxxxxx").hexdigest()
+    bench = Bench(epoch=2, accepted={(1, "train", "a"): lost, (1, "train", "b"): lost})
+    bench.hello(*SITES)
+    bench.start(attempt=2, accepted={"b": lost}, again={"a": lost})
+    bench.whole("c")
+    assert not closed(bench.log) and not closed(bench.do(c.Tick(), after=500.0)), "it closes without what counted"
+    (told,) = [k.event.data["text"] for k in kind(bench.log, c.Tell) if "damaged" in k.event.data.get("text", "")]
+    assert "waiting for a to send again" in told
+    (answer,) = said(bench.offer("a", b"xxxxxx"), m.Rejected, "a")
+    assert answer.final and "another update of this site was accepted" in answer.reason and answer.digest == other
+    (row,) = [k.row for k in kind(bench.disk(bench.serve(bench.offer("a"))), c.WriteRow) if k.row.round == 1][:1]
+    assert row == rows.Accepted(1, "train", "a", lost, 6)
+    assert closed(bench.log) == [order("a", "b", "c")]
+
+
+def test_an_update_of_a_later_round_is_of_a_future_that_a_restored_coordinator_lost(bench):
+    (answer,) = said(bench.offer("a", number=7), m.Rejected, "a")
+    assert answer.final and "restored" in answer.reason

@@ -266,3 +266,26 @@ def test_what_the_coordinator_does_wrong_is_said_once_a_minute_with_a_count(benc
     ]
     later = [k.event.data for k in kind(bench.do(c.Tick(), after=60.0), c.Tell)]
     assert [data["times"] for data in later if "times" in data] == [99, 99]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_accepted_is_sent_again_to_a_coordinator_that_lost_it(bench, restarted):
+    bench.offered()
+    bench.accept()
+    bench.do(c.Settled(entry().digest))
+    assert not bench.hear(opened()), "a second telling of the same epoch is none"
+    if restarted:
+        bench = Bench(committed=entry(), kept=(entry(), b"update"), epoch_seen=1)
+    bench.welcome(epoch=2)
+    (offer,) = said(bench.hear(opened(epoch=2)), m.Offer)
+    assert (offer.epoch, offer.blob) == (2, blob(b"update"))
+    assert bytes(kind(bench.hear(m.Want("s", entry().digest, 0, 1)), c.Send)[0].payload) == b"update"
+    bench.accept()
+    bench.do(c.Settled(entry().digest))
+    assert bench.keeper.job is Job.IDLE and kind(bench.work(2), c.Work)
+
+
+def test_the_same_round_of_another_broadcast_is_worked_on_anew():
+    bench = Bench(committed=entry(), kept=(entry(), b"update"), epoch_seen=1)
+    bench.welcome(epoch=2)
+    assert kind(bench.work(data=b"other weights"), c.Work)

@@ -57,3 +57,14 @@ def test_a_changed_byte_is_seen(tmp_path, at):
     (tmp_path / "pending").write_bytes(raw)
     with pytest.raises(CorruptError):
         box.pending()
+
+
+def test_what_was_acknowledged_stays_until_the_next(tmp_path):
+    box = Outbox(tmp_path)
+    assert box.kept() is None
+    box.put(entry(b"x"), b"x", b"s")
+    box.commit(entry(b"x").digest)
+    box.put(entry(b"y", 2), b"y", b"t")
+    assert Outbox(tmp_path).kept() == (entry(b"x"), b"x")
+    box.commit(entry(b"y", 2).digest)
+    assert box.kept() == (entry(b"y", 2), b"y") and box.committed() == (entry(b"y", 2), b"t")

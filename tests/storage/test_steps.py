@@ -177,3 +177,12 @@ def test_kill_9_during_a_save_leaves_the_step_before(tmp_path):
             step, items = steps.restore()
         assert steps.skipped == [] and step >= said[-1]
         assert items["meta"] == {"step": step} and (items["server"]["x"] == step).all()
+
+
+def test_a_step_that_was_about_to_be_replaced_is_not_lost(tmp_path):
+    """A crash between two renames: the old one is hidden, the new one has no name yet."""
+    with Steps(tmp_path) as steps:
+        steps.save(1, {"server": leaves(1)}, wait=True)
+    (tmp_path / "1").rename(tmp_path / ".replaced-1")
+    with Steps(tmp_path) as steps:
+        same(steps.restore(1)[1]["server"], leaves(1))
