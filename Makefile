@@ -60,7 +60,7 @@ bundle: $(VENV)/.ready ## wheelhouse/: all that a machine without a network inst
 	@echo "  python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse learner-jax"
 
 docs: $(VENV)/.ready-docs ## the pages of docs/ into build/docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 	@echo "build/docs/index.html"
 
 constraints: $(VENV)/.ready ## choose versions anew for Python 3.11 to 3.13 (asks the package index)

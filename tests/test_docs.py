@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from learner_jax.cli import config, flags, help
-from learner_jax.specs import Spec, Study
+from learner_jax.specs import Federation, Spec, Study
 
 
 def pages(root: Path) -> list[Path]:
@@ -56,6 +56,47 @@ def test_make_targets_that_pages_name_exist(root):
     named = set(re.findall(r"(?:`|^\s*)make ([a-z]+)", text, re.MULTILINE))
     assert {"demo", "test", "soak", "lint", "bench", "bundle", "help"} <= targets
     assert named and named <= targets
+
+
+def test_every_page_is_in_the_menu(root):
+    menu = (root / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"^  - .+: (\S+\.md)$", menu, re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in (root / "docs").glob("*.md"))
+
+
+def test_the_pages_are_built_so_that_a_warning_ends_it(root):
+    """mkdocs counts no warning that --quiet hides, and --strict goes by the count."""
+    (line,) = [line for line in (root / "Makefile").read_text().splitlines() if "mkdocs build" in line]
+    assert "--strict" in line and "--quiet" not in line and " -q" not in line
+
+
+def test_a_promise_names_the_test_file_that_holds_it(root):
+    """In SECURITY.md and the threat model; a folder would be there whatever is in it."""
+    text = "".join((root / page).read_text() for page in ("SECURITY.md", "docs/threat-model.md"))
+    named = re.findall(r"`(tests/[^`]*)`", text)
+    assert named and [one for one in named if not (root / one).is_file()] == []
+    assert "canary" in (root / "tests/federation/test_canary.py").read_text().lower()
+
+
+def test_the_danger_of_the_tap_is_told(root):
+    for page in ("SECURITY.md", "docs/threat-model.md"):
+        (told,) = [part for part in (root / page).read_text().split("\n\n") if "LEARNER_TAP=FOLDER" in part]
+        assert "in the clear" in told and "loud line" in told
+
+
+def test_no_date_of_a_release_that_has_not_been(root):
+    version = re.findall(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.MULTILINE)[0]
+    (heading,) = [line for line in (root / "CHANGELOG.md").read_text().splitlines() if line.startswith(f"## {version}")]
+    assert ("date-released" in (root / "CITATION.cff").read_text()) == ("(unreleased)" not in heading)
+
+
+def test_the_quorum_that_is_told_is_the_one_that_holds(root):
+    from learner_jax.engines.coordinator import quorum
+
+    study = Study(name="s", task=Spec("tasks", "readmission"))
+    assert [quorum(study, asked) for asked in (1, 4, 5)] == [1, 3, 3]  # more than half
+    assert "None: more than half" in " ".join((Federation.__doc__ or "").split())
+    assert "more than half of those asked" in (root / "docs" / "how-a-round-travels.md").read_text()
 
 
 @pytest.fixture

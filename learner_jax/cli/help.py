@@ -7,7 +7,7 @@ import textwrap
 from typing import NamedTuple
 
 from learner_jax.cli.flags import Flag
-from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study
+from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study, shipped
 
 
 class Command(NamedTuple):
@@ -253,8 +253,8 @@ def command(name: str) -> str:
         wrapped = textwrap.wrap(example, 92, break_long_words=False, break_on_hyphens=False)
         lines.append("  " + " \\\n    ".join(wrapped))
     lines += ["", "flags"]
-    rows = [("--config", "a file, or the name of a shipped config: readmission")] if this.config else []
-    rows += [(_shown(flag), flag.help) for flag in this.flags]
+    rows = [("--config", f"a file, or the name of a shipped config: {', '.join(shipped())}")] if this.config else []
+    rows += [(_shown(flag), _told(flag)) for flag in this.flags]
     rows += (
         [("--config.a.b=VALUE", "any field of the config, below")] if this.config and name not in _TABLE_ONLY else []
     )
@@ -269,6 +269,12 @@ def _shown(flag: Flag) -> str:
     if flag.kind is bool:
         return f"--no{flag.name}" if flag.default else f"--{flag.name}"
     return f"--{flag.name}={'N' if flag.kind is int else 'FILE' if flag.name.endswith('_file') else flag.name.upper()}"
+
+
+def _told(flag: Flag) -> str:
+    """Its help, with its default where it has one to name."""
+    plain = flag.kind is bool or flag.default is None
+    return flag.help if plain else f"{flag.help} (default: {flag.default})"
 
 
 def _fields() -> list[str]:

@@ -1,8 +1,12 @@
-"""What leaves and comes, to the byte, for whoever wants to look: LEARNER_TAP names a folder."""
+"""What leaves and comes, to the byte, for whoever wants to look: LEARNER_TAP names a folder.
+
+What is written is what encryption hides from everyone else: updates, which can tell about patients, in the clear.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,9 @@ VARIABLE = "LEARNER_TAP"
 
 
 def tap_to(who: str) -> Callable[[str, str, bytes, bytes | memoryview], None] | None:
-    """A tap that appends every message, before it is encrypted, to files in the folder of LEARNER_TAP.
+    """A tap that appends every message, before it is encrypted, to files in the folder of LEARNER_TAP; stderr hears so.
+
+    The folder, if it is made here, and the files are for this user alone.
 
     Args:
       who: this process, "coordinator" or a site's name; part of the file's name.
@@ -21,13 +27,19 @@ def tap_to(who: str) -> Callable[[str, str, bytes, bytes | memoryview], None] | 
     folder = os.environ.get(VARIABLE)
     if not folder:
         return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     path = Path(folder) / f"{who}-{os.getpid()}.frames"
+    warning = f"WARNING: {VARIABLE} is set, so every message of {who} is written IN THE CLEAR to {path}: "
+    print(warning + "it can tell about patients; unset it unless you are looking", file=sys.stderr, flush=True)
 
     def tap(direction: str, peer: str, header: bytes, payload: bytes | memoryview) -> None:
-        with path.open("ab") as file:
+        with open(path, "ab", opener=_private) as file:
             file.write(f"\n{direction} {peer} {len(header)} {len(payload)}\n".encode())
             file.write(header)
             file.write(payload)
 
     return tap
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -79,8 +79,8 @@ class Engine:
 class Federation:
     """When a round may close, and where the coordinator listens.
 
-    quorum: sites, or a share of the cohort, None all of it; port 0: any free one; line_mbit: of each site's line each
-    way, for the forecast, None for a local network.
+    quorum: fewest sites with which a round may close at its deadline, or a share of those asked; None: more than half
+    of them. port 0: any free one; line_mbit: of each site's line each way, for the forecast, None for a local network.
     """
 
     quorum: int | float | None = None

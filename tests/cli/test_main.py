@@ -172,6 +172,21 @@ def test_help_helps(capsys, line):
     assert max(map(len, out.splitlines())) <= 120
 
 
+def test_help_names_every_shipped_config_and_every_default():
+    ours = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+    assert len(ours) > 1
+    for name, command in help.COMMANDS.items():
+        lines = help.command(name).splitlines()
+        if command.config:
+            (line,) = [line for line in lines if line.startswith("  --config ")]
+            assert all(one in line for one in ours)
+        for flag in command.flags:
+            if flag.kind is not bool and flag.default is not None:
+                (line,) = [line for line in lines if line.startswith(f"  --{flag.name}=")]
+                assert line.endswith(f"(default: {flag.default})") and line.count("(default") == 1
+    assert "(default: runs/site)" in help.command("join")
+
+
 def test_examples_in_help_are_lines_that_we_understand():
     from learner_jax.cli.flags import parse
 

@@ -1,0 +1,28 @@
+"""LEARNER_TAP: what it writes is in the clear, so it says so, and the files are for one user."""
+
+from __future__ import annotations
+
+from learner_jax.engines.tap import tap_to
+
+
+def test_a_tap_that_is_on_says_so_in_one_loud_line(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "taps"
+    monkeypatch.setenv("LEARNER_TAP", str(folder))
+    tap = tap_to("north")
+    assert tap is not None
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    assert told.err.startswith("WARNING: LEARNER_TAP is set, so every message of north is written IN THE CLEAR to ")
+    tap("to", "coordinator", b"header", b"payload")
+    tap("from", "coordinator", b"head", memoryview(b"more"))
+    (file,) = folder.iterdir()
+    assert str(file) in told.err
+    assert file.read_bytes() == b"\nto coordinator 6 7\nheaderpayload\nfrom coordinator 4 4\nheadmore"
+    assert (file.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert capsys.readouterr().err == ""  # once, not once a message
+
+
+def test_no_tap_is_silent(monkeypatch, capsys):
+    monkeypatch.delenv("LEARNER_TAP", raising=False)
+    assert tap_to("north") is None
+    assert capsys.readouterr().err == ""
