@@ -427,6 +427,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/fuzz",),
     ),
     Plant(
+        "bad input: figures that cannot be joined are taken",
+        "learner_jax/engines/coordinator.py",
+        "            join_sites([found])  # what",
+        "            pass  # what",
+        ("tests/engines/test_read_summary.py",),
+    ),
+    Plant(
         "transfer: a chunk may stand off the grid",
         "learner_jax/protocol/transfers.py",
         "if rest or chunk.offset >= self.blob.size or",
