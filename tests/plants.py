@@ -165,8 +165,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "seal: a header's signature is not checked",
         "learner_jax/network/seal.py",
-        "if not verify(public, signed, sealed[_SIGNED]):",
-        "if not sealed[_SIGNED]:",
+        "return verify(public, way + about",
+        "return bool(sealed[_SIGNED]) or verify(public, way + about",
         ("tests/network/test_seal.py",),
     ),
     Plant(
