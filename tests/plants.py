@@ -867,6 +867,13 @@ PLANTS: tuple[Plant, ...] = (
         "if workdir.exists() and not workdir.is_dir():",
         _BACKUP,
     ),
+    Plant(
+        "compare: --out writes nothing",
+        "learner_jax/cli/main.py",
+        "        doors.compare_page(results, parsed.words, Path(out))\n",
+        "        pass\n",
+        ("tests/cli/test_main.py", "-k", "report_and_compare"),
+    ),
 )
 
 

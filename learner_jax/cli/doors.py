@@ -122,6 +122,12 @@ def compare(results: Sequence[Result]) -> str:
     return module("reports.compare").text(results)
 
 
+def compare_page(results: Sequence[Result], folders: Sequence[str], path: Path) -> None:
+    """Writes runs side by side as one HTML page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(module("reports.compare").page(results, folders), encoding="utf-8")
+
+
 def data_sets() -> list[Mapping[str, Any]]:
     """What can be fetched: name, title, licence, citation, page, url, file, sha256 ("" if pinned at first use)."""
     return [one._asdict() for one in module("data.fetch").SETS.values()]

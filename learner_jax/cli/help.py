@@ -67,8 +67,8 @@ COMMANDS = {
     ),
     "compare": Command(
         "two runs side by side",
-        "Sets the results of two or more runs side by side: metrics, seconds, bytes.",
-        ("learner compare runs/demo runs/scaffold", "learner compare runs/demo runs/scaffold --json"),
+        "Sets the results of two or more runs side by side: metrics, seconds, bytes; with --out also as one HTML page.",
+        ("learner compare runs/demo runs/scaffold", "learner compare runs/demo runs/scaffold --out=both.html"),
         (_OUT, Flag("json", bool, "one JSON object in place of the table", False)),
         words="RUN RUN...",
     ),

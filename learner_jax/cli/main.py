@@ -336,10 +336,13 @@ def _compare(parsed: Parsed) -> int:
     if len(parsed.words) < 2:
         raise ConfigError(f"expected the folders of two runs or more, got {len(parsed.words)}: learner compare RUN RUN")
     results = [doors.result_of(Path(word)) for word in parsed.words]
+    out = parsed.values["out"]
+    if out:
+        doors.compare_page(results, parsed.words, Path(out))
     if parsed.values["json"]:
         print(json.dumps([dict(result, run=word) for word, result in zip(parsed.words, results, strict=True)]))
     else:
-        print(doors.compare(results))
+        print(doors.compare(results) + (f"\n\nThe page: {out}" if out else ""))
     return 0
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from learner_jax.reports import words
+from learner_jax.reports import html, words
 from learner_jax.reports.numerals import duration, size
 from learner_jax.reports.result import cohorts, figure, joint, rounds_seconds, within
 from learner_jax.reports.table import clip, grid
@@ -78,6 +79,60 @@ def text(results: Sequence[Mapping[str, Any]]) -> str:
     parts.append("What came of it\n" + grid(header, [[what, *cells] for what, cells in outcomes(results)]))
     parts.extend(_remarks(results))
     return "\n\n".join(parts)
+
+
+def page(results: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> str:
+    """Runs side by side, as one HTML page that needs nothing else.
+
+    Args:
+      results: two or more, laid out as `result.ResultFields`.
+      folders: of the runs, for people to know them by.
+
+    Returns:
+      HTML, UTF-8.
+    """
+    head = [f"Run {at}" for at in range(1, len(results) + 1)]
+    found = outcomes(results)
+    groups: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
+    for what, cells in found:
+        group, colon, name = what.partition(": ")
+        part, name = (group, name) if colon else ("The run itself", group)
+        groups.setdefault(part, []).append(
+            (name if "/" in name else name[:1].upper() + name[1:], [*map(_halves, cells)])
+        )
+    names = dict.fromkeys(str((result.get("study") or {}).get("name") or "run") for result in results)
+    return html.rendered(
+        "compare.html",
+        title=f"{len(results)} runs side by side",
+        names=", ".join(names),
+        banners=list(dict.fromkeys(note for result in results for note in html.banners(result))),
+        runs=list(zip(head, map(_about, results, folders), strict=True)),
+        asked={
+            "caption": "Asked differently",
+            "first": "Setting",
+            "head": head,
+            "rows": [(path, [(clip(value, 60), "") for value in values]) for path, values in settings(results)],
+        },
+        came=[
+            {"caption": part[:1].upper() + part[1:], "first": "", "head": head, "rows": rows}
+            for part, rows in groups.items()
+        ],
+        remarks=[" ".join(remark.split()) for remark in _remarks(results)],
+    )
+
+
+def _about(result: Mapping[str, Any], folder: str) -> str:
+    """'runs/demo: readmission by fedprox, a simulation'."""
+    study = result.get("study") or {}
+    method = (study.get("algorithm") or {}).get("name")
+    by = f" by {method}" if method else ""
+    return f"{folder}: {study.get('name') or 'run'}{by}, a {result.get('kind')}"
+
+
+def _halves(cell: str) -> tuple[str, str]:
+    """'0.61 (0.60 to 0.62)' as a figure and its interval."""
+    found = re.fullmatch(r"(\S+) \((.+)\)", cell)
+    return (found[1], found[2]) if found else (cell, "")
 
 
 def _remarks(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -41,7 +41,7 @@ def page(result: Mapping[str, Any]) -> str:
         "name": study.get("name") or "Study",
         "title": study.get("question") or f"What the {noun.sites} learned together",
         "lead": _lead(result, noun),
-        "banners": _banners(result),
+        "banners": banners(result),
         "short": _short(result, noun),
         "curve": learning_curve(result, noun),
         "results": [
@@ -54,12 +54,17 @@ def page(result: Mapping[str, Any]) -> str:
         "config": json.dumps(study, indent=2, sort_keys=True, ensure_ascii=False),
         "made": "Made by " + " ".join(["LEARNER", *([str(version)] if version else [])]) + ".",
     }
-    template, css = _template()
-    return template.render(css=css, **context)
+    return rendered("report.html", **context)
+
+
+def rendered(template: str, **context: Any) -> str:
+    """A template of `page/`, filled in, with the style sheet inside it."""
+    page, css = _template(template)
+    return page.render(css=css, **context)
 
 
 @cache
-def _template() -> tuple[Any, Any]:
+def _template(name: str) -> tuple[Any, Any]:
     import jinja2
     from markupsafe import Markup
 
@@ -72,7 +77,7 @@ def _template() -> tuple[Any, Any]:
         keep_trailing_newline=True,
     )
     css = Markup((folder / "style.css").read_text(encoding="utf-8").strip())
-    return environment.from_string((folder / "report.html").read_text(encoding="utf-8")), css
+    return environment.from_string((folder / name).read_text(encoding="utf-8")), css
 
 
 # ---------------------------------------------------------------------------------------------- the top
@@ -106,7 +111,7 @@ def _when(text: str) -> str:
     return f"{at.day} {at:%B %Y, %H:%M}{zone}"
 
 
-def _banners(result: dict[str, Any]) -> list[str]:
+def banners(result: Mapping[str, Any]) -> list[str]:
     """Notes that must be read before any figure: that sites or data are made up."""
     telling = ("artificial", "synthetic", "made up", "invented", "mock")
     return [str(note) for note in result.get("notes") or [] if any(word in str(note).lower() for word in telling)]

@@ -354,6 +354,8 @@ def test_report_and_compare_read_finished_runs(capsys, monkeypatch, tmp_path):
     assert run(capsys, "report", "--workdir=a", "--out=out.html", "--json")[0] == 0
     assert Path("out.html").read_text() == "PAGE"
     assert run(capsys, "compare", "a", "b")[1] == "COMPARED 2\n"
+    assert run(capsys, "compare", "a", "b", "--out=new/both.html")[1] == "COMPARED 2\n\nThe page: new/both.html\n"
+    assert "2 runs side by side" in Path("new/both.html").read_text()
     assert [one["run"] for one in json.loads(run(capsys, "compare", "a", "b", "--json")[1])] == ["a", "b"]
 
 

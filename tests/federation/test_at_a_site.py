@@ -66,6 +66,8 @@ def test_each_thing_that_a_site_answers_is_a_plain_line(ended, tmp_path):
 
 
 def test_the_last_line_of_a_site_holds_its_part(ended, tmp_path):
+    result = ended[0].sites["h00"].result
+    assert (result["algorithm"], result["rounds"]) == ("fedavg", 2) and result["seconds"] > 0
     _, tally = told(ended, tmp_path)
     found = json.loads(progress.as_json(progress.summary(None, tally)))
     assert (found["study"], found["algorithm"], found["rounds"]) == ("readmission", "fedavg", 2)

@@ -73,6 +73,25 @@ def test_compare_shows_what_differs_and_what_came(make):
     assert "equal to the bit" not in found
 
 
+def test_compare_writes_a_page_with_all_of_it_and_nothing_from_elsewhere(make):
+    first, second = make(), copy.deepcopy(make(rounds=20))
+    second["study"]["algorithm"] = {"kind": "algorithms", "name": "scaffold", "fields": {"local_lr": "<b>"}}
+    found = compare.page([first, second], ["runs/a", "runs/b"])
+    for words_ in (
+        "Run 2",
+        "runs/b: Heart failure 2 by scaffold, a simulation",
+        "algorithm.fields.local_lr",
+        "&lt;b&gt;",
+    ):
+        assert words_ in found, words_
+    area = first["evaluation"]["cohorts"][0]["all"]["models"]["federated"]["auroc"]
+    assert f'{area["value"]:.3f}<span class="tiny">{area["low"]:.3f} to {area["high"]:.3f}</span>' in found
+    assert found.count("<tr") == found.count("</tr>") and found.count("<section") == found.count("</section>")
+    assert "http" not in found.replace("http-equiv", "") and "<script" not in found and "<b>" not in found
+    assert "The studies ask for the same." in compare.page([make(), make()], ["a", "b"])
+    assert "by None" not in compare.page([make(), {"study": {}, "kind": "simulation", "rounds": 0, "curve": []}], "ab")
+
+
 def test_compare_equal_and_unlike_runs(make):
     same = compare.text([make(), make()])
     assert "ask for the same" in same
