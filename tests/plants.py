@@ -874,6 +874,42 @@ PLANTS: tuple[Plant, ...] = (
         "        pass\n",
         ("tests/cli/test_main.py", "-k", "report_and_compare"),
     ),
+    # ---- what is said to people
+    Plant(
+        "report: the whole run's time is told as that of the rounds",
+        "learner_jax/reports/words.py",
+        'took = float(result.get("seconds") or 0) if took is None else took',
+        'took = float(result.get("seconds") or 0)',
+        ("tests/reports/test_words.py", "-k", "rounds_own_time"),
+    ),
+    Plant(
+        "report: the dashed line does not say that it is of held-back rows",
+        "learner_jax/reports/by_round.py",
+        "{_alone(result, noun) if len(refs) > 1 else ''}",
+        "",
+        ("tests/reports/test_page.py", "-k", "curve_and_the_line"),
+    ),
+    Plant(
+        "a learning rate that says nothing is let in",
+        "learner_jax/specs/check.py",
+        "problems += twice(fitted, name, where, fields[name].default)",
+        "problems += []",
+        ("tests/test_specs.py", "-k", "rate_beside"),
+    ),
+    Plant(
+        "api: rows that the model does not take are not looked at",
+        "learner_jax/api.py",
+        "    check_fit(parts, data)\n",
+        "",
+        ("tests/test_doors_of_api.py", "-k", "hands_over"),
+    ),
+    Plant(
+        "a tap writes in the clear for every user of the machine",
+        "learner_jax/engines/tap.py",
+        'open(path, "ab", opener=_private)',
+        'open(path, "ab")',
+        ("tests/engines/test_tap.py",),
+    ),
 )
 
 
