@@ -379,9 +379,9 @@ def _all_there(stores: Stores, done: int, folder: Path) -> None:
     Raises:
       StorageError: an update of one of them was swept: newer steps were there once.
     """
-    kept = set(stores.spool.list())
+    kept, closed = set(stores.spool.list()), stores.journal.closed()
     for (number, phase, _), digest in stores.journal.accepted().items():
-        if phase == "train" and number > done and digest not in kept:
+        if phase == "train" and number > done and digest not in kept and (number, phase) in closed:
             begin = f"step {done}" if done else "the beginning"
             raise StorageError(
                 f"expected an intact step in {folder / 'checkpoints'}, or all updates since {begin}, got neither: "

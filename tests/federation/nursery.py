@@ -43,7 +43,8 @@ class Child:
     @property
     def said(self) -> str:
         """All that it said, of both kinds."""
-        return self.log.with_suffix(".out").read_text() + self.log.with_suffix(".err").read_text()
+        files = [self.log.with_suffix(ending) for ending in (".out", ".err")]
+        return "".join(file.read_text() for file in files if file.exists())
 
     def last_line(self) -> dict[str, Any]:
         """Waits for its end; the JSON object that ends its stdout."""
