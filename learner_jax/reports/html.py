@@ -205,11 +205,21 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
     study = result.get("study") or {}
     beside = {name for cohort in judged for name in (within(cohort).get("models") or {})}
     if study.get("patience") and beside & {"local_only", "pooled"}:
-        found.append(words.stopped_alike(study["patience"], study.get("rounds") or result.get("rounds")))
+        found.append(_stopped_alike(study["patience"], study.get("rounds") or result.get("rounds")))
     found.append(
         "A model update is not proof against all prying: that only updates leave is no privacy guarantee by itself."
     )
     return found
+
+
+def _stopped_alike(patience: int, rounds: int | None) -> str:
+    """How long the models that a study is compared with were trained, where the study may stop early."""
+    without = f"{patience} learning round{'' if patience == 1 else 's'}"
+    return (
+        "The models it is compared with stopped by the same rule as the study itself, each by its own data set aside "
+        f"for watching: after {without} without a better model, at the latest after {rounds}; one without such data "
+        f"learned for all {rounds}."
+    )
 
 
 def _facts(result: dict[str, Any]) -> list[tuple[str, str, bool]]:

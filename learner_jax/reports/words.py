@@ -356,16 +356,6 @@ def _a_round(took: list[float]) -> str:
     return f", a round after the first mostly {duration(median(took[1:]))}"
 
 
-def stopped_alike(patience: int, rounds: int | None) -> str:
-    """How long the models that a study is compared with were trained, where the study may stop early."""
-    without = f"{patience} learning round{'' if patience == 1 else 's'}"
-    return (
-        "The models it is compared with stopped by the same rule as the study itself, each by its own data set aside "
-        f"for watching: after {without} without a better model, at the latest after {rounds}; one without such data "
-        f"learned for all {rounds}."
-    )
-
-
 def lost(result: Result) -> str:
     """Which sites were waited for in vain, and how often; "" if none."""
     found = Counter(name for row in result.get("curve") or [] for name in row.get("lost") or [])
