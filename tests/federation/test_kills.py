@@ -170,7 +170,7 @@ def test_sigterm_at_a_worker_at_the_coordinator_and_at_the_other_worker(source, 
         _wait_for_rounds(coordinator, there.run, 3)
         h01.send_signal(signal.SIGTERM)
         assert h01.wait(60) == 143 and "Traceback" not in h01.said, h01.said
-        assert h01.said.splitlines()[-1] == "stopped; the same command goes on"
+        assert _stopped_after(h01) >= 1
         while not (lost := [line for line in events(there.run) if line["event"] == "site_lost"]):
             time.sleep(0.01)
         assert (lost[0]["site"], lost[0]["reason"]) == ("h01", "it was stopped at the site")
