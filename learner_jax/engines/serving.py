@@ -84,11 +84,11 @@ def serve(
 def _dial(member: Membership, desk: Desk, keys: Keys, folder: Path) -> BrokeredLink:
     """The line to a broker, by the keys with which this folder joined it; what passes is signed by the study's own."""
 
-    def who(site: str) -> bytes | None:
-        known = desk.roster.sites.get(site)
-        return known.sign_public if known else None
+    def who(site: str) -> list[bytes]:
+        known = (desk.roster.sites.get(site), desk.roster.next.get(site))
+        return [one.sign_public for one in known if one is not None]
 
-    seal = CoordinatorSeal(desk.roster.study, keys.sign_secret, who)
+    seal = CoordinatorSeal(desk.roster.study, keys.sign_secret, who, desk.gone_over)
     own = load_or_make_keys(folder / "broker" / "keys.json")
     return BrokeredLink(member.address, member.server_public, own, seal, tap_to("coordinator"))
 
