@@ -148,6 +148,14 @@ PLANTS: tuple[Plant, ...] = (
         _RESUME,
     ),
     Plant(
+        "resume: a round is said after its step, and by a kill between them never",
+        "learner_jax/engines/simulator.py",
+        "            on_event(_closed(study, number, history, figures))  # before its step: see the coordinator\n"
+        "            keeper.step(*newest)\n",
+        "            keeper.step(*newest)\n            on_event(_closed(study, number, history, figures))\n",
+        (*_RESUME, "-k", "no_round_is_missing"),
+    ),
+    Plant(
         "kill -9 of a simulation: goes on with other states of the sites",
         "learner_jax/engines/keeper.py",
         "return step, restored, states, best, notes",

@@ -334,11 +334,11 @@ def run_study(
                 on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
             keeper.commit(number, trees.digest_hex(digest))
             newest = number, server, (), history.to_json()
-            keeper.step(*newest)
-            _sweep(rounds, keeper)
-            on_event(
+            on_event(  # before its step: a run that goes on after a step has said all rounds up to it
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
             )
+            keeper.step(*newest)
+            _sweep(rounds, keeper)
         # ---- the last model looked at by everyone; the best one judged beside each site's own
         history.ended = True
         looked = wire_shape(federated, template, rows, parts.local, look=True)

@@ -143,8 +143,8 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
             history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)
             keeper.commit(number, trees.digest_hex(outcome.digest))
             newest = number, server, states, history.to_json()
+            on_event(_closed(study, number, history, figures))  # before its step: see the coordinator
             keeper.step(*newest)
-            on_event(_closed(study, number, history, figures))
     except KeyboardInterrupt:
         keeper.interrupted(newest)
         raise

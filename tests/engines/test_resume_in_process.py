@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 import learner_jax as lr
 from learner_jax.data.sites import SiteData
+from learner_jax.engines.keeper import Keeper
 from tests.algorithms.studies import make_sites
 
 ROUNDS = 6
@@ -76,9 +78,28 @@ def test_stopped_again_and_again_it_ends_in_the_same_weights(workdir, undisturbe
         run(workdir, task=OTHER_LOSS)
 
 
+def test_killed_just_after_a_step_no_round_is_missing_from_the_lines(workdir, monkeypatch):
+    step = Keeper.step
+
+    def killed(self, number, *more, **how):
+        saved = step(self, number, *more, **how)
+        if number == 3:
+            raise Stopped
+        return saved
+
+    monkeypatch.setattr(Keeper, "step", killed)
+    with pytest.raises(Stopped):
+        run(workdir, checkpoint=lr.Checkpoint(wait=True))
+    monkeypatch.undo()
+    run(workdir, checkpoint=lr.Checkpoint(wait=True))
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert any(line["event"] == "resumed" and line["round"] == 3 for line in lines)
+    assert [line["round"] for line in lines if line["event"] == "round_closed"] == list(range(1, ROUNDS + 1))
+
+
 def test_a_corrupt_step_is_passed_over_with_a_note(workdir, undisturbed):
     with pytest.raises(Stopped):
-        run(workdir, on_event=stop_at("round_closed", 4), checkpoint=lr.Checkpoint(wait=True))
+        run(workdir, on_event=stop_at("round_open", 5), checkpoint=lr.Checkpoint(wait=True))
     steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     assert steps[-1] == 4
     newest = workdir / "checkpoints" / "4"
@@ -96,7 +117,7 @@ def test_a_corrupt_step_is_passed_over_with_a_note(workdir, undisturbed):
 
 def test_other_settings_losses_rows_or_models_in_the_same_folder_are_refused_in_one_line(workdir):
     with pytest.raises(Stopped):
-        run(workdir, on_event=stop_at("round_closed", 2), checkpoint=lr.Checkpoint(wait=True))
+        run(workdir, on_event=stop_at("round_open", 3), checkpoint=lr.Checkpoint(wait=True))
 
     def refused(match, sites=SITES, task=TASK, **fields):
         with pytest.raises(lr.LearnerError, match=match) as error:
