@@ -600,12 +600,13 @@ class RoundKeeper:
             self._send(site, m.Rejected(self.study, self.epoch, *self._round.place, digest, True, share.reason[:2000]))
 
     def _busy(self, site: str, share: _Share, offer: m.Offer) -> None:
-        """The same update again: its answer is on the way. Another: one site, one update."""
+        """The same update again: its answer is on the way. Another, of a site that lost its disk: one site, one update;
+        but what is being written may be lost in a crash, so the other may be offered again."""
         assert share.offer is not None
         if offer.blob.digest != share.offer.blob.digest:
             number, phase, digest = offer.round, offer.phase, offer.blob.digest
             reason = f"another update of this site is being written: {share.offer.blob.digest[:12]}"
-            self._send(site, m.Rejected(self.study, self.epoch, number, phase, digest, True, reason))
+            self._send(site, m.Rejected(self.study, self.epoch, number, phase, digest, False, reason))
 
     def _make_room(self) -> None:
         """Lets queued updates in, while those in memory are not too many bytes."""

@@ -122,7 +122,7 @@ class SiteKeeper:
         self._out: list[c.Command] = []
         self._now = 0.0
         self._kept: Entry | None = None  # what was accepted last, held still
-        self._kept_by = 0  # in which epoch that was
+        self._kept_by = 0  # by the coordinator of which epoch
         if kept is not None and pending is None:
             self._kept = kept[0]
             self._holder.hold(kept[0].digest, kept[1])
@@ -387,8 +387,9 @@ class SiteKeeper:
         elif answer.final:
             self._step("rejected", answer)
 
-    def _commit(self, _: Any) -> None:
+    def _commit(self, accepted: m.Accepted) -> None:
         assert self._entry is not None
+        self._kept_by = accepted.epoch
         self._last = (self._entry.round, self._entry.phase)
         self._out.append(c.Commit(self._entry))
 
@@ -401,7 +402,7 @@ class SiteKeeper:
         entry = self._entry
         if entry is not None and event.digest == entry.digest and self.job in (Job.COMMITTING, Job.DISCARDING):
             if self.job is Job.COMMITTING:
-                self._kept, self._kept_by = entry, self._epoch
+                self._kept = entry
                 self._tell("site_done", round=entry.round, phase=entry.phase, bytes=entry.size)
             outdated = self._newest is not None and self._newest.blob.digest != entry.broadcast
             if self.job is Job.COMMITTING or not outdated:

@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[Callable[[Facts], Frames], str]] = {
     "another study": (lambda f: (m.encode(m.Ping("other", 1, 1, "train")), b""), "expected a site of study"),
     "another site's name": (lambda f: (m.encode(offer(f, site="honest")), b""), "whose key this is"),
     "a replay of an earlier epoch": (lambda f: (m.encode(offer(f, epoch=f.epoch - 1)), b""), "stale epoch"),
-    "a round to come": (lambda f: (m.encode(offer(f, round=99)), b""), "this round is not open"),
+    "a round to come": (lambda f: (m.encode(offer(f, round=99)), b""), "of a later round than 1"),
     "another broadcast": (lambda f: (m.encode(offer(f, broadcast=DIGEST)), b""), "from another broadcast"),
     "another protocol": (
         lambda f: (m.encode(m.Hello(f.study, (9, 0), f.site, "", 0)), b""), "expected protocol"
