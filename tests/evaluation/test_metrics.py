@@ -47,7 +47,9 @@ def test_one_site_against_scikit_learn(seed, n, share):
         return
     p = 1 / (1 + np.exp(-z.astype(np.float64)))
     assert auroc.value(fold(auroc, z, y)) == pytest.approx(sk.roc_auc_score(y, binned(z)), rel=2e-5)
-    assert auroc.value(fold(auroc, z, y)) == pytest.approx(sk.roc_auc_score(y, z), abs=0.005)
+    # bins can turn no more than half of the pairs that share one
+    ties = (binned(z[y > 0])[:, None] == binned(z[y == 0])[None, :]).mean() / 2
+    assert ties < 0.02 and abs(auroc.value(fold(auroc, z, y)) - sk.roc_auc_score(y, z)) <= ties + 1e-5
     assert auprc.value(fold(auprc, z, y)) == pytest.approx(sk.average_precision_score(y, binned(z)), rel=2e-5)
     assert brier.value(fold(brier, z, y)) == pytest.approx(sk.brier_score_loss(y, p), rel=2e-5)
     assert log_loss.value(fold(log_loss, z, y)) == pytest.approx(sk.log_loss(y, p), rel=2e-5)
