@@ -359,7 +359,7 @@ CANARY, NUMBER = "ZZCANARYZZ", 987654321
 
 
 def test_no_message_and_no_sum_holds_a_value():
-    frame = drawn(20, 10).astype(object).assign(who=[f"{CANARY}{i}" for i in range(20)], diagnosis=CANARY)
+    frame = drawn(20, 10).assign(who=[f"{CANARY}{i}" for i in range(20)], diagnosis=CANARY).astype(object)
     sums = rules(patient="who").measure(frame)
     assert not any(CANARY.encode() in name.encode() + value.tobytes() for name, value in sums.items())
     for column in frame.columns:
