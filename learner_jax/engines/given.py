@@ -105,8 +105,10 @@ def _traced(parts: Parts, rows: Any) -> Any:
         params, stats = parts.model.init(jax.random.key(0), rows)
         return parts.model.apply(params, stats, rows, None, False)[0]
 
+    # int64 rows are int32 to jax, which says so with each of them
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), rows)
     try:
-        return jax.eval_shape(forward, rows)
+        return jax.eval_shape(forward, shapes)
     except (TypeError, ValueError) as error:
         words = " ".join(str(error).split())
         words = words if len(words) <= 200 else f"{words[:197]}..."
