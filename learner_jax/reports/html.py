@@ -70,6 +70,7 @@ def _template(name: str) -> tuple[Any, Any]:
 
     folder = resources.files("learner_jax.reports") / "page"
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda part: (folder / part).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -77,7 +78,7 @@ def _template(name: str) -> tuple[Any, Any]:
         keep_trailing_newline=True,
     )
     css = Markup((folder / "style.css").read_text(encoding="utf-8").strip())
-    return environment.from_string((folder / name).read_text(encoding="utf-8")), css
+    return environment.get_template(name), css
 
 
 # ---------------------------------------------------------------------------------------------- the top
