@@ -22,7 +22,7 @@ def settings(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]
       results: of runs.
 
     Returns:
-      [(path such as "algorithm.fields.local_lr", one value a run, "-" where a run has no such setting)], in order.
+      [(path such as "algorithm.local_lr", one value a run, "-" where a run has no such setting)], in order.
     """
     flat = [_flat(result.get("study") or {}) for result in results]
     paths = dict.fromkeys(path for one in flat for path in one)
@@ -169,6 +169,9 @@ def _short(value: str) -> str:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, str]:
+    """Settings by the path at which `--config.` reaches them: a named thing's own fields stand right under it."""
+    if isinstance(value, Mapping) and {"kind", "name", "fields"} <= set(value):
+        return {path: str(value["name"]), **(_flat(value["fields"], path) if value["fields"] else {})}
     if isinstance(value, Mapping) and value:
         return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}
     return {path: value if isinstance(value, str) else json.dumps(value)}

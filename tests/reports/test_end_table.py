@@ -59,8 +59,8 @@ def test_compare_shows_what_differs_and_what_came(make):
     second["study"]["algorithm"] = {"kind": "algorithms", "name": "scaffold", "fields": {"local_lr": 0.01}}
     second["weights_sha256"] = "f" * 64
     assert dict(compare.settings([first, second])) == {
-        "algorithm.name": ["fedavg", "scaffold"],
-        "algorithm.fields.local_lr": ["0.05", "0.01"],
+        "algorithm": ["fedavg", "scaffold"],
+        "algorithm.local_lr": ["0.05", "0.01"],
         "rounds": ["50", "20"],
     }
     rows = dict(compare.outcomes([first, second]))
@@ -80,7 +80,7 @@ def test_compare_writes_a_page_with_all_of_it_and_nothing_from_elsewhere(make):
     for words_ in (
         "Run 2",
         "runs/b: Heart failure 2 by scaffold, a simulation",
-        "algorithm.fields.local_lr",
+        "algorithm.local_lr",
         "&lt;b&gt;",
     ):
         assert words_ in found, words_
