@@ -289,7 +289,7 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
         except KeyboardInterrupt as stop:
             stopped = stop
     if stopped is not None:
-        where = f" after round {tally.round}" if tally.round else " before a round was done" if study else ""
+        where = f" after round {tally.round}" if tally.round else " before this start did a round" if study else ""
         print(f"stopped{where}; the same command goes on", file=people)
     elif study is not None:
         _show(tally.result or doors.result_of(workdir), workdir, people, values["report"])
