@@ -7,10 +7,12 @@ or a place that the receiver did not already expect.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -127,6 +129,113 @@ def unpack(data: bytes | memoryview, schema: Schema, peer: str = "unknown") -> d
     return leaves
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """A file opened for reading bytes, unbuffered."""
+
+    def readinto(self, buffer: Any, /) -> int | None: ...
+
+    def read(self, size: int = -1, /) -> bytes | None: ...
+
+
+class Packed:
+    """What `pack` makes of leaves, without making it: it has a length and slices, which are the leaves' own memory.
+
+    Args:
+      leaves: name -> array; held as long as this or a slice of it is.
+
+    Attributes:
+      sha256: of all the bytes.
+    """
+
+    def __init__(self, leaves: Mapping[str, np.ndarray]):
+        raws = [_raw(np.asarray(leaves[name])).reshape(-1) for name in sorted(leaves)]
+        self._parts = [raw.view(np.uint8).data.toreadonly() for raw in raws if raw.size]
+        self._starts = [0, *itertools.accumulate(map(len, self._parts))]
+        digest = hashlib.sha256()
+        for part in self._parts:
+            digest.update(part)
+        self.sha256 = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, part: slice, /) -> bytes | memoryview:
+        start, stop, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError(f"expected a slice of bytes that follow each other, got a step of {step}")
+        found: list[memoryview] = []
+        at = max(0, bisect.bisect_right(self._starts, start) - 1)
+        while start < stop:
+            first = self._starts[at]
+            found.append(self._parts[at][start - first : stop - first])
+            start, at = self._starts[at + 1], at + 1
+        return found[0] if len(found) == 1 else b"".join(found)
+
+
+def read_leaves(file: Readable, schema: Schema, peer: str = "unknown") -> dict[str, np.ndarray]:
+    """As `unpack`, from a file: each leaf is in memory of its own, which jax on a CPU takes as it is.
+
+    Raises:
+      RemoteProtocolError: the file does not fill the schema exactly.
+    """
+    leaves = {}
+    for spec in schema:
+        raw = _aligned(spec.size)
+        _fill(file, raw, schema, peer)
+        leaves[spec.name] = _as(raw, spec)
+    _at_end(file, schema, peer)
+    return leaves
+
+
+def check_file(file: Readable, schema: Schema, peer: str = "unknown") -> None:
+    """Refuses a file that does not fill the schema, or holds NaN or infinity; a block of it is in memory at a time.
+
+    Raises:
+      RemoteProtocolError: it does not fill the schema exactly, or as `check_finite`.
+    """
+    block = _aligned(min(_BLOCK, max((spec.size for spec in schema), default=0)))
+    for spec in schema:
+        bad = 0
+        for start in range(0, spec.size, _BLOCK):
+            part = block[: min(_BLOCK, spec.size - start)]
+            _fill(file, part, schema, peer)
+            bad += _not_finite(_as(part, spec._replace(shape=(-1,))))
+        _complain(spec.name, bad, peer)
+    _at_end(file, schema, peer)
+
+
+_BLOCK = 4 * 2**20
+_LINE = 64
+"""Bytes to which jax on a CPU wants its arrays aligned; others are copied."""
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Uninitialised uint8[size]."""
+    room = np.empty(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size]
+
+
+def _as(raw: np.ndarray, spec: LeafSpec) -> np.ndarray:
+    leaf = raw.view(_RAW[spec.dtype])
+    return (leaf.view(_bfloat16()) if spec.dtype == "bfloat16" else leaf).reshape(spec.shape)
+
+
+def _fill(file: Readable, raw: np.ndarray, schema: Schema, peer: str) -> None:
+    rest = raw.data
+    while len(rest):
+        count = file.readinto(rest)
+        if not count:
+            raise RemoteProtocolError(peer, f"expected {schema_bytes(schema)} bytes for {len(schema)} leaves, got less")
+        rest = rest[count:]
+
+
+def _at_end(file: Readable, schema: Schema, peer: str) -> None:
+    if file.read(1):
+        raise RemoteProtocolError(peer, f"expected {schema_bytes(schema)} bytes for {len(schema)} leaves, got more")
+
+
 def _bfloat16() -> np.dtype:
     import ml_dtypes  # comes with jax; only asked for where bfloat16 is in use
 
@@ -157,10 +266,20 @@ def check_finite(leaves: Mapping[str, np.ndarray], peer: str = "unknown") -> Non
       RemoteProtocolError: names the leaf and how many of its numbers are not finite.
     """
     for name, leaf in leaves.items():
-        if leaf.dtype.kind in "fV":
-            bad = int(leaf.size - np.isfinite(leaf.astype(np.float64, copy=False)).sum())
-            if bad:
-                raise RemoteProtocolError(peer, f"expected finite numbers in leaf '{name}', got {bad} that are not")
+        _complain(name, _not_finite(leaf), peer)
+
+
+def _not_finite(leaf: np.ndarray) -> int:
+    if leaf.dtype.kind not in "fV":
+        return 0
+    if leaf.dtype.kind == "V":  # bfloat16: NumPy has no test for it
+        leaf = leaf.astype(np.float32)
+    return int(leaf.size - np.count_nonzero(np.isfinite(leaf)))
+
+
+def _complain(name: str, bad: int, peer: str) -> None:
+    if bad:
+        raise RemoteProtocolError(peer, f"expected finite numbers in leaf '{name}', got {bad} that are not")
 
 
 def weights_sha256(leaves: Mapping[str, np.ndarray]) -> str:

@@ -158,14 +158,37 @@ def digest(tree: PyTree) -> jax.Array:
     """
     total = jnp.zeros(4, jnp.uint32)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
-        words = _words(leaf)
-        place = jnp.arange(words.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
-        for lane in range(4):
-            salt = np.uint32((0x85EBCA6B * (4 * number + lane + 1)) & 0xFFFFFFFF)
-            mixed = _mix(_mix(words ^ salt) + place)
-            total = total.at[lane].add(jnp.sum(mixed, dtype=jnp.uint32))
+        flat = jnp.asarray(leaf).reshape(-1)
+        blocks, rest = divmod(flat.size, _BLOCK)  # block by block: what is mixed is as large as what it is made of
+        if blocks:
+
+            def turn(i, total, flat=flat, number=number):
+                block = jax.lax.dynamic_slice_in_dim(flat, i * _BLOCK, _BLOCK)
+                return total + _mixed(block, i * _BLOCK, number)
+
+            total = jax.lax.fori_loop(0, blocks, turn, total)
+        if rest or not blocks:
+            total = total + _mixed(flat[blocks * _BLOCK :], blocks * _BLOCK, number)
         total = _mix(total + jnp.uint32(number + 1))
     return total
+
+
+_BLOCK = 1 << 18
+
+
+def _mixed(block: jax.Array, first: Any, number: int) -> jax.Array:
+    """The sums of a leaf's words, each mixed with its place, in four ways: uint32[4].
+
+    Args:
+      block: [n], some of the leaf's elements.
+      first: the place of the first of them.
+      number: of the leaf.
+    """
+    words = _words(block)
+    begin = jnp.asarray(first, jnp.uint32) * np.uint32(words.size // max(1, block.size))
+    place = (begin + jnp.arange(words.size, dtype=jnp.uint32)) * jnp.uint32(0x9E3779B9)
+    salts = [np.uint32((0x85EBCA6B * (4 * number + lane + 1)) & 0xFFFFFFFF) for lane in range(4)]
+    return jnp.stack([jnp.sum(_mix(_mix(words ^ salt) + place), dtype=jnp.uint32) for salt in salts])
 
 
 def digest_hex(words: Any) -> str:

@@ -7,6 +7,7 @@ the rounds after it again, from the spool; each must give the digest that the jo
 
 from __future__ import annotations
 
+import functools
 import json
 import queue
 import time
@@ -26,13 +27,22 @@ from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.outcome import result as make_result
 from learner_jax.engines.parts import Parts, values
-from learner_jax.engines.program import Reducer, wire_shape
+from learner_jax.engines.program import Reducer, Sender, wire_shape
 from learner_jax.engines.simulator import cohort_size, look_at, sha256_of
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
 from learner_jax.errors import CorruptError, RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
 from learner_jax.events import Event, Observer
-from learner_jax.leaves import Schema, check_finite, pack, schema_bytes, schema_digest, schema_of, site_ids, unpack
+from learner_jax.leaves import (
+    Packed,
+    Schema,
+    check_file,
+    read_leaves,
+    schema_bytes,
+    schema_digest,
+    schema_of,
+    site_ids,
+)  # fmt: skip
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.rows import Aggregated, Row
@@ -50,7 +60,7 @@ class Phase(NamedTuple):
     Attributes:
       round, phase: see `site_study`.
       cohort: names of the sites asked.
-      data: the broadcast's bytes.
+      data: the broadcast.
       sent: schema of the broadcast's leaves, () where it is no leaves.
       expected: schema of the answer.
       everyone: all of the cohort must answer; otherwise the study's quorum, at the deadline.
@@ -59,7 +69,7 @@ class Phase(NamedTuple):
     round: int
     phase: str
     cohort: tuple[str, ...]
-    data: bytes
+    data: Packed
     sent: Schema
     expected: Schema
     everyone: bool = False
@@ -112,8 +122,9 @@ class Rounds:
     def handlers(self) -> CoordinatorHandlers:
         """For the drive."""
         return CoordinatorHandlers(
+            append=self._append,
             validate=self._validate,
-            spool=lambda command: self.stores.spool.put(command.digest, command.data),
+            spool=lambda command: self.stores.spool.keep(command.site, command.digest),
             journal=self.stores.journal.write,
             close=self._closed.put,
             tell=self._say,
@@ -123,12 +134,17 @@ class Rounds:
     def _fenced(self, epoch: int) -> None:
         self.fail(StudyError(f"a newer coordinator of this study runs (epoch {epoch}); this one stops"))
 
+    def _append(self, command: c.Append) -> None:
+        self.stores.spool.append(command.site, command.digest, command.size, command.offset, command.data)
+
     def _validate(self, command: c.Validate) -> str | None:
+        expected = self._expected
         try:
-            leaves = unpack(command.data, self._expected, command.site)
-            check_finite(leaves, command.site)
-            if self._expected == SUMMARY:
-                read_summary(leaves["summary"], command.site)
+            with self.stores.spool.arrived(command.site, command.digest) as file:
+                check_file(file, expected, command.site)
+                if expected == SUMMARY:
+                    file.seek(0)
+                    read_summary(read_leaves(file, expected, command.site)["summary"], command.site)
         except RemoteProtocolError as error:
             return error.reason
         return None
@@ -180,6 +196,7 @@ class Rounds:
             c.StartRound(
                 asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
                 schema_digest(asked.expected), size, needed, deadline, attempt, accepted, again=damaged,
+                digest=asked.data.sha256,
             )
         )  # fmt: skip
         while True:
@@ -194,27 +211,31 @@ class Rounds:
                 return list(found.accepted), list(found.lost)
 
     def leaves(self, accepted: Sequence[tuple[str, str]], expected: Schema) -> Iterator[dict[str, np.ndarray]]:
-        """Accepted answers from the spool, one at a time, in the order given.
+        """Accepted answers from the spool, one at a time, in the order given; none is held here once it was handed on.
 
         Raises:
           StorageError: one of them is not there, or not as it was accepted.
         """
         for site, digest in accepted:
-            try:
-                data = self.stores.spool.get(digest)
-            except StorageError as error:
-                raise CorruptError(
-                    f"expected the update of site '{site}' as it was accepted, but {error}; the site has sent it and "
-                    "gone on: restore a backup (learner restore), or name a new folder"
-                ) from None
-            yield unpack(data, expected, site)
+            yield self._accepted(site, digest, expected)
+
+    def _accepted(self, site: str, digest: str, expected: Schema) -> dict[str, np.ndarray]:
+        try:
+            with self.stores.spool.opened(digest) as file:
+                return read_leaves(file, expected, site)
+        except (StorageError, RemoteProtocolError) as error:
+            raise CorruptError(
+                f"expected the update of site '{site}' as it was accepted, but {error}; the site has sent it and "
+                "gone on: restore a backup (learner restore), or name a new folder"
+            ) from None
 
     def _damaged(self, accepted: Mapping[str, str]) -> dict[str, str]:
         """Those of an open round's accepted updates whose bytes are lost: told, and asked for again."""
         found = {}
         for site, digest in accepted.items():
             try:
-                self.stores.spool.get(digest)
+                with self.stores.spool.opened(digest):
+                    pass  # it is read to its end
             except StorageError as error:
                 self.stores.spool.drop(digest)
                 found[site] = digest
@@ -276,22 +297,23 @@ def run_study(
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     # ---- statistics: sums from each site, what is fitted from their total back to each
     measured = schema_of(checklist.zero())
-    accepted, _ = rounds.run(Phase(0, "statistics", names, b"", (), measured, everyone=True))
+    accepted, _ = rounds.run(Phase(0, "statistics", names, Packed({}), (), measured, everyone=True))
     failpoints.here("coordinator.study.after_statistics")
     fitted = checklist.fit(combine(list(rounds.leaves(accepted, measured))))
     on_event(Event("statistics", study.name, data={"sites": len(names), "inputs": len(fitted.get("inputs", ()))}))
     told = json.dumps(fitted, sort_keys=True, separators=(",", ":")).encode()
-    rounds.run(Phase(0, "look", names, told, (), READY, everyone=True))
+    rounds.run(Phase(0, "look", names, Packed({"fitted": np.frombuffer(told, np.uint8)}), (), READY, everyone=True))
     # ---- the start, or the newest step
     rows = checklist.template(fitted)
     weights = parts.init_weights(rows)
     template, size = trees.shapes(weights), cohort_size(study, len(names))
     server = federated.init(weights, jax.random.key(study.seed))
+    del weights  # large, and made again where it is wanted
     wire = wire_shape(federated, template, rows, parts.local)
-    sent, expected = trees.schema(broadcast_shape(parts, weights)), trees.schema(wire)
+    sent, expected = trees.schema(broadcast_shape(parts, template)), trees.schema(wire)
     reducer = Reducer(federated, template, wire, parts.number, study.seed, len(names), size)
     keeper, history = Keeper(study, folder, rounds.stores.journal, say=rounds.note), History(parts)
-    send, newest = jax.jit(federated.send), None
+    send, newest = Sender(federated, server), None
     count = fitted["rows"] / len(names) if "rows" in fitted else None
     expecting = sizes_of(parts, names, rows, count, rounds.stores.journal.epoch)
     foretold = forecast(expecting, line_of(study))
@@ -312,15 +334,15 @@ def run_study(
             number += 1
             cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
             opened, (had_in, had_out) = time.perf_counter(), traffic()
-            data = pack(trees.named_leaves(send(server)))
-            accepted, lost = rounds.run(Phase(number, "train", cohort, data, sent, expected))
-            wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted, expected))
+            accepted, lost = rounds.run(Phase(number, "train", cohort, send(server), sent, expected))
+            wires = map(functools.partial(trees.rebuild, wire), rounds.leaves(accepted, expected))
             failpoints.here("coordinator.round.before_reduce")
             before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort))
             failpoints.here("coordinator.round.after_reduce")
             rounds.journal(Aggregated(number, "train"))
             figures = values(sums, parts.task.metrics)
             best = look_at(keeper, history, figures, before, best)
+            del before
             now_in, now_out = traffic()
             row = {
                 "seconds": time.perf_counter() - opened,
@@ -343,22 +365,22 @@ def run_study(
         history.ended = True
         looked = wire_shape(federated, template, rows, parts.local, look=True)
         look = trees.schema(looked)
-        data = pack(trees.named_leaves(send(server)))
-        accepted, _ = rounds.run(Phase(number + 1, "look", names, data, sent, look))
+        accepted, _ = rounds.run(Phase(number + 1, "look", names, send(server), sent, look))
         sums = trees.zeros_like(looked)
         for leaves in rounds.leaves(accepted, look):
             sums = trees.add(sums, trees.rebuild(looked, leaves))
         best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
         keeper.step(number, server, (), history.to_json(), last=True)
+        sha256 = sha256_of(federated, server, parts.init_weights(rows))
+        best = keeper.best_of(best, number, server)
     except KeyboardInterrupt:
         keeper.interrupted(newest)
         raise
     finally:
         keeper.close()
-    best = server if best is None else best
-    data = pack(trees.named_leaves(send(best)))
+    del server, newest
     failpoints.here("coordinator.study.before_finish")
-    accepted, _ = rounds.run(Phase(number + 1, "finish", names, data, sent, SUMMARY))
+    accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(best), sent, SUMMARY))
     failpoints.here("coordinator.study.after_finish")
     summaries = [
         read_summary(leaves["summary"], site)
@@ -367,10 +389,10 @@ def run_study(
     evaluation = join_sites([found for found in summaries if found])
     seconds = time.perf_counter() - begun
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
-    sha256 = sha256_of(federated, server, weights)
     result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)
     result["forecast"] = compared(foretold, history.curve, seconds, peak_bytes())
-    return Outcome(result, federated.model(federated.send(best), federated.enrol(weights)), fitted, rows)
+    enrolled = federated.enrol(parts.init_weights(rows))
+    return Outcome(result, federated.model(federated.send(best), enrolled), fitted, rows)
 
 
 def _all_there(stores: Stores, done: int, folder: Path) -> None:

@@ -61,7 +61,7 @@ class Keeper:
 
     def restore(
         self, server: PyTree, states: PyTree, history: History
-    ) -> tuple[int, PyTree, PyTree, PyTree, list[str]]:
+    ) -> tuple[int, PyTree, PyTree, int | None, list[str]]:
         """Where the run stands.
 
         Args:
@@ -69,7 +69,7 @@ class Keeper:
           history: filled from the step.
 
         Returns:
-          (round, server, states, best server or None, notes on corrupt steps that were passed over).
+          (round, server, states, best round or None, notes on corrupt steps that were passed over).
 
         Raises:
           StudyError: the step is of other rows, or of another model.
@@ -81,9 +81,8 @@ class Keeper:
             try:
                 _, items = self._steps.restore(step)
                 best_round = items["meta"]["best_round"]
-                best = None
-                if best_round is not None:
-                    best = items["server"] if best_round == step else self._best.restore(best_round)[1]["server"]
+                if best_round not in (None, step):
+                    self._best.check(best_round)
             except StorageError as error:
                 notes.append(str(error))
                 continue
@@ -92,9 +91,8 @@ class Keeper:
                     f"expected the rows that step {step} in {self.folder} was trained on, got others; name a new folder"
                 )
             history.restore(items["meta"])
-            best = None if best is None else self._fitted(step, server, best)
             restored, states = self._fitted(step, server, items["server"]), self._fitted(step, states, items["sites"])
-            return step, restored, states, best, notes
+            return step, restored, states, best_round, notes
         return 0, server, states, None, notes
 
     def _fitted(self, step: int, like: PyTree, leaves: Mapping[str, Any]) -> PyTree:
@@ -142,17 +140,34 @@ class Keeper:
             "meta": {**meta, "rows": self._rows},
         }
         steps, wait = self._steps, last or self._checkpoint.wait
-        return self._write(lambda: steps.save(round_number, items, wait=wait))
+        copy = not wait and bool(items["sites"])  # the simulator donates its states to the next round
+        return self._write(lambda: steps.save(round_number, items, wait=wait, copy=copy))
 
     def _write(self, act: Callable[[], T]) -> T:
         return act() if self._say is None else patiently(act, self._say)
 
-    def best(self, round_number: int, server: PyTree) -> None:
-        """Saves the best round's model."""
-        if self._best is not None:
-            best, items = self._best, {"server": trees.named_leaves(server), "meta": {}}
-            self._write(lambda: best.save(round_number, items, wait=True))
-            self._best.drop_before(self._oldest_needed())
+    def best(self, round_number: int, server: PyTree) -> PyTree:
+        """Saves the best round's model; what is to be held of it: its round where it lies on disk, else all of it."""
+        if self._best is None:
+            return server
+        best, items = self._best, {"server": trees.named_leaves(server), "meta": {}}
+        self._write(lambda: best.save(round_number, items, wait=True, copy=False))
+        self._best.drop_before(self._oldest_needed())
+        return round_number
+
+    def best_of(self, held: PyTree, number: int, server: PyTree) -> PyTree:
+        """The server's state after the best round.
+
+        Args:
+          held: what `best` or `restore` gave of it; None if no round was looked at.
+          number, server: the last round, and the state after it.
+        """
+        if held is None or (isinstance(held, int) and held == number):
+            return server
+        if not isinstance(held, int) or self._best is None or self._steps is None:
+            return held
+        steps = self._best if held in self._best.all() else self._steps
+        return self._fitted(held, server, steps.restore(held)[1]["server"])
 
     def _oldest_needed(self) -> int:
         """The oldest best round that a step on disk names, or that the study's `keep_best` keeps."""

@@ -17,6 +17,7 @@ from learner_jax.engines import rounds
 from learner_jax.engines.rounds import Draw
 from learner_jax.engines.world import Deal, Local, World, deal, fixed_draws, train_capacity, train_draws
 from learner_jax.federate import Federated, Server
+from learner_jax.leaves import Packed
 from learner_jax.types import PyTree
 
 
@@ -277,6 +278,33 @@ def enrol_all(federated: Federated, weights: PyTree, sites: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.repeat(x[None], sites, axis=0), federated.enrol(weights))
 
 
+class Sender:
+    """What a coordinator sends, packed; leaves that are the server's own are not copied.
+
+    Args:
+      federated: what is run.
+      server: its state, for its shapes.
+    """
+
+    def __init__(self, federated: Federated, server: Server):
+        program, shape = jax.make_jaxpr(federated.send, return_shape=True)(trees.shapes(server))
+        place = {id(var): at for at, var in enumerate(program.jaxpr.invars)}
+        self._own = [place.get(id(var)) for var in program.jaxpr.outvars]  # None: it is computed
+        self._shape = shape
+
+        def computed(server):
+            sent = zip(jax.tree.leaves(federated.send(server)), self._own, strict=True)
+            return [leaf for leaf, own in sent if own is None]
+
+        self._computed = jax.jit(computed)
+
+    def __call__(self, server: Server) -> Packed:
+        """The broadcast of a state."""
+        own, computed = jax.tree.leaves(server), iter(self._computed(server))
+        leaves = [next(computed) if at is None else own[at] for at in self._own]
+        return Packed(trees.named_leaves(jax.tree.unflatten(jax.tree.structure(self._shape), leaves)))
+
+
 class Reducer:
     """The coordinator's part: the simulator's own sum and step, over wires that have arrived.
 
@@ -313,8 +341,10 @@ class Reducer:
         """
         if self.federated.additive:
             term = trees.zeros_like(jax.eval_shape(lambda w: self.federated.lift(w, self.template), self.wire))
-            for wire in wires:
-                term = self._add(term, wire)
+            wires = iter(wires)
+            while (wire := next(wires, None)) is not None:  # one wire at a time is in memory, also on the device
+                term = jax.block_until_ready(self._add(term, jax.device_put(wire)))
+                del wire
         else:
             absent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)
             stack = jax.tree.map(lambda *leaves: np.stack(leaves), *wires, *[absent] * (self.size - accepted))

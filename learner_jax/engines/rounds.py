@@ -8,8 +8,8 @@ A wire is finished before it is added: the sum takes its bits as `rounded` hands
 would contract weight and sum into one fused multiply-add and a simulator's sum would differ in its last bit from a
 coordinator's. (To carry it over the loop's boundary and add it in the next turn keeps the bits as well, and costs three
 more passes over the weights a site.) For the same reason a loop's length is an argument, never a constant
-(XLA would unroll a loop of one), and the server's step is `sealed`: a loop of one turn, which XLA compiles apart from
-whatever surrounds it.
+(XLA would unroll a loop of one), and the server's step is `sealed`: a branch, which XLA compiles apart from whatever
+surrounds it.
 """
 
 from __future__ import annotations
@@ -226,19 +226,17 @@ def rounded(tree: PyTree, zero: Any) -> PyTree:
 
 
 def sealed(f: Callable[..., PyTree], once: Any, *arguments: PyTree) -> PyTree:
-    """f(*arguments), compiled as the body of a loop of one turn, so that no neighbour is fused into it.
+    """f(*arguments), compiled as the branch that is always taken, so that no neighbour is fused into it.
+
+    A loop of one turn would seal it as well, and carry a copy of every argument.
 
     Args:
       f: a pure function.
       once: int32 1, an argument of the jitted program and no constant.
       *arguments: of f.
     """
-    none = trees.zeros_like(jax.eval_shape(f, *arguments))
-
-    def turn(_, carry):  # the arguments change in the loop: XLA would move work on unchanging ones out of it
-        return trees.zeros_like(carry[0]), f(*carry[0])
-
-    return jax.lax.fori_loop(0, once, turn, (arguments, none))[1]
+    never = jax.eval_shape(f, *arguments)
+    return jax.lax.cond(once > 0, f, lambda *_: trees.zeros_like(never), *arguments)
 
 
 def server_step(

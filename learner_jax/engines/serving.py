@@ -157,6 +157,7 @@ def _serve(
     finally:
         drive.stop()
         drive.join(5.0)
+        stores.spool.close()
 
 
 def _all_enrolled(

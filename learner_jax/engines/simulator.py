@@ -155,17 +155,14 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     keeper.step(number, server, states, history.to_json(), last=True)
     seconds = time.perf_counter() - started
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
-    server, best, states = jax.device_get((server, server if best is None else best, states))
+    server, best, states = jax.device_get((server, keeper.best_of(best, number, server), states))
     return Trained(server, best, states, history, sha256_of(federated, server, weights),
                    up, down, seconds)  # fmt: skip
 
 
 def look_at(keeper: Keeper, history: History, figures: Mapping[str, float], server: PyTree, best: PyTree) -> PyTree:
-    """The best server state, after `server`'s model has been looked at."""
-    if not history.look(figures):
-        return best
-    keeper.best(len(history.curve), server)
-    return server
+    """What is held of the best server state, after `server`'s model has been looked at: see `Keeper.best`."""
+    return keeper.best(len(history.curve), server) if history.look(figures) else best
 
 
 def _closed(study: Study, number: int, history: History, figures: Mapping[str, float]) -> Event:

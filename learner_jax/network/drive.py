@@ -2,7 +2,9 @@
 
 Both loops take what the link brings, what other threads `post`, and the passing of time, give it to the machine, and
 carry out what it asks for. What only the engine can do is a handler; a handler runs in the I/O thread and should be
-short (disk writes are; work on a round is not: put it on a queue and `post` the result from the other thread).
+short (a row or a chunk to the disk is; work on a round is not: put it on a queue and `post` the result from the other
+thread). An update that has come whole is checked and made durable in a thread beside: a large one takes seconds, in
+which the leases of all sites would run out.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from learner_jax import events, failpoints
@@ -31,14 +34,17 @@ class CoordinatorHandlers(NamedTuple):
     """What the coordinator's engine does for its machine.
 
     Attributes:
-      validate: an update's names, shapes, dtypes, finiteness: None, or the reason that the site will see.
-      spool: writes it durably; StorageError means "again later".
+      append: puts the next bytes of an update on the disk; StorageError means "all of it again later".
+      validate: an update's names, shapes, dtypes, finiteness: None, or the reason that the site will see. In a thread
+        beside, as spool.
+      spool: makes it durable; StorageError means "all of it again later".
       journal: appends a row durably; StorageError means "again later".
       close: the round is closed: hand it to the thread that adds up.
       tell: an event for whoever listens.
       fenced: a newer coordinator of this study runs: stop.
     """
 
+    append: Callable[[c.Append], None]
     validate: Callable[[c.Validate], str | None]
     spool: Callable[[c.Spool], None]
     journal: Callable[[Row], None]
@@ -204,9 +210,11 @@ class CoordinatorDrive(_Drive):
         super().__init__(link, keeper, tick_s)
         self._handlers, self._desk, self._meter = handlers, desk, meter or broker.Meter()
         self._on_end = on_end
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self.drained = threading.Event()
 
     def _over(self) -> None:
+        self._disk.shutdown(cancel_futures=True)
         self._on_end(self.error)
 
     def _take(self, found: Any) -> None:
@@ -241,12 +249,10 @@ class CoordinatorDrive(_Drive):
                 self.link.send(site, m.encode(message, minor), payload)
                 if isinstance(message, m.Chunk):
                     failpoints.here("coordinator.broadcast.after_chunk")
-            case c.Validate(site, number, phase, digest, _):
-                reason = do.validate(command)
-                about = (site, number, phase, digest)
-                self._events.append(c.Valid(*about) if reason is None else c.Invalid(*about, reason))
-            case c.Spool(site, number, phase, digest, _):
-                self._try(command, lambda: do.spool(command), c.Spooled(site, number, phase, digest))
+            case c.Append():
+                self._try(command._replace(data=b""), lambda: do.append(command), None)
+            case c.Validate() | c.Spool():
+                self._disk.submit(self._beside, command)
             case c.WriteRow(row):
                 self._try(command, lambda: do.journal(row), c.Journaled(row))
             case c.CloseRound():
@@ -257,6 +263,22 @@ class CoordinatorDrive(_Drive):
                 do.fenced(epoch)
             case c.Drained():
                 self.drained.set()
+
+    def _beside(self, command: c.Validate | c.Spool) -> None:
+        """Carries out a command that takes its time, and says how it went."""
+        about = (command.site, command.round, command.phase, command.digest)
+        try:
+            if isinstance(command, c.Spool):
+                self._handlers.spool(command)
+                self.post(c.Spooled(*about))
+            else:
+                reason = self._handlers.validate(command)
+                self.post(c.Valid(*about) if reason is None else c.Invalid(*about, reason))
+        except StorageError as error:
+            self.post(c.Failed(command, str(error)))
+        except BaseException as error:  # a bug of ours: it ends the loop as one in the loop would
+            self.error = error
+            self.stop()
 
 
 class SiteDrive(_Drive):

@@ -13,6 +13,7 @@ from learner_jax import events
 from learner_jax.protocol.entry import Entry
 from learner_jax.protocol.messages import PROTOCOL, Message, Open
 from learner_jax.protocol.rows import Row
+from learner_jax.protocol.transfers import Bytes
 
 # ---------------------------------------------------------------- events of both machines
 
@@ -53,7 +54,8 @@ class StartRound(NamedTuple):
     Attributes:
       round, phase: later than any before: by round, then statistics < train < look < finish.
       cohort: the sites asked.
-      data: the broadcast's bytes; schema_digest: of its leaves.
+      data: the broadcast's bytes, or what can be sliced into them; digest: their sha256, made here if "".
+      schema_digest: of its leaves.
       update_size, update_schema: what an update must be; size None allows up to size_limit.
       quorum: fewest accepted updates with which it may close, from 1.
       deadline_s: after which it closes with a quorum.
@@ -65,7 +67,7 @@ class StartRound(NamedTuple):
     round: int
     phase: str
     cohort: tuple[str, ...]
-    data: bytes | memoryview
+    data: Bytes
     schema_digest: str
     update_schema: str
     update_size: int | None
@@ -75,6 +77,7 @@ class StartRound(NamedTuple):
     accepted: Mapping[str, str] = {}
     fields: Mapping[str, int | float | str] = {}
     again: Mapping[str, str] = {}
+    digest: str = ""
 
 
 class Valid(NamedTuple):
@@ -148,24 +151,40 @@ class Send(NamedTuple):
     minor: int = PROTOCOL[1]
 
 
-class Validate(NamedTuple):
-    """Check an update against the schema, and that it is finite; answered by Valid or Invalid."""
+class Append(NamedTuple):
+    """Put the next bytes of an update behind those before; answered only if it fails, by Failed.
+
+    Attributes:
+      digest, size: of the whole update, as announced.
+      offset: where these bytes begin; 0 begins the update anew.
+      data: they; to be written, or copied, before this command is over.
+    """
 
     site: str
     round: int
     phase: str
     digest: str
-    data: memoryview
+    size: int
+    offset: int
+    data: bytes | memoryview
+
+
+class Validate(NamedTuple):
+    """All of an update has come: check it against the schema, and that it is finite; answered by Valid or Invalid."""
+
+    site: str
+    round: int
+    phase: str
+    digest: str
 
 
 class Spool(NamedTuple):
-    """Write an update to the spool, durably; answered by Spooled or Failed."""
+    """Make an update durable, under its digest; answered by Spooled or Failed."""
 
     site: str
     round: int
     phase: str
     digest: str
-    data: memoryview
 
 
 class WriteRow(NamedTuple):
@@ -309,6 +328,6 @@ Event = (
     | Connected | Worked | Written | Settled | Approved | Denied | Stop
 )  # fmt: skip
 Command = (
-    Send | Validate | Spool | WriteRow | CloseRound | Tell | Fenced | Drained
+    Send | Append | Validate | Spool | WriteRow | CloseRound | Tell | Fenced | Drained
     | Approve | RememberEpoch | Work | WriteOutbox | Commit | Discard | Finished
 )  # fmt: skip

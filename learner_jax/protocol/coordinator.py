@@ -12,7 +12,8 @@ what is journaled is counted once: the journal is unique in (round, phase, site)
           |  misfit                                         | invalid
           +--------------> REFUSED <------------------------+
 
-Bytes that are not those announced are fetched again; the third time the site is told, and may offer them later.
+Bytes go to the disk as they come, not through memory. Those that are not the ones announced are fetched again; the
+third time the site is told, and may offer them later. What the disk does not take is fetched again after a while.
 
 A round closes when every part is settled (accepted or refused), or at the deadline, but never with fewer accepted than
 the quorum: then it waits on and says for whom. Closing freezes the accepted list, in site-id order, in the journal;
@@ -44,7 +45,7 @@ from learner_jax.errors import LocalProtocolError, RemoteProtocolError
 from learner_jax.leaves import site_id
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
-from learner_jax.protocol import rows
+from learner_jax.protocol import rows, transfers
 from learner_jax.protocol.broker import Meter
 from learner_jax.protocol.complaints import EVERY_S, Complaints
 from learner_jax.protocol.transfers import Holder, Receiver
@@ -80,6 +81,9 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.FETCHING, "arrived"): (Part.CHECKING, "_check"),
     (Part.FETCHING, "garbled"): (Part.FETCHING, "_fetch_anew"),
     (Part.FETCHING, "spoilt"): (Part.ASKED, "_put_off"),
+    (Part.FETCHING, "unwritten"): (Part.QUEUED, "_wait"),
+    (Part.CHECKING, "unwritten"): (Part.QUEUED, "_wait"),
+    (Part.SPOOLING, "unwritten"): (Part.QUEUED, "_wait"),
     (Part.CHECKING, "valid"): (Part.SPOOLING, "_spool"),
     (Part.CHECKING, "invalid"): (Part.REFUSED, "_refuse"),
     (Part.SPOOLING, "spooled"): (Part.JOURNALING, "_journal"),
@@ -100,7 +104,7 @@ _SAYINGS = 10
 """How often a minute a site is said to be lost or back."""
 _CHUNKS = 2000.0, 4000.0
 """Chunks a second for one site, and at once: 16 Gbit/s."""
-_IN_MEMORY = (Part.FETCHING, Part.CHECKING, Part.SPOOLING)
+_UNDER_WAY = (Part.QUEUED, Part.FETCHING, Part.CHECKING, Part.SPOOLING)
 
 
 @dataclass
@@ -114,6 +118,7 @@ class _Share:
     reason: str = ""  # why refused
     digest: str = ""  # what is accepted
     garbled: int = 0  # how often its bytes were not those announced
+    later: float = 0.0  # until when the disk is left alone
 
 
 @dataclass
@@ -166,7 +171,7 @@ class RoundKeeper:
       lease_s: after this silence a site is lost.
       retry_s: after which a failed command is asked for again, and who is waited for is said again (tenfold).
       patience_s: after this long without any chunk, those under way are asked for again.
-      upload_bytes: updates in memory at a time; one is always let in.
+      upload_bytes: on their way here at a time, a window an update at most; one update is always let in.
       size_limit: bytes of an update whose size is not known beforehand.
     """
 
@@ -193,7 +198,7 @@ class RoundKeeper:
         self._room, self._limit = upload_bytes, size_limit
         self._sessions: dict[str, _Session] = {}
         self._round: _Round | None = None
-        self._holder = Holder()
+        self._holder = Holder(keep=1)
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
         self._done: m.Done | None = None
@@ -249,7 +254,8 @@ class RoundKeeper:
         if not 1 <= event.quorum <= len(event.cohort) or not set(event.accepted) <= set(event.cohort):
             text = f"expected a cohort, and a quorum within it, got {event.quorum} of {event.cohort}"
             raise LocalProtocolError(text)
-        blob = m.Blob(_sha256(event.data), len(event.data), event.schema_digest)
+        digest = event.digest or hashlib.sha256(event.data[:]).hexdigest()
+        blob = m.Blob(digest, len(event.data), event.schema_digest)
         self._holder.hold(blob.digest, event.data)
         shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
         for site in set(event.cohort) - set(self._enrolled):
@@ -278,18 +284,27 @@ class RoundKeeper:
 
     def _on_checked(self, event: c.Valid | c.Invalid | c.Spooled) -> None:
         open_round = self._round
-        if open_round is None or (event.round, event.phase) != open_round.place or open_round.state != "open":
-            return
-        share = open_round.shares.get(event.site)
-        if share is None or share.offer is None or share.offer.blob.digest != event.digest:
+        if open_round is None or not self._is_of(event):
             return
         if isinstance(event, c.Invalid):
-            share.reason = event.reason
+            open_round.shares[event.site].reason = event.reason
         self._step(event.site, type(event).__name__.lower())
 
+    def _is_of(self, about: c.Valid | c.Invalid | c.Spooled | c.Append | c.Spool) -> bool:
+        """Whether this is about the update that a site has offered in the open round."""
+        open_round = self._round
+        if open_round is None or (about.round, about.phase) != open_round.place or open_round.state != "open":
+            return False
+        share = open_round.shares.get(about.site)
+        return share is not None and share.offer is not None and share.offer.blob.digest == about.digest
+
     def _on_failed(self, event: c.Failed) -> None:
-        self._tell("note", text=f"could not {_verb(event.command)}: {event.reason}; trying again")
-        self._again.append((self._now + self._retry, event.command))
+        command = event.command
+        self._tell("note", text=f"could not {_verb(command)}: {event.reason}; trying again")
+        if not isinstance(command, c.Append | c.Spool):
+            self._again.append((self._now + self._retry, command))
+        elif self._is_of(command):  # a disk that refused may have lost what it took before: all of it again
+            self._step(command.site, "unwritten")
 
     def _on_finish(self, event: c.Finish) -> None:
         if self._round is not None:
@@ -320,19 +335,13 @@ class RoundKeeper:
             self._tell("note", site, text=f"{kind}: {more} more times within {EVERY_S:.0f} s", times=more)
         due = [command for at, command in self._again if at <= self._now]
         self._again = [(at, command) for at, command in self._again if at > self._now]
-        self._out += [command for command in due if self._still_wanted(command)]
+        self._out += due
         if self._round is not None and self._round.state == "open":
             for site in self._round.within(Part.FETCHING):
                 if self._now - self._round.shares[site].moved > self._lease:
                     self._step(site, "stalled")
                 else:
                     self._ask(site)
-
-    def _still_wanted(self, command: c.Command) -> bool:
-        if isinstance(command, c.Spool):
-            share = self._round.shares.get(command.site) if self._round else None
-            return share is not None and share.part is Part.SPOOLING and share.offer is not None
-        return True
 
     # ---------------------------------------------------------------- the sites
 
@@ -497,11 +506,16 @@ class RoundKeeper:
         share = self._round.shares.get(site) if self._round and self._round.state == "open" else None
         if share is None or share.part is not Part.FETCHING or share.receiver is None:
             return
+        receiver, before = share.receiver, share.receiver.received
         try:
-            if share.receiver.take(chunk, payload, self._now):
+            offset = receiver.handed
+            for part in receiver.take(chunk, payload, self._now):
+                self._append(site, share, offset, part)
+                offset += len(part)
+            if receiver.received > before:
                 share.moved = self._now
-            if share.receiver.complete:
-                share.receiver.data()  # raises if the bytes are not those announced
+            if receiver.complete:
+                receiver.check()
                 self._step(site, "arrived")
                 return
         except RemoteProtocolError as error:
@@ -537,6 +551,7 @@ class RoundKeeper:
         if share.receiver is None:
             share.receiver = Receiver(self.study, share.offer.blob, patience_s=self._patience, peer=site)
         if share.receiver.complete:  # of no bytes
+            self._append(site, share, 0, b"")
             self._step(site, "arrived")
         else:
             self._ask(site)
@@ -559,23 +574,26 @@ class RoundKeeper:
         for want in receiver.wants(self._now) if receiver else ():
             self._send(site, want)
 
+    def _append(self, site: str, share: _Share, offset: int, part: bytes | memoryview) -> None:
+        assert share.offer is not None
+        self._out.append(c.Append(site, *self._what(share), share.offer.blob.size, offset, part))
+
+    def _wait(self, site: str, share: _Share, _: Any) -> None:
+        share.receiver, share.later = None, self._now + self._retry
+
     def _check(self, site: str, share: _Share, _: Any) -> None:
-        self._out.append(c.Validate(site, *self._what(share), self._data(share)))
+        share.receiver = None
+        self._out.append(c.Validate(site, *self._what(share)))
 
     def _spool(self, site: str, share: _Share, _: Any) -> None:
-        self._out.append(c.Spool(site, *self._what(share), self._data(share)))
+        self._out.append(c.Spool(site, *self._what(share)))
 
     def _what(self, share: _Share) -> tuple[int, str, str]:
         assert self._round is not None and share.offer is not None
         return *self._round.place, share.offer.blob.digest
 
-    def _data(self, share: _Share) -> memoryview:
-        assert share.receiver is not None
-        return share.receiver.data()
-
     def _journal(self, site: str, share: _Share, _: Any) -> None:
         assert share.offer is not None
-        share.receiver = None
         number, phase, digest = self._what(share)
         self._out.append(c.WriteRow(rows.Accepted(number, phase, site, digest, share.offer.blob.size)))
 
@@ -609,13 +627,13 @@ class RoundKeeper:
             self._send(site, m.Rejected(self.study, self.epoch, number, phase, digest, False, reason))
 
     def _make_room(self) -> None:
-        """Lets queued updates in, while those in memory are not too many bytes."""
+        """Lets queued updates in, while what is on its way is not too much for memory, and the disk takes them."""
         if self._round is None or self._round.state != "open":
             return
         for site in self._round.within(Part.QUEUED):
-            offer = self._round.shares[site].offer
-            used = sum(s.offer.blob.size for s in self._round.shares.values() if s.part in _IN_MEMORY and s.offer)
-            if offer is not None and (not used or used + offer.blob.size <= self._room):
+            share = self._round.shares[site]
+            used = sum(_in_memory(s) for s in self._round.shares.values() if s.part is Part.FETCHING)
+            if share.later <= self._now and (not used or used + _in_memory(share) <= self._room):
                 self._step(site, "room")
 
     # ---------------------------------------------------------------- closing
@@ -653,7 +671,7 @@ class RoundKeeper:
         assert self._round is not None
         self._closed.add(self._round.place)
         for site, share in self._round.shares.items():
-            if share.part in _IN_MEMORY or share.part is Part.QUEUED:
+            if share.part in _UNDER_WAY:
                 share.reason = "late: the round was closed without it"
                 self._refuse_again(site, share, share.offer)
         self._tell("round_closed", phase=row.phase, accepted=[site for site, _ in row.accepted], lost=list(row.lost))
@@ -670,12 +688,14 @@ def _order(place: tuple[int, str]) -> tuple[int, int]:
     return place[0], m.PHASES.index(place[1])
 
 
-def _sha256(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _in_memory(share: _Share) -> int:
+    """Bytes of an update that may be here and not yet on the disk."""
+    return 0 if share.offer is None else min(share.offer.blob.size, transfers.WINDOW * transfers.CHUNK)
 
 
 def _verb(command: Any) -> str:
-    return {c.Spool: "spool an update", c.WriteRow: "write to the journal"}.get(type(command), type(command).__name__)
+    words = {c.Append: "write an update", c.Spool: "spool an update", c.WriteRow: "write to the journal"}
+    return words.get(type(command), type(command).__name__)
 
 
 _EVENTS: dict[type, Callable[[RoundKeeper, Any], None]] = {

@@ -112,6 +112,7 @@ class SiteKeeper:
         self._newest: m.Open | None = None  # the newest round told
         self._open: m.Open | None = None  # the round that the job is of; None for an update from before a restart
         self._receiver: Receiver | None = None
+        self._incoming = bytearray()  # what the receiver has handed on
         self._holder, self._complaints = Holder(keep=1), Complaints()
         self._entry: Entry | None = None
         self._last = (committed.round, committed.phase) if committed else None  # the last round that is over here
@@ -306,6 +307,7 @@ class SiteKeeper:
         self._ask()
 
     def _receive(self, blob: m.Blob) -> Receiver:
+        self._incoming = bytearray()
         return Receiver(self.study, blob, patience_s=self._patience, peer="the coordinator")
 
     def _ask(self) -> None:
@@ -317,9 +319,10 @@ class SiteKeeper:
         if self._receiver is None or self.job is not Job.FETCHING:
             return
         try:
-            self._receiver.take(chunk, payload, self._now)
+            for part in self._receiver.take(chunk, payload, self._now):
+                self._incoming += part
             if self._receiver.complete:
-                self._receiver.data()  # raises if the bytes are not those announced
+                self._receiver.check()
         except RemoteProtocolError as error:
             kind = "the broadcast came garbled"
             self._complain(kind, f"{kind}: {error.reason}; fetching it again")
@@ -335,7 +338,7 @@ class SiteKeeper:
 
     def _work(self, _: Any) -> None:
         assert self._open is not None and self._receiver is not None
-        data, self._receiver = self._receiver.data(), None
+        data, self._receiver, self._incoming = memoryview(self._incoming).toreadonly(), None, bytearray()
         self._tell("round_open", phase=self._open.phase)
         self._out.append(c.Work(self._open, data))
 

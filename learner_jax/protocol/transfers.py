@@ -3,18 +3,32 @@
 The receiver keeps at most `window` chunks under way. When nothing has come for `patience_s`, what is missing is asked
 for again: on a slow line chunks come late, but they come in order, and none is asked for twice while some still do.
 Loss, duplication and reordering cost time, never correctness; what is not on the grid of chunks is the peer's error.
-What a peer claims takes no memory: the buffer grows as bytes come, and only those that were asked for are kept.
+A receiver keeps no blob: it hands on the bytes in their order, as they come, and holds only what came before its turn,
+less than a window. So memory is a window a transfer, however large the blob, or what a peer claims that it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from typing import Protocol, runtime_checkable
 
 from learner_jax.errors import RemoteProtocolError
 from learner_jax.protocol.messages import CHUNK, Blob, Chunk, Want
 
-Frame = tuple[Chunk, memoryview]
+WINDOW = 8
+"""Chunks under way at most, of one transfer."""
+Payload = bytes | memoryview
+Frame = tuple[Chunk, Payload]
+
+
+@runtime_checkable
+class Bytes(Protocol):
+    """Bytes to be sent, in one piece or not: what has a length and can be sliced into them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Payload: ...
 
 
 class Receiver:
@@ -28,24 +42,27 @@ class Receiver:
       peer: whom an error names.
     """
 
-    def __init__(self, study: str, blob: Blob, window: int = 8, patience_s: float = 10.0, peer: str = "unknown"):
+    def __init__(self, study: str, blob: Blob, window: int = WINDOW, patience_s: float = 10.0, peer: str = "unknown"):
         self.blob = blob
         self._study, self._peer, self._window, self._patience = study, peer, window, patience_s
         self._count = -(-blob.size // CHUNK)
-        self._buffer = bytearray()
         self._came = float("-inf")  # when a chunk last came
         self._next = 0  # chunks from here on were never asked for
         self._asked: dict[int, float] = {}  # under way, since when
         self._lost: set[int] = set()  # asked for once, to be asked for again
         self._hash = hashlib.sha256()
-        self._hashed = 0  # chunks before this are here
-        self._ahead: set[int] = set()  # and these, after one that is not
+        self._hashed = 0  # chunks before this were handed on
+        self._ahead: dict[int, bytes] = {}  # and these are here, after one that is not
 
     @property
     def received(self) -> int:
         """Bytes that are here."""
-        whole = min(self._hashed * CHUNK, self.blob.size)
-        return whole + sum(self._length(index) for index in self._ahead)
+        return self.handed + sum(map(len, self._ahead.values()))
+
+    @property
+    def handed(self) -> int:
+        """Bytes that were handed on."""
+        return min(self._hashed * CHUNK, self.blob.size)
 
     def _length(self, index: int) -> int:
         return min(CHUNK, self.blob.size - index * CHUNK)
@@ -65,7 +82,8 @@ class Receiver:
         if free <= 0 or (self._asked and free < self._window // 2):
             return []
         picked = sorted(self._lost)[:free]
-        fresh = range(self._next, min(self._count, self._next + free - len(picked)))
+        most = min(self._count, self._next + free - len(picked), self._hashed + self._window)
+        fresh = range(self._next, most)
         picked += fresh
         self._lost.difference_update(picked)
         self._next += len(fresh)
@@ -78,54 +96,52 @@ class Receiver:
                 asks.append([index, 1])
         return [Want(self._study, self.blob.digest, index * CHUNK, credit) for index, credit in asks]
 
-    def take(self, chunk: Chunk, payload: bytes | memoryview, now: float) -> bool:
-        """Puts a chunk in its place; one that is there already, was not asked for, or of another blob, changes nothing.
+    def take(self, chunk: Chunk, payload: Payload, now: float) -> list[Payload]:
+        """Takes a chunk; one that is here already, was not asked for, or of another blob, changes nothing.
 
         Returns:
-          whether it was new.
+          The bytes whose turn has come, in order: none, the payload, or the payload and those that waited for it.
 
         Raises:
           RemoteProtocolError: not on the grid of chunks, or of another length than its place.
         """
         if chunk.digest != self.blob.digest:
-            return False
+            return []
         index, rest = divmod(chunk.offset, CHUNK)
         if rest or chunk.offset >= self.blob.size or len(payload) != self._length(index):
             expected = f"expected chunks of {CHUNK} bytes of {self.blob.size}"
             raise RemoteProtocolError(self._peer, f"{expected}, got {len(payload)} at {chunk.offset}")
         self._came = now
         if index >= self._next or index < self._hashed or index in self._ahead:
-            return False
-        gap = chunk.offset - len(self._buffer)
-        if gap > 0:
-            self._buffer += bytes(gap)
-        self._buffer[chunk.offset : chunk.offset + len(payload)] = payload
-        self._ahead.add(index)
+            return []
         self._lost.discard(index)
         self._asked.pop(index, None)
+        if index > self._hashed:
+            self._ahead[index] = bytes(payload)
+            return []
+        turn = [payload]
+        self._hashed += 1
         while self._hashed in self._ahead:
-            start = self._hashed * CHUNK
-            with memoryview(self._buffer) as view:
-                self._hash.update(view[start : start + self._length(self._hashed)])
-            self._ahead.discard(self._hashed)
+            turn.append(self._ahead.pop(self._hashed))
             self._hashed += 1
-        return True
+        for part in turn:
+            self._hash.update(part)
+        return turn
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk is here."""
+        """Whether every chunk was handed on."""
         return self._hashed == self._count
 
-    def data(self) -> memoryview:
-        """The bytes, read-only, once complete.
+    def check(self) -> None:
+        """Holds what came against what was announced, once complete.
 
         Raises:
-          RemoteProtocolError: they are not those announced.
+          RemoteProtocolError: it is not that.
         """
         got = self._hash.hexdigest()
         if got != self.blob.digest:
             raise RemoteProtocolError(self._peer, f"expected bytes with sha256 {self.blob.digest[:12]}, got {got[:12]}")
-        return memoryview(self._buffer).toreadonly()
 
 
 class Holder:
@@ -137,16 +153,16 @@ class Holder:
 
     def __init__(self, keep: int = 2):
         self._keep = keep
-        self._blobs: OrderedDict[str, memoryview] = OrderedDict()
+        self._blobs: OrderedDict[str, Bytes] = OrderedDict()
 
-    def hold(self, digest: str, data: bytes | memoryview) -> None:
+    def hold(self, digest: str, data: Bytes) -> None:
         """Offers these bytes under their digest."""
-        self._blobs[digest] = memoryview(data)
+        self._blobs[digest] = memoryview(data) if isinstance(data, bytes) else data
         self._blobs.move_to_end(digest)
         while len(self._blobs) > self._keep:
             self._blobs.popitem(last=False)
 
-    def get(self, digest: str) -> memoryview | None:
+    def get(self, digest: str) -> Bytes | None:
         """The bytes, if they are still held."""
         return self._blobs.get(digest)
 

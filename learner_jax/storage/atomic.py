@@ -40,7 +40,7 @@ def write_bytes(path: Path, *parts: bytes | memoryview, mode: int = 0o644, point
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(handle, "wb", buffering=0) as file:
             for part in parts:
-                _write_all(file, part)
+                write_all(file, part)
             failpoints.here(f"{point}.before_fsync")
             os.fsync(file.fileno())
         failpoints.here(f"{point}.before_rename")
@@ -52,7 +52,8 @@ def write_bytes(path: Path, *parts: bytes | memoryview, mode: int = 0o644, point
         raise StorageError(f"expected to write {sum(map(len, parts))} bytes to {path}, got: {error.strerror}") from None
 
 
-def _write_all(file: Any, part: bytes | memoryview) -> None:
+def write_all(file: Any, part: bytes | memoryview) -> None:
+    """Writes all of it to an unbuffered file."""
     rest = memoryview(part).cast("B") if len(part) else memoryview(b"")
     while len(rest):
         rest = rest[file.write(rest) :]

@@ -1,14 +1,69 @@
-"""The coordinator's spool: accepted updates as files named by their sha256, until their round is in a durable step."""
+"""The coordinator's spool: accepted updates as files named by their sha256, until their round is in a durable step.
+
+An update is written as it comes, beside, and has its name only when all of it is durable. So a coordinator holds none
+in memory, and the disk takes many at a time.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
-from collections.abc import Iterable
+import io
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
-from learner_jax.storage.atomic import fsync_folder, sweep_temporary, write_bytes
+from learner_jax.leaves import site_id
+from learner_jax.storage.atomic import TEMPORARY, fsync_folder, sweep_temporary, write_all
+
+
+class _Part:
+    """An update that is coming."""
+
+    def __init__(self, path: Path, size: int):
+        self.path, self.size, self.written = path, size, 0
+        self.file = path.open("wb", buffering=0)
+        if size and hasattr(os, "posix_fallocate"):
+            try:  # a full disk is said now, not when most of a large update has come over a slow line
+                os.posix_fallocate(self.file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    self.drop()
+                    raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        write_all(self.file, data)
+        self.written += len(data)
+
+    def drop(self) -> None:
+        self.file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Checked(io.RawIOBase):
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, file: io.FileIO):
+        self._file, self._hash = file, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fills a buffer as far as the file goes; the bytes that it got."""
+        count = self._file.readinto(buffer)
+        self._hash.update(memoryview(buffer).cast("B")[:count])
+        return count
+
+    def digest(self) -> str:
+        """sha256 of the whole file; reads what is left of it."""
+        while self.read(1 << 20):
+            pass
+        return self._hash.hexdigest()
 
 
 class Spool:
@@ -22,6 +77,7 @@ class Spool:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep_temporary(self.folder)
+        self._parts: dict[tuple[str, str], _Part] = {}  # on their way, by site and digest
 
     def path(self, digest: str) -> Path:
         """Where a digest's bytes lie, or would lie."""
@@ -29,21 +85,96 @@ class Spool:
             raise StorageError(f"expected a sha256 of 64 hexadecimal digits, got {digest!r}")
         return self.folder / digest
 
-    def put(self, digest: str, data: bytes | memoryview) -> None:
-        """Writes and fsyncs; a digest that is there already is not written again.
+    def append(self, site: str, digest: str, size: int, offset: int, data: bytes | memoryview) -> None:
+        """Puts the next bytes of an update behind those before, in a file that a crash leaves without a name.
 
         Args:
-          digest: sha256 of data (the caller has checked it).
-          data: the update's bytes.
+          site: whose it is; a site has one on its way at a time.
+          digest: sha256 of the whole update.
+          size: of the whole update, in bytes; its room is taken at once where the file system can.
+          offset: where these bytes begin; 0 begins the update anew, and drops an older one of this site.
+          data: they.
 
         Raises:
-          StorageError: the disk is full or refuses.
+          StorageError: the disk is full or refuses; what came of this update is dropped.
+        """
+        part = self._parts.get((site, digest))
+        try:
+            if not offset:
+                for key in [key for key in list(self._parts) if key[0] == site]:
+                    self._forget(key)
+                failpoints.here("coordinator.spool.before_write")
+                part = self._parts[site, digest] = _Part(self._part(site, digest), size)
+            if part is None or part.written != offset:
+                raise OSError(errno.EIO, f"expected its bytes from {part.written if part else 0} on, got {offset}")
+            part.write(data)
+        except OSError as error:
+            self._forget((site, digest))
+            raise StorageError(f"expected to write {size} bytes to {self.folder}, got: {error.strerror}") from None
+
+    def keep(self, site: str, digest: str) -> None:
+        """Makes an update durable, under its digest, once all of it was appended (the caller has checked it).
+
+        Raises:
+          StorageError: the disk is full or refuses, or not all of it is there; what came of it is dropped.
+        """
+        part = self._parts.pop((site, digest), None)
+        try:
+            if part is None or part.written != part.size:
+                raise OSError(errno.EIO, "not all of it is there")
+            with part.file:
+                failpoints.here("coordinator.spool.before_fsync")
+                os.fsync(part.file.fileno())
+            failpoints.here("coordinator.spool.before_rename")
+            part.path.replace(self.path(digest))
+            failpoints.here("coordinator.spool.after_rename")
+            fsync_folder(self.folder)
+        except OSError as error:
+            if part is not None:
+                part.drop()
+            raise StorageError(f"expected to keep an update in {self.folder}, got: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def arrived(self, site: str, digest: str) -> Iterator[io.FileIO]:
+        """What was appended of an update, open for reading.
+
+        Raises:
+          StorageError: it is not there.
+        """
+        try:
+            file = self._part(site, digest).open("rb", buffering=0)
+        except OSError as error:
+            raise StorageError(f"expected an update in {self.folder}, got: {error.strerror}") from None
+        with file:
+            yield file
+
+    def _part(self, site: str, digest: str) -> Path:
+        return self.folder / f"{TEMPORARY}{self.path(digest).name}-{site_id(site):08x}"
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        part = self._parts.pop(key, None)
+        if part is not None:
+            part.drop()
+
+    @contextlib.contextmanager
+    def opened(self, digest: str) -> Iterator[Checked]:
+        """An update, to be read from the start to its end, piece by piece, and held against its digest.
+
+        Raises:
+          StorageError: not there.
+          CorruptError: not what was written: said at the end.
         """
         path = self.path(digest)
-        if not (path.exists() and path.stat().st_size == len(data)):
-            write_bytes(path, data, point="coordinator.spool")
-        else:
-            self._settle()  # it may be there because the last write failed after its rename
+        try:
+            file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise StorageError(f"expected an update in {path}, got: {error.strerror}") from None
+        with file:
+            checked = Checked(file)
+            yield checked
+            got = checked.digest()
+        if got != digest:
+            raise CorruptError(f"expected {path} to hold what its name says, got sha256 {got[:16]}...")
 
     def get(self, digest: str) -> bytes:
         """The bytes, checked against their digest.
@@ -52,15 +183,13 @@ class Spool:
           StorageError: not there.
           CorruptError: not what was written.
         """
-        path = self.path(digest)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise StorageError(f"expected an update in {path}, got: {error.strerror}") from None
-        got = hashlib.sha256(data).hexdigest()
-        if got != digest:
-            raise CorruptError(f"expected {path} to hold what its name says, got sha256 {got[:16]}...")
-        return data
+        with self.opened(digest) as file:
+            return file.read()
+
+    def close(self) -> None:
+        """Drops what is on its way."""
+        for key in list(self._parts):
+            self._forget(key)
 
     def drop(self, digest: str) -> None:
         """Removes an update; quietly if it is not there."""

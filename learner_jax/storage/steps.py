@@ -103,14 +103,16 @@ class Steps:
         """The newest durable step; one still in flight is not counted."""
         return max(self.all(), default=None)
 
-    def save(self, step: int, items: Items, wait: bool = False, metric: float | None = None) -> bool:
-        """Saves a step in the background; the arrays are copied before this returns.
+    def save(self, step: int, items: Items, wait: bool = False, metric: float | None = None, copy: bool = True) -> bool:
+        """Saves a step in the background.
 
         Args:
           step: the round, from 0. A step that is there is replaced.
           items: item -> {leaf name: array}, and "meta" -> any JSON dict.
           wait: wait for the save in flight, if any, and for this one. Without it, a call during a save does nothing.
           metric: what `keep_best` looks at.
+          copy: copy the arrays before this returns; without it they must neither change nor be donated until the step
+            is saved.
 
         Returns:
           whether the step was (or is being) saved.
@@ -121,7 +123,9 @@ class Steps:
         if self._flight is not None and not self._flight.done() and not wait:
             return False
         self.wait()
-        arrays = {item: {name: _host(leaf) for name, leaf in items[item].items()} for item in items if item != "meta"}
+        arrays = {
+            item: {name: _host(leaf, copy) for name, leaf in items[item].items()} for item in items if item != "meta"
+        }
         self._flight = self._worker.submit(self._write, step, arrays, dict(items.get("meta", {})), metric)
         if wait:
             self.wait()
@@ -203,6 +207,15 @@ class Steps:
         """The durable step with the best metric; the earliest of equals."""
         scored = [(self._sign * m, -s) for s in self.all() if (m := self._metric(s)) is not None and m == m]
         return -max(scored)[1] if scored else None
+
+    def check(self, step: int) -> None:
+        """Whether a step is as it was saved; its arrays are not read into memory.
+
+        Raises:
+          StorageError: there is no such step, or it is not intact.
+        """
+        self._about(step)
+        intact(self.folder / str(step))
 
     def _about(self, step: int) -> dict[str, Any]:
         path = self.folder / str(step)
@@ -316,9 +329,9 @@ def _forget_loops() -> None:
         sys.unraisablehook = complain
 
 
-def _host(leaf: Any) -> np.ndarray:
-    """A copy in host memory, in C order: the caller may donate or change its own at once."""
-    return np.array(leaf, order="C", copy=True)
+def _host(leaf: Any, copy: bool) -> np.ndarray:
+    """In host memory, in C order."""
+    return np.array(leaf, order="C", copy=True if copy else None)
 
 
 def _dtype(name: str) -> np.dtype:

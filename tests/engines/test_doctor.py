@@ -46,7 +46,7 @@ def coordinator(folder: Path) -> Iterator[tuple[Desk, CoordinatorLink]]:
 def driven(desk: Desk, link: CoordinatorLink | BrokeredLink) -> Iterator[None]:
     desk.serve(link)
     keeper = RoundKeeper(STUDY, 1, b"{}", "d" * 64, desk.roster.sites)
-    handlers = drive.CoordinatorHandlers(lambda _: None, lambda _: None, lambda _: None, lambda _: None)
+    handlers = drive.CoordinatorHandlers(lambda _: None, lambda _: None, lambda _: None, lambda _: None, lambda _: None)
     running = drive.CoordinatorDrive(link, keeper, handlers, desk)
     running.start()
     try:

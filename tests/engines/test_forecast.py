@@ -77,7 +77,7 @@ def test_the_bytes_of_a_round_are_those_that_the_links_count():
     closed: queue.Queue[c.CloseRound] = queue.Queue()
     nothing: Any = lambda *given: None  # noqa: E731
     with CoordinatorLink("127.0.0.1", 0, server, {k.curve_public: n for n, k in keys.items()}, tap) as link:
-        handlers = CoordinatorHandlers(lambda asked: None, nothing, nothing, closed.put)
+        handlers = CoordinatorHandlers(nothing, lambda asked: None, nothing, nothing, closed.put)
         coordinator = CoordinatorDrive(link, RoundKeeper("study", 1, b"{}", "d" * 64, SITES), handlers)
         coordinator.start()
         links = {name: SiteLink(link.address, server.curve_public, keys[name]) for name in SITES}

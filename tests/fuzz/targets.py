@@ -63,7 +63,7 @@ def _reassemble(data: bytes) -> None:
     whole = bytes(range(size))
     digest = hashlib.sha256(whole).hexdigest()
     here = transfers.Receiver("s", m.Blob(digest, size, D), window=1 + len(data) % 5, patience_s=3.0)
-    there, now, asked = transfers.Holder(), 0.0, 0
+    there, now, asked, came = transfers.Holder(), 0.0, 0, b""
     there.hold(digest, whole)
     for at in range(1, len(data) - 2, 3):
         do, where, how = data[at : at + 3]
@@ -79,12 +79,14 @@ def _reassemble(data: bytes) -> None:
             here.resume()
         for chunk, payload in frames:
             with contextlib.suppress(RemoteProtocolError):
-                here.take(chunk, payload, now)
-        assert 0 <= here.received <= min(size, asked * CHUNK) and len(here._buffer) <= asked * CHUNK
+                came += b"".join(map(bytes, here.take(chunk, payload, now)))
+        assert 0 <= len(came) <= here.received <= min(size, asked * CHUNK)
+        assert sum(map(len, here._ahead.values())) < here._window * CHUNK
     if here.complete:
         assert here.received == size
         with contextlib.suppress(RemoteProtocolError):  # of a peer that sent others
-            assert bytes(here.data()) == whole
+            here.check()
+            assert came == whole
 
 
 def roster(data: bytes) -> None:

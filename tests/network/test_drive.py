@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner_jax.leaves import pack, schema_bytes, schema_digest, schema_of, site_ids, unpack
+from learner_jax.leaves import pack, read_leaves, schema_bytes, schema_digest, schema_of, site_ids, unpack
 from learner_jax.network.drive import CoordinatorDrive, CoordinatorHandlers, SiteDrive, SiteHandlers
 from learner_jax.network.keys import new_keys
 from learner_jax.network.links import CoordinatorLink, SiteLink
@@ -53,7 +53,8 @@ class Coordinator:
         )
         handlers = CoordinatorHandlers(
             validate=self.validate,
-            spool=lambda s: self.spool.put(s.digest, s.data),
+            append=lambda k: self.spool.append(k.site, k.digest, k.size, k.offset, k.data),
+            spool=lambda k: self.spool.keep(k.site, k.digest),
             journal=self.journal.write,
             close=self.closed.put,
             tell=self.told.append,
@@ -61,7 +62,8 @@ class Coordinator:
         self.drive = CoordinatorDrive(link, keeper, handlers, on_end=lambda _: self.closed.put(None))
 
     def validate(self, asked: c.Validate) -> str | None:
-        leaves = unpack(asked.data, SCHEMA, asked.site)
+        with self.spool.arrived(asked.site, asked.digest) as file:
+            leaves = read_leaves(file, SCHEMA, asked.site)
         return None if np.isfinite(leaves["w"]).all() else "expected finite numbers"
 
     def run(self, weights: np.ndarray, rounds: int, deadline_s: float = 60.0) -> np.ndarray:

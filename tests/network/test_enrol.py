@@ -37,7 +37,7 @@ def coordinator(folder, desk_only=False):
     with CoordinatorLink("127.0.0.1", 0, keys) as link:
         desk.serve(link)
         keeper = RoundKeeper(STUDY, 1, b"{}", DIGEST, desk.roster.sites)
-        handlers = CoordinatorHandlers(lambda _: None, lambda _: None, lambda _: None, lambda _: None)
+        handlers = CoordinatorHandlers(lambda _: None, lambda _: None, lambda _: None, lambda _: None, lambda _: None)
         drive = CoordinatorDrive(link, keeper, handlers, desk)
         drive.start()
         try:

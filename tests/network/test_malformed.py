@@ -60,12 +60,14 @@ class Federation:
         self.notes: list[str] = []
         self.judged: Counter[str] = Counter()
         self.spooled: dict[str, bytes] = {}
+        self.came: dict[str, bytearray] = {}
         self.number = 0
         keeper = RoundKeeper(STUDY, EPOCH, b"{}", "d" * 64, SITES)
         self._handle, keeper.handle = keeper.handle, self.judge
         handlers = CoordinatorHandlers(
             validate=self.validate,
-            spool=lambda k: self.spooled.update({k.digest: bytes(k.data)}),
+            append=self.append,
+            spool=lambda k: self.spooled.update({k.digest: bytes(self.came[k.site])}),
             journal=lambda row: None,
             close=self.closed.put,
             tell=lambda event: self.notes.append(str(event.data["text"])) if "text" in event.data else None,
@@ -74,9 +76,13 @@ class Federation:
         self.drive.start()
         self.honest = self.site("honest")
 
+    def append(self, asked: c.Append) -> None:
+        before = self.came.setdefault(asked.site, bytearray())
+        before[asked.offset :] = asked.data
+
     def validate(self, asked: c.Validate) -> str | None:
         try:
-            check_finite(unpack(asked.data, SCHEMA, asked.site), asked.site)
+            check_finite(unpack(bytes(self.came[asked.site]), SCHEMA, asked.site), asked.site)
         except RemoteProtocolError as error:
             return error.reason
         return None

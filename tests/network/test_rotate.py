@@ -17,7 +17,11 @@ from learner_jax.protocol import messages as m
 from learner_jax.protocol.coordinator import RoundKeeper
 
 HANDLERS = CoordinatorHandlers(
-    validate=lambda command: None, spool=lambda command: None, journal=lambda row: None, close=lambda command: None
+    append=lambda command: None,
+    validate=lambda command: None,
+    spool=lambda command: None,
+    journal=lambda row: None,
+    close=lambda command: None,
 )
 
 

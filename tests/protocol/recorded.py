@@ -48,6 +48,7 @@ class Coordinator:
     def __init__(self) -> None:
         self.keeper = RoundKeeper("study", 1, b'{"name":"study"}', DIGEST, SITES)
         self.closed: list[list[Any]] = []
+        self.came: dict[str, bytes] = {}  # what has come of a site's newest update
 
     def begin(self, now: float) -> list[c.Send]:
         return self._next(now)
@@ -57,9 +58,12 @@ class Coordinator:
         for command in self.keeper.handle(event, now):
             if isinstance(command, c.Send):
                 said.append(command)
+            elif isinstance(command, c.Append):
+                before = self.came[command.site][: command.offset] if command.offset else b""
+                self.came[command.site] = before + bytes(command.data)
             elif isinstance(command, c.Validate):
                 about = (command.site, command.round, command.phase, command.digest)
-                bad = bytes(command.data).startswith(b"bad")
+                bad = self.came[command.site].startswith(b"bad")
                 said += self.give(c.Invalid(*about, "expected a sum") if bad else c.Valid(*about), now)
             elif isinstance(command, c.Spool):
                 said += self.give(c.Spooled(command.site, command.round, command.phase, command.digest), now)

@@ -125,6 +125,7 @@ class World:
         self.acknowledged: set[tuple] = set()
         self.wiped: set[str] = set()
         self.revoked = ""
+        self.came: dict[str, bytes | None] = {}  # of an update on its way, by site; None: the disk refused it
         self.done = False
         self.there: set[str] = set()  # sites, by what this coordinator told of them
         self.stats: Counter[str] = Counter()
@@ -223,6 +224,8 @@ class World:
         for _, _, owner, lived, event in self.agenda:  # a write under way may have reached the disk, unseen
             if owner == who and lived == self.life[who] and type(event) is Write and self.random() < 0.5:
                 self.effect(who, event.command)
+        if not who:
+            self.came.clear()
         self.life[who] += 1
         self.keepers[who] = None
         for name in (who,) if who else self.sites:
@@ -321,9 +324,12 @@ class World:
                 self.write(who, command)  # also the way of an engine whose disk answers at once
             else:
                 self.later(who, Write(command), self.disk_s)
+        elif kind is c.Append:
+            self.append(command)
         elif kind is c.Validate:
             about = (command.site, command.round, command.phase, command.digest)
-            assert sha(command.data) == command.digest
+            came = self.came[command.site]
+            assert came is None or sha(came) == command.digest, "what is checked is not what was announced"
             assert command.site in self.disk.roster, "an update counts of a site that is off the roster"
             invalid = "invalid" in self.kinds and command.site == self.spoilt and self.random() < 0.5
             self.stats["invalid"] += invalid
@@ -352,6 +358,23 @@ class World:
             self.later(who, c.Approved(command.manifest_digest), self.disk_s)
         elif kind is c.Fenced:
             raise AssertionError("fenced by itself")
+
+    def append(self, command: c.Append) -> None:
+        """The next bytes of an update; a disk that refuses some drops it all, and refuses what follows."""
+        before = self.came.get(command.site, b"") if command.offset else b""
+        full = self.now < FAULTS_END and "full" in self.kinds and self.random() < self.chance["full"] / 3
+        if full or before is None:
+            self.stats["full"] += full
+            self.came[command.site] = None
+            self.later("", c.Failed(command, "No space left on device"), 0.0)
+            return
+        assert len(before) == command.offset, "a gap in what is written"
+        self.came[command.site] = before + bytes(command.data)
+
+    def whole(self, name: str, digest: str) -> bool:
+        """Whether all of an update is on the disk; another of this site may be coming by now."""
+        came = self.came.get(name)
+        return came is not None and sha(came) == digest
 
     def post(self, who: str, command: c.Send) -> None:
         """Puts a message on its line."""
@@ -389,8 +412,11 @@ class World:
             self.stats["full"] += 1
             self.give(who, c.Failed(command, "No space left on device"))
             return
-        self.effect(who, command)
         kind = type(command)
+        if kind is c.Spool and not self.whole(command.site, command.digest):
+            self.give(who, c.Failed(command, "not all of it is there"))
+            return
+        self.effect(who, command)
         if kind is c.Spool:
             self.give(who, c.Spooled(command.site, command.round, command.phase, command.digest))
         elif kind is c.WriteRow:
@@ -402,8 +428,9 @@ class World:
 
     def effect(self, who: str, command: Any) -> None:
         match command:
-            case c.Spool(_, _, _, digest, data):
-                self.disk.spool[digest] = bytes(data)
+            case c.Spool(name, _, _, digest):
+                if self.whole(name, digest):
+                    self.disk.spool[digest] = self.came[name] or b""
             case c.WriteRow(row):
                 self.disk.journal(row)
             case c.WriteOutbox(entry, data, state):

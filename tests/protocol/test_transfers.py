@@ -37,7 +37,7 @@ def test_any_schedule_ends_with_the_same_bytes(size, window, seed):
     rng = random.Random(seed)
     data = rng.randbytes(size)
     there, here = holder(data), Receiver("s", blob(data), window=window, patience_s=2)
-    now = 0.0
+    now, came = 0.0, b""
     line: list[Any] = []
     while not here.complete:
         now += 1
@@ -47,8 +47,10 @@ def test_any_schedule_ends_with_the_same_bytes(size, window, seed):
         rng.shuffle(line)
         for _ in range(min(len(line), rng.randrange(4))):
             frame = line.pop() if rng.random() > 0.2 else line[-1]
-            here.take(frame[0], frame[1], now)
-    assert bytes(here.data()) == data and here.received == size
+            came += b"".join(here.take(frame[0], frame[1], now))
+            assert len(came) == here.handed and here.received - here.handed < window * 8
+    here.check()
+    assert came == data and here.received == size
 
 
 def test_without_loss_nothing_is_sent_twice_and_a_window_is_one_want():
@@ -56,15 +58,16 @@ def test_without_loss_nothing_is_sent_twice_and_a_window_is_one_want():
     there, here = holder(data), Receiver("s", blob(data), window=4)
     assert here.wants(0.0) == [Want("s", blob(data).digest, 0, 4)]
     assert here.wants(0.1) == []
-    sent = 0
+    came: list[Any] = []
     for frame in there.chunks(Want("s", blob(data).digest, 0, 4)):
-        sent += here.take(*frame, 0.2)
+        came += here.take(*frame, 0.2)
     while not here.complete:
         for want in here.wants(0.2):
             for frame in there.chunks(want):
-                assert here.take(*frame, 0.2)
-                sent += 1
-    assert sent == 13 and bytes(here.data()) == data
+                (part,) = here.take(*frame, 0.2)
+                came.append(part)
+    here.check()
+    assert len(came) == 13 and b"".join(came) == data
 
 
 def test_a_chunk_is_asked_for_again_after_patience_or_at_once_after_a_restart():
@@ -100,17 +103,31 @@ def test_off_the_grid_is_refused(offset, length):
 def test_other_bytes_are_seen_at_the_end():
     here = Receiver("s", blob(b"announce"), peer="h00")
     here.wants(0.0)
-    here.take(Chunk("s", here.blob.digest, 0, True), b"deliver!", 0.0)
+    assert here.take(Chunk("s", here.blob.digest, 0, True), b"deliver!", 0.0) == [b"deliver!"]
     with pytest.raises(RemoteProtocolError, match="expected bytes with sha256"):
-        here.data()
+        here.check()
 
 
 def test_a_claim_takes_no_memory_and_what_was_not_asked_for_is_not_kept():
     here = Receiver("s", Blob("a" * 64, 1 << 40, "0" * 64), window=4)
     (want,) = here.wants(0.0)
     assert (want.offset, want.credit) == (0, 4) and not here.take(Chunk("s", "a" * 64, 32, False), bytes(8), 0.0)
-    assert here.take(Chunk("s", "a" * 64, 24, False), bytes(8), 0.0) and here.received == 8
-    assert len(here._buffer) == 32 and here.wants(0.1) == []
+    assert not here.take(Chunk("s", "a" * 64, 24, False), bytes(8), 0.0) and here.received == 8
+    assert here.wants(0.1) == []
+
+
+def test_no_more_than_a_window_waits_for_a_chunk_that_is_late():
+    data = bytes(range(200))
+    there, here, came = holder(data), Receiver("s", blob(data), window=4, patience_s=5), b""
+    for now in (0.0, 1.0, 2.0, 3.0):
+        for want in here.wants(now):
+            for chunk, payload in there.chunks(want):
+                came += b"".join(here.take(chunk, payload, now) if chunk.offset else [])
+    assert here.received == 24 and not came
+    for want in here.wants(9.0):
+        for frame in there.chunks(want):
+            came += b"".join(here.take(*frame, 9.0))
+    assert came[:32] == data[:32]
 
 
 def test_what_is_not_held_or_not_on_the_grid_is_not_sent():

@@ -46,7 +46,8 @@ class Run:
         number, data = self.round, f"update {self.round}".encode()
         digest = hashlib.sha256(data).hexdigest()
         self.journal.write(Opened(number, "train", 1, self.journal.epoch, ("a",), "b" * 64))
-        self.spool.put(digest, data)
+        self.spool.append("a", digest, len(data), 0, data)
+        self.spool.keep("a", digest)
         self.journal.write(Accepted(number, "train", "a", digest, len(data)))
         self.journal.write(Closed(number, "train", (("a", digest),)))
         leaves = {"x": np.full(4, number)}

@@ -14,12 +14,20 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def put(spool: Spool, data: bytes | memoryview, site: str = "h00", step: int = 3) -> None:
+    """Appends in pieces, and keeps."""
+    name = digest(bytes(data))
+    for at in range(0, max(1, len(data)), step):
+        spool.append(site, name, len(data), at, data[at : at + step])
+    spool.keep(site, name)
+
+
 def test_put_get_list_sweep(tmp_path):
     spool = Spool(tmp_path / "spool")
     blobs = [bytes([n]) * (n + 1) for n in range(4)]
     for blob in blobs:
-        spool.put(digest(blob), memoryview(blob))
-        spool.put(digest(blob), blob)
+        put(spool, memoryview(blob))
+        put(spool, blob)
     assert spool.list() == tuple(sorted(map(digest, blobs)))
     assert [Spool(tmp_path / "spool").get(digest(blob)) for blob in blobs] == blobs
     assert spool.sweep([digest(blobs[0])]) == 3
@@ -31,7 +39,7 @@ def test_put_get_list_sweep(tmp_path):
 
 def test_a_changed_byte_is_seen(tmp_path):
     spool = Spool(tmp_path)
-    spool.put(digest(b"update"), b"update")
+    put(spool, b"update")
     spool.path(digest(b"update")).write_bytes(b"updatE")
     with pytest.raises(CorruptError, match="what its name says"):
         spool.get(digest(b"update"))
@@ -40,11 +48,50 @@ def test_a_changed_byte_is_seen(tmp_path):
 def test_a_torn_file_is_written_again(tmp_path):
     spool = Spool(tmp_path)
     spool.path(digest(b"update")).write_bytes(b"upd")
-    spool.put(digest(b"update"), b"update")
+    put(spool, b"update")
     assert spool.get(digest(b"update")) == b"update"
 
 
 @pytest.mark.parametrize("name", ["../x", "a" * 63, "A" * 64, ""])
 def test_only_digests_are_names(tmp_path, name):
     with pytest.raises(StorageError, match="64 hexadecimal digits"):
-        Spool(tmp_path).put(name, b"")
+        Spool(tmp_path).append("h00", name, 0, 0, b"")
+
+
+def test_what_is_on_its_way_has_no_name_and_is_gone_after_a_crash(tmp_path):
+    spool, name = Spool(tmp_path), digest(b"update")
+    spool.append("h00", name, 6, 0, b"upd")
+    with spool.arrived("h00", name) as file:
+        assert file.read()[:3] == b"upd"
+    assert spool.list() == () and Spool(tmp_path).list() == () and not list(tmp_path.iterdir())
+    spool.close()
+
+
+def test_a_gap_is_refused_and_what_came_is_dropped(tmp_path):
+    spool, name = Spool(tmp_path), digest(b"update")
+    spool.append("h00", name, 6, 0, b"upd")
+    with pytest.raises(StorageError, match="expected its bytes from 3 on, got 5"):
+        spool.append("h00", name, 6, 5, b"e")
+    with pytest.raises(StorageError, match="from 0 on, got 3"):
+        spool.append("h00", name, 6, 3, b"ate")
+    with pytest.raises(StorageError, match="not all of it is there"):
+        spool.keep("h00", name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_update_of_a_site_takes_the_place_of_one_on_its_way(tmp_path):
+    spool = Spool(tmp_path)
+    spool.append("h00", digest(b"first"), 5, 0, b"fir")
+    spool.append("h01", digest(b"first"), 5, 0, b"fir")
+    put(spool, b"second")
+    assert len(list(tmp_path.iterdir())) == 2
+    spool.append("h01", digest(b"first"), 5, 3, b"st")
+    spool.keep("h01", digest(b"first"))
+    assert sorted(spool.list()) == sorted([digest(b"first"), digest(b"second")])
+
+
+def test_a_full_disk_is_said_before_most_of_an_update_has_come(tmp_path):
+    spool = Spool(tmp_path)
+    with pytest.raises(StorageError, match=r"No space left|too large"):
+        spool.append("h00", digest(b"x"), 1 << 60, 0, b"x")
+    assert not list(tmp_path.iterdir())
