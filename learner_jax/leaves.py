@@ -11,7 +11,7 @@ import bisect
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -173,19 +173,22 @@ class Packed:
         return found[0] if len(found) == 1 else b"".join(found)
 
 
-def read_leaves(file: Readable, schema: Schema, peer: str = "unknown") -> dict[str, np.ndarray]:
-    """As `unpack`, from a file: each leaf is in memory of its own, which jax on a CPU takes as it is.
+def read_leaves(file: Readable, schema: Schema, peer: str = "unknown") -> Iterator[tuple[str, np.ndarray]]:
+    """As `unpack`, from a file: (name, array), leaf by leaf, each in memory that jax on a CPU takes as it is.
 
     Raises:
-      RemoteProtocolError: the file does not fill the schema exactly.
+      RemoteProtocolError: the file does not fill the schema exactly; what came before is worth nothing.
     """
-    leaves = {}
     for spec in schema:
-        raw = _aligned(spec.size)
-        _fill(file, raw, schema, peer)
-        leaves[spec.name] = _as(raw, spec)
+        yield spec.name, _leaf(file, spec, schema, peer)  # no name for it here: it would be held while the next is read
     _at_end(file, schema, peer)
-    return leaves
+
+
+def _leaf(file: Readable, spec: LeafSpec, schema: Schema, peer: str) -> np.ndarray:
+    room = np.empty(spec.size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    _fill(file, room[start : start + spec.size], schema, peer)
+    return _as(room[start : start + spec.size], spec)
 
 
 def check_file(file: Readable, schema: Schema, peer: str = "unknown") -> None:
@@ -194,7 +197,7 @@ def check_file(file: Readable, schema: Schema, peer: str = "unknown") -> None:
     Raises:
       RemoteProtocolError: it does not fill the schema exactly, or as `check_finite`.
     """
-    block = _aligned(min(_BLOCK, max((spec.size for spec in schema), default=0)))
+    block = np.empty(min(_BLOCK, max((spec.size for spec in schema), default=0)), np.uint8)
     for spec in schema:
         bad = 0
         for start in range(0, spec.size, _BLOCK):
@@ -208,13 +211,6 @@ def check_file(file: Readable, schema: Schema, peer: str = "unknown") -> None:
 _BLOCK = 4 * 2**20
 _LINE = 64
 """Bytes to which jax on a CPU wants its arrays aligned; others are copied."""
-
-
-def _aligned(size: int) -> np.ndarray:
-    """Uninitialised uint8[size]."""
-    room = np.empty(size + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
-    return room[start : start + size]
 
 
 def _as(raw: np.ndarray, spec: LeafSpec) -> np.ndarray:

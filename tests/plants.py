@@ -64,8 +64,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "coordinator: adds in another order than that of site ids",
         "learner_jax/engines/coordinator.py",
-        "wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted, expected))",
-        "wires = (trees.rebuild(wire, leaves) for leaves in rounds.leaves(accepted[::-1], expected))",
+        "wires = rounds.leaves(accepted, expected)",
+        "wires = rounds.leaves(accepted[::-1], expected)",
         _THREADS,
     ),
     Plant(
@@ -158,8 +158,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "kill -9 of a simulation: goes on with other states of the sites",
         "learner_jax/engines/keeper.py",
-        "return step, restored, states, best, notes",
-        "import jax\n\n            return step, restored, jax.tree.map(lambda x: x * 0, states), best, notes",
+        "return step, restored, states, best_round, notes",
+        "import jax\n\n            return step, restored, jax.tree.map(lambda x: x * 0, states), best_round, notes",
         ("tests/federation/test_kills.py", "-k", "simulation_is_killed"),
     ),
     Plant(
@@ -267,8 +267,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "numbers that are not finite count",
         "learner_jax/leaves.py",
-        "            if bad:\n",
-        "            if bad < 0:\n",
+        "    if bad:\n",
+        "    if bad < 0:\n",
         ("tests/test_leaves.py",),
     ),
     Plant(

@@ -7,7 +7,6 @@ the rounds after it again, from the spool; each must give the digest that the jo
 
 from __future__ import annotations
 
-import functools
 import json
 import queue
 import time
@@ -27,8 +26,8 @@ from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.outcome import result as make_result
 from learner_jax.engines.parts import Parts, values
-from learner_jax.engines.program import Reducer, Sender, wire_shape
-from learner_jax.engines.simulator import cohort_size, look_at, sha256_of
+from learner_jax.engines.program import Final, Reducer, Sender, wire_shape
+from learner_jax.engines.simulator import cohort_size, look_at
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
 from learner_jax.errors import CorruptError, RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
@@ -42,6 +41,7 @@ from learner_jax.leaves import (
     schema_digest,
     schema_of,
     site_ids,
+    weights_sha256,
 )  # fmt: skip
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
@@ -52,6 +52,9 @@ from learner_jax.storage.journal import Journal
 from learner_jax.storage.patience import patiently
 from learner_jax.storage.spool import Spool
 from learner_jax.types import PyTree
+
+Leaves = Iterator[tuple[str, np.ndarray]]
+"""(name, leaf), one after the other."""
 
 
 class Phase(NamedTuple):
@@ -144,7 +147,7 @@ class Rounds:
                 check_file(file, expected, command.site)
                 if expected == SUMMARY:
                     file.seek(0)
-                    read_summary(read_leaves(file, expected, command.site)["summary"], command.site)
+                    read_summary(dict(read_leaves(file, expected, command.site))["summary"], command.site)
         except RemoteProtocolError as error:
             return error.reason
         return None
@@ -210,19 +213,19 @@ class Rounds:
             if (found.round, found.phase) == (asked.round, asked.phase):
                 return list(found.accepted), list(found.lost)
 
-    def leaves(self, accepted: Sequence[tuple[str, str]], expected: Schema) -> Iterator[dict[str, np.ndarray]]:
-        """Accepted answers from the spool, one at a time, in the order given; none is held here once it was handed on.
+    def leaves(self, accepted: Sequence[tuple[str, str]], expected: Schema) -> Iterator[Leaves]:
+        """Accepted answers from the spool in the order given; nothing of them is held here.
 
         Raises:
-          StorageError: one of them is not there, or not as it was accepted.
+          StorageError: one of them is not there, or not as it was accepted: said when all of it was read.
         """
         for site, digest in accepted:
             yield self._accepted(site, digest, expected)
 
-    def _accepted(self, site: str, digest: str, expected: Schema) -> dict[str, np.ndarray]:
+    def _accepted(self, site: str, digest: str, expected: Schema) -> Leaves:
         try:
             with self.stores.spool.opened(digest) as file:
-                return read_leaves(file, expected, site)
+                yield from read_leaves(file, expected, site)
         except (StorageError, RemoteProtocolError) as error:
             raise CorruptError(
                 f"expected the update of site '{site}' as it was accepted, but {error}; the site has sent it and "
@@ -299,13 +302,13 @@ def run_study(
     measured = schema_of(checklist.zero())
     accepted, _ = rounds.run(Phase(0, "statistics", names, Packed({}), (), measured, everyone=True))
     failpoints.here("coordinator.study.after_statistics")
-    fitted = checklist.fit(combine(list(rounds.leaves(accepted, measured))))
+    fitted = checklist.fit(combine([dict(leaves) for leaves in rounds.leaves(accepted, measured)]))
     on_event(Event("statistics", study.name, data={"sites": len(names), "inputs": len(fitted.get("inputs", ()))}))
     told = json.dumps(fitted, sort_keys=True, separators=(",", ":")).encode()
     rounds.run(Phase(0, "look", names, Packed({"fitted": np.frombuffer(told, np.uint8)}), (), READY, everyone=True))
     # ---- the start, or the newest step
     rows = checklist.template(fitted)
-    weights = parts.init_weights(rows)
+    weights = jax.block_until_ready(parts.init_weights(rows))
     template, size = trees.shapes(weights), cohort_size(study, len(names))
     server = federated.init(weights, jax.random.key(study.seed))
     del weights  # large, and made again where it is wanted
@@ -335,7 +338,7 @@ def run_study(
             cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
             opened, (had_in, had_out) = time.perf_counter(), traffic()
             accepted, lost = rounds.run(Phase(number, "train", cohort, send(server), sent, expected))
-            wires = map(functools.partial(trees.rebuild, wire), rounds.leaves(accepted, expected))
+            wires = rounds.leaves(accepted, expected)
             failpoints.here("coordinator.round.before_reduce")
             before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort))
             failpoints.here("coordinator.round.after_reduce")
@@ -368,22 +371,24 @@ def run_study(
         accepted, _ = rounds.run(Phase(number + 1, "look", names, send(server), sent, look))
         sums = trees.zeros_like(looked)
         for leaves in rounds.leaves(accepted, look):
-            sums = trees.add(sums, trees.rebuild(looked, leaves))
+            sums = trees.add(sums, trees.rebuild(looked, dict(leaves)))
         best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
         keeper.step(number, server, (), history.to_json(), last=True)
-        sha256 = sha256_of(federated, server, parts.init_weights(rows))
-        best = keeper.best_of(best, number, server)
+        newest, model_of = None, Final(federated, parts.init_weights, rows, server)
+        sha256 = weights_sha256(trees.named_leaves(model_of(server)))
+        if best is not None and history.best_round != number:
+            server = trees.shapes(server)  # one of the two is in memory
+            server = keeper.best_of(best, server)
     except KeyboardInterrupt:
         keeper.interrupted(newest)
         raise
     finally:
         keeper.close()
-    del server, newest
     failpoints.here("coordinator.study.before_finish")
-    accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(best), sent, SUMMARY))
+    accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(server), sent, SUMMARY))
     failpoints.here("coordinator.study.after_finish")
     summaries = [
-        read_summary(leaves["summary"], site)
+        read_summary(dict(leaves)["summary"], site)
         for (site, _), leaves in zip(accepted, rounds.leaves(accepted, SUMMARY), strict=True)
     ]
     evaluation = join_sites([found for found in summaries if found])
@@ -391,8 +396,7 @@ def run_study(
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
     result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)
     result["forecast"] = compared(foretold, history.curve, seconds, peak_bytes())
-    enrolled = federated.enrol(parts.init_weights(rows))
-    return Outcome(result, federated.model(federated.send(best), enrolled), fitted, rows)
+    return Outcome(result, model_of(server), fitted, rows)
 
 
 def _all_there(stores: Stores, done: int, folder: Path) -> None:

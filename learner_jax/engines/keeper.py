@@ -155,19 +155,17 @@ class Keeper:
         self._best.drop_before(self._oldest_needed())
         return round_number
 
-    def best_of(self, held: PyTree, number: int, server: PyTree) -> PyTree:
-        """The server's state after the best round.
+    def best_of(self, held: PyTree, like: PyTree) -> PyTree:
+        """The server's state after the best round: what `best` or `restore` gave of it, from the disk where it lies.
 
         Args:
-          held: what `best` or `restore` gave of it; None if no round was looked at.
-          number, server: the last round, and the state after it.
+          held: that.
+          like: a state, or its shapes.
         """
-        if held is None or (isinstance(held, int) and held == number):
-            return server
         if not isinstance(held, int) or self._best is None or self._steps is None:
             return held
         steps = self._best if held in self._best.all() else self._steps
-        return self._fitted(held, server, steps.restore(held)[1]["server"])
+        return self._fitted(held, like, steps.restore(held)[1]["server"])
 
     def _oldest_needed(self) -> int:
         """The oldest best round that a step on disk names, or that the study's `keep_best` keeps."""

@@ -155,7 +155,8 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     keeper.step(number, server, states, history.to_json(), last=True)
     seconds = time.perf_counter() - started
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
-    server, best, states = jax.device_get((server, keeper.best_of(best, number, server), states))
+    best = server if best is None or history.best_round == number else keeper.best_of(best, server)
+    server, best, states = jax.device_get((server, best, states))
     return Trained(server, best, states, history, sha256_of(federated, server, weights),
                    up, down, seconds)  # fmt: skip
 

@@ -50,6 +50,15 @@ def _orbax() -> Any:
     return v1
 
 
+def _frugal(orbax: Any) -> Any:
+    """A context in which a save takes no memory: Orbax would copy all arrays, and compress them in twice the time to
+    eleven twelfths of their size."""
+    context = orbax.Context()
+    context.memory.deepcopy_host_arrays = False
+    context.array.saving.use_compression = False
+    return context
+
+
 class _NoOrbax(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
@@ -139,8 +148,9 @@ class Steps:
             said = {item: {name: _said(leaf) for name, leaf in leaves.items()} for item, leaves in items.items()}
             full = {item: {n: _raw(leaf) for n, leaf in leaves.items() if leaf.size} for item, leaves in items.items()}
             full = {item: leaves for item, leaves in full.items() if leaves} or {"empty": {"empty": np.zeros(1)}}
-            with _ONE_AT_A_TIME:
-                _orbax().save_checkpointables(beside, full)
+            orbax = _orbax()
+            with _ONE_AT_A_TIME, _frugal(orbax):
+                orbax.save_checkpointables(beside, full)
             failpoints.here(f"{self._point}.before_finalise")
             about = {"meta": meta, "items": said, "metric": metric, "files": _fsynced_files(beside)}
             write_json(beside / "step.json", {"about": about, "sha256": _json_digest(about)})

@@ -63,7 +63,7 @@ class Coordinator:
 
     def validate(self, asked: c.Validate) -> str | None:
         with self.spool.arrived(asked.site, asked.digest) as file:
-            leaves = read_leaves(file, SCHEMA, asked.site)
+            leaves = dict(read_leaves(file, SCHEMA, asked.site))
         return None if np.isfinite(leaves["w"]).all() else "expected finite numbers"
 
     def run(self, weights: np.ndarray, rounds: int, deadline_s: float = 60.0) -> np.ndarray:
