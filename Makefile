@@ -14,9 +14,10 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TESTS ?=
 WORKDIR ?= runs/demo
 SECONDS ?= 60
+MINUTES ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint soak plants fuzz mutants bench bundle docs constraints clean
+.PHONY: help demo install test lint soak endurance plants fuzz mutants bench bundle docs constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +37,9 @@ lint: $(VENV)/.ready-test ## ruff (rules, format) and pyright
 
 soak: $(VENV)/.ready-test ## the long runs: kill -9 at random moments, a hundred rounds
 	@$(BIN)/python -m pytest -m soak -n 0 $(TESTS); code=$$?; test $$code -eq 0 -o $$code -eq 5
+
+endurance: $(VENV)/.ready-test ## an hour of faults, one a minute, on a federation of real processes (MINUTES=60; Linux)
+	@$(BIN)/python -m tests.endurance --minutes=$(MINUTES)
 
 plants: $(VENV)/.ready-test ## planted faults: each must turn its test red
 	@$(BIN)/python -m tests.plants

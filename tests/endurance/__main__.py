@@ -1,0 +1,180 @@
+"""An hour of faults, one a minute, on a federation of real processes: `python -m tests.endurance --minutes=60`.
+
+A broker, a coordinator and five sites learn a tiny model for thousands of rounds, while one fault after the other is
+done to them. What may not happen: that the study stands still after a fault is over, that a site counts twice or is
+left out of a round, that any round's result, or the last weights, differ in a bit from an undisturbed simulation's, or
+that the memory of coordinator or sites grows. The faults and their order are drawn from the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.endurance.faults import FAULTS, Times, deck, goes_on, load
+from tests.endurance.federation import SITES, Enduring, Violation, account_of, study_of
+from tests.endurance.memory import Sampler, slope
+from tests.federation.hospitals import Process, flags, write_tables
+
+OWN = ["unshare", "-rmpf", "--mount-proc", "--kill-child"]
+"""A mount namespace for the small disks, and one for processes: all of them end with this one."""
+_BEGUN = time.monotonic()
+
+
+def say(text: str) -> None:
+    """A line, with minutes and seconds since the beginning."""
+    seconds = int(time.monotonic() - _BEGUN)
+    print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", flush=True)
+
+
+def calibrated(source: Path, folder: Path) -> float:
+    """Seconds of a round, of an undisturbed federation."""
+    with Enduring(study_of(source, 40), folder, disks=False) as there:
+        while there.committed() < 10:
+            there.all_alive()
+            time.sleep(0.02)
+        begun, first = time.monotonic(), there.committed()
+        while there.committed() < 40:
+            there.all_alive()
+            time.sleep(0.02)
+        return (time.monotonic() - begun) / (40 - first)
+
+
+def disturb(there: Enduring, given: argparse.Namespace, times: Times) -> Counter[str]:
+    """One fault after the other until the time is over, or the study is; how many of each."""
+    draw, done, decks = random.Random(given.seed), Counter(), 0
+    kinds: list[str] = []
+    stop = time.monotonic() + 60 * given.minutes
+    while time.monotonic() < stop and not there.over:
+        begun = time.monotonic()
+        if not kinds:
+            kinds, decks = [kind for kind in deck(draw, decks) if kind in given.only], decks + 1
+        kind = kinds.pop()
+        number = there.committed()
+        text = FAULTS[kind](there, draw, times)
+        seconds = goes_on(there, times)
+        done[kind] += not text.startswith("not run")
+        say(f"{kind} in round {number}: {text}; goes on within {seconds:.1f} s, {there.committed()} rounds, {load()}")
+        wrong = there.account().wrong
+        if wrong:
+            raise Violation("; ".join(wrong[:5]))
+        time.sleep(max(0.0, min(begun + given.every, stop) - time.monotonic()))
+    return done
+
+
+def finish(there: Enduring, pace: float, rounds: int) -> set[str]:
+    """Waits for the end of the study, undisturbed; what each process says of the last weights."""
+    left = rounds - there.committed()
+    say(f"no more faults; {left} of {rounds} rounds are left")
+    stop = time.monotonic() + 300 + 5 * pace * left
+    while not there.over:
+        there.all_alive()
+        if time.monotonic() > stop:
+            raise Violation(f"expected the study to end, got to round {there.committed()} of {rounds}")
+        time.sleep(0.1)
+    ended = {there.processes[name].last_line(120)["weights_sha256"] for name in ("coordinator", *SITES)}
+    there.processes["broker"].send_signal(signal.SIGTERM)
+    return ended
+
+
+def compared(there: Enduring, folder: Path, ended: set[str]) -> list[str]:
+    """What differs from an undisturbed simulation."""
+    simulation = Process("launch.simulate", flags(there.study, folder / "simulated"), folder / "simulation")
+    expected = simulation.last_line(3600)["weights_sha256"]
+    ours, theirs = there.account().digests, account_of(folder / "simulated").digests
+    differ = [number for number in sorted(theirs) if ours.get(number) != theirs[number]]
+    wrong = []
+    if differ:
+        wrong.append(f"round {differ[0]} is the first of {len(differ)} whose result differs from the simulation's")
+    if ended != {expected}:
+        wrong.append(f"expected the simulation's last weights {expected[:12]}, got {sorted(one[:12] for one in ended)}")
+    if not wrong:
+        say(f"{len(theirs)} rounds and the last weights are the simulation's to the bit: sha256 {expected[:16]}")
+    return wrong
+
+
+def grown(sampler: Sampler, given: argparse.Namespace) -> list[str]:
+    """Prints each process's slope; what grows beyond the bound."""
+    wrong = []
+    for name, lives in sorted(sampler.lives.items()):
+        most = max(sample.mb for samples in lives.values() for sample in samples)
+        found = slope(lives, given.settle)
+        if found is None:
+            say(f"memory of {name}: {most:.0f} MB at most; too few samples for a slope")
+            continue
+        judged = "holds 0" if found.low <= 0 else f"below {given.bound:.0f}" if found.high < given.bound else "GROWS"
+        say(f"memory of {name}: {most:.0f} MB at most, {found.mb_h:+.1f} MB an hour, 95 % {found.low:+.1f} to "
+            f"{found.high:+.1f} ({found.blocks} blocks of {found.lives} lives): {judged}")  # fmt: skip
+        if judged == "GROWS" and name != "broker":
+            wrong.append(f"the memory of {name} grows by {found.mb_h:.1f} MB an hour, more than {given.bound:.0f}")
+    return wrong
+
+
+def endure(given: argparse.Namespace, folder: Path) -> list[str]:
+    """The whole run; what was violated."""
+    source = write_tables(folder / "tables", SITES)
+    times = Times(given.stop, given.partition, given.recover)
+    pace = calibrated(source, folder / "first")
+    share = max(0.2, 1 - 20 / given.every)  # of the time in which nothing is down
+    rounds = given.rounds or max(100, int(share * max(given.minutes * 60 - given.partition, 60) / pace))
+    say(f"{pace:.2f} s a round undisturbed: {rounds} rounds for {given.minutes:g} minutes; seed {given.seed}; {load()}")
+    wrong: list[str] = []
+    with Enduring(study_of(source, rounds), folder / "study", given.disks) as there:
+        sampler = Sampler(lambda: {name: process.pid for name, process in there.processes.items()})
+        sampler.start()
+        try:
+            goes_on(there, times)
+            done = disturb(there, given, times)
+            say(f"faults: {dict(done)}")
+            wrong += [f"no {kind} was done: the study ended before" for kind in given.only if not done[kind]
+                      and (given.disks or not kind.startswith("full"))] if given.all else []  # fmt: skip
+            ended = finish(there, pace, rounds)
+            wrong += there.account().wrong
+            wrong += compared(there, folder, ended)
+        except (Violation, AssertionError) as error:
+            wrong.append(str(error))
+        finally:
+            sampler.stop()
+        return wrong + grown(sampler, given)
+
+
+def main() -> int:
+    """0: nothing was violated."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--minutes", type=float, default=60.0, help="of faults; the study ends some time after")
+    parser.add_argument("--every", type=float, default=60.0, help="seconds from a fault to the next, if it is over")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop", type=float, default=20.0, help="seconds of SIGSTOP")
+    parser.add_argument("--partition", type=float, default=600.0, help="seconds in which two of five sites are apart")
+    parser.add_argument("--recover", type=float, default=120.0, help="seconds within which the study must go on")
+    parser.add_argument("--rounds", type=int, default=0, help="0: measured, so that the study lasts as long")
+    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), help="kinds of faults")
+    parser.add_argument("--all", action="store_true", help="each kind must have been done")
+    parser.add_argument("--bound", type=float, default=64.0, help="MB an hour that memory may grow")
+    parser.add_argument("--settle", type=float, default=45.0, help="seconds of each process's life not looked at")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if not given.inside and shutil.which(OWN[0]) and not subprocess.run([*OWN, "true"], capture_output=True).returncode:
+        os.execvp(OWN[0], [*OWN, sys.executable, "-m", "tests.endurance", *sys.argv[1:], "--inside"])
+    given.disks = given.inside
+    if not given.inside:
+        say("not run: full disks, since no namespaces can be made here (unshare -rmpf)")
+    with tempfile.TemporaryDirectory(prefix="learner-endurance-") as folder:
+        wrong = endure(given, Path(folder))
+        for text in wrong:
+            say(f"VIOLATION: {text}")
+        say(f"{len(wrong)} violations")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
