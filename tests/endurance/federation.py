@@ -30,7 +30,7 @@ def study_of(source: Path, rounds: int) -> Study:
 
 
 class Enduring(Apart):
-    """Its processes by name, each with a clock that can jump, a line that can be cut and, where it may be, a small disk.
+    """Processes by name, each with a clock that can jump, a line that can be cut and, where it may be, a small disk.
 
     Args:
       study: the config.
@@ -86,6 +86,9 @@ class Enduring(Apart):
 
     def _start(self, program: str, arguments: Sequence[str]) -> Process:
         return super()._start("tests.endurance.clock", [program, *arguments])
+
+    def __enter__(self) -> Enduring:
+        return self
 
     def __exit__(self, *given: object) -> None:
         super().__exit__(*given)
