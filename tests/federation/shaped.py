@@ -242,6 +242,14 @@ class Coordinator:
         self.spool.append(command.site, command.digest, command.size, command.offset, command.data)
         self.progress.put((command.offset + len(command.data)) / command.size)
 
+    def all_here(self, seconds: float = 120) -> None:
+        """Waits until every site has called."""
+        stop = time.monotonic() + seconds
+        while len([line for line in self.told if line.startswith("site_back")]) < len(self.lines):
+            if time.monotonic() > stop:
+                raise TimeoutError(f"expected {len(self.lines)} sites within {seconds:.0f} s: {self.told}")
+            time.sleep(0.05)
+
     def start(self, number: int, broadcast: bytes, size: int) -> None:
         """Opens a round."""
         names, digest = tuple(self.lines), hashlib.sha256(broadcast).hexdigest()
@@ -282,6 +290,7 @@ def transfer(folder: Path, mbit: float, size: int, cuts: Sequence[tuple[float, f
     """
     with lines(1, mbit) as (line,):
         there = Coordinator(folder, [line])
+        there.all_here()
         there.start(1, b"first", size // 4)
         equal = there.closed() == {"h01": hashlib.sha256(update("h01", 1, size // 4)).hexdigest()}
         smooth, begun = line.came(), time.monotonic()
@@ -311,6 +320,7 @@ def rounds(folder: Path, mbit: float, sites: int, size: int, count: int) -> dict
     took = []
     with lines(sites, mbit) as made:
         there = Coordinator(folder, made)
+        there.all_here()
         for number in range(1, count + 1):
             begun = time.monotonic()
             there.start(number, update("the model", number, size), size)

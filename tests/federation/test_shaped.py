@@ -21,8 +21,8 @@ def transferred(tmp_path, seconds: float, **given) -> None:
         pytest.skip(f"lines cannot be shaped here: {why}: not run")
     found = shaped("transfer", tmp_path / "study", seconds, **given)
     what = f"{given['size'] / 1e6:.0f} MB at {given['mbit']:g} Mbit/s with cuts at {given['cuts']}"
-    print(f"\n{what}: {found['seconds']} s, {found['came']} bytes on the line, {found['resent']:.2%} sent again; handed to "
-          f"the line again {found['handed']:.1%}, most of which never left")  # fmt: skip
+    print(f"\n{what}: {found['seconds']} s, {found['came']} bytes on the line, {found['resent']:.2%} sent again; "
+          f"handed to the line again {found['handed']:.1%}, most of which never left")  # fmt: skip
     assert found["equal"], found
     assert found["resent"] < MOST, found
 
