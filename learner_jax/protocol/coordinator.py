@@ -290,7 +290,15 @@ class RoundKeeper:
             open_round.shares[event.site].reason = event.reason
         self._step(event.site, type(event).__name__.lower())
 
-    def _is_of(self, about: c.Valid | c.Invalid | c.Spooled | c.Append | c.Spool) -> bool:
+    def _is_checked(self, command: c.Validate) -> bool:
+        """Whether this update is being checked now."""
+        return (
+            self._is_of(command)
+            and self._round is not None
+            and (self._round.shares[command.site].part is Part.CHECKING)
+        )
+
+    def _is_of(self, about: c.Valid | c.Invalid | c.Spooled | c.Append | c.Validate | c.Spool) -> bool:
         """Whether this is about the update that a site has offered in the open round."""
         open_round = self._round
         if open_round is None or (about.round, about.phase) != open_round.place or open_round.state != "open":
@@ -300,8 +308,10 @@ class RoundKeeper:
 
     def _on_failed(self, event: c.Failed) -> None:
         command = event.command
+        if isinstance(command, c.Validate) and not self._is_checked(command):
+            return  # its bytes never came to the disk, which was said
         self._tell("note", text=f"could not {_verb(command)}: {event.reason}; trying again")
-        if not isinstance(command, c.Append | c.Spool):
+        if not isinstance(command, c.Append | c.Validate | c.Spool):
             self._again.append((self._now + self._retry, command))
         elif self._is_of(command):  # a disk that refused may have lost what it took before: all of it again
             self._step(command.site, "unwritten")
@@ -694,7 +704,12 @@ def _in_memory(share: _Share) -> int:
 
 
 def _verb(command: Any) -> str:
-    words = {c.Append: "write an update", c.Spool: "spool an update", c.WriteRow: "write to the journal"}
+    words = {
+        c.Append: "write an update",
+        c.Validate: "check an update",
+        c.Spool: "spool an update",
+        c.WriteRow: "write to the journal",
+    }
     return words.get(type(command), type(command).__name__)
 
 

@@ -375,6 +375,26 @@ def test_a_full_disk_is_said_and_tried_again(bench):
     ]
 
 
+def test_an_update_that_the_disk_did_not_take_is_not_checked_again(bench):
+    """Of a small update the last bytes and the check are asked for at once: both fail, and one of them is news."""
+    commands = bench.serve(bench.offer("a"))
+    (append,), (check,) = kind(commands, c.Append), kind(commands, c.Validate)
+    assert kind(bench.do(c.Failed(append._replace(data=b""), "No space left on device")), c.Tell)
+    assert bench.do(c.Failed(check, "No such file or directory")) == []
+    steps = bench.serve(bench.do(c.Tick(), after=3.0))
+    assert len(kind(steps, c.Append)) == 1 and kind(steps, c.Validate) == [check]
+    bench.disk(steps)
+    assert not kind(bench.do(c.Tick(), after=60.0), c.Validate)
+
+
+def test_an_update_that_cannot_be_read_is_fetched_again(bench):
+    (check,) = kind(bench.serve(bench.offer("a")), c.Validate)
+    (note,) = kind(bench.do(c.Failed(check, "Input/output error")), c.Tell)
+    assert "check an update: Input/output error; trying again" in note.event.data["text"]
+    steps = bench.serve(bench.do(c.Tick(), after=3.0))
+    assert kind(steps, c.Append) and kind(steps, c.Validate) == [check]
+
+
 def test_only_so_many_bytes_at_a_time_and_a_stalled_site_makes_room():
     bench = Bench(upload_bytes=13)
     bench.hello(*SITES)
