@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tests.endurance.federation import SITES, Enduring, Violation, fill
 
-ROOM = "No space left on device"
+ROOM, AGAIN = "No space left on device", "trying again"
 
 
 class Times(NamedTuple):
@@ -110,9 +110,15 @@ def _full(there: Enduring, name: str, times: Times) -> str:
             raise Violation(f"{name} ended with {process.returncode} on a full disk: {process.said[before:][-800:]}")
         if there.committed() > stood + 1:
             raise Violation(f"rounds were committed while the disk of {name} was full: {stood}, {there.committed()}")
-        return f"the disk of {name} full: it says “{told()[0].strip()[-160:]}”, {len(told())} times; room again"
     finally:
         filler.unlink()
+    goes_on(there, times)
+    time.sleep(4)  # what was put off is done by now
+    said, settled = told(), process.said.count(AGAIN)
+    time.sleep(8)
+    if process.said.count(AGAIN) > settled:
+        raise Violation(f"{name} still tries again, though there is room: {process.said[before:][-400:]}")
+    return f"the disk of {name} full: “{said[0].strip()[-100:]}”, said {len(said)} times; room again, and it is quiet"
 
 
 def full_coordinator(there: Enduring, _: random.Random, times: Times) -> str:
