@@ -1,8 +1,8 @@
 """How fast updates travel, beside bare sockets in the same arrangement.
 
-    python -m benchmarks.wire                          one JSON line (10 minutes)
-    python -m benchmarks.wire --quick                  tiny sizes: does it run, do the bytes agree; the times mean nothing
-    python -m benchmarks.wire --other_python=PATH      a Python that has grpcio, where this one has not
+    python -m benchmarks.wire                       one JSON line (10 minutes)
+    python -m benchmarks.wire --quick               tiny sizes: does it run, do the bytes agree; the times mean nothing
+    python -m benchmarks.wire --other_python=PATH   a Python that has grpcio, where this one has not
 
 Site processes send blobs to a coordinator process over the loopback, one stream or four. The coordinator's clock runs
 from its asking until the last byte is here and checked. Ends that differ in bytes end the run with status 1.
@@ -260,7 +260,8 @@ def words(line: Mapping[str, Any]) -> list[str]:
         goal = f"; goal {found['goal']}: {'met' if found['met'] else 'MISSED'}" if "goal" in found else ""
         out.append(
             f"{found['ours']} over {found['over']}, x{found['streams']}: {found['ratio']:.2f} of its speed "
-            f"(by repeat {paired['min']:.2f}, {paired['median']:.2f}, {paired['max']:.2f}), {found['cpu']:.2f} of its CPU time{goal}"
+            f"(by repeat {paired['min']:.2f}, {paired['median']:.2f}, {paired['max']:.2f}), "
+            f"{found['cpu']:.2f} of its CPU time{goal}"
         )
     out += [f"{name} did not run: {why}" for name, why in line["not_run"].items()]
     return out

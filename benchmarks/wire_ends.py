@@ -1,7 +1,7 @@
 """The ends of the wire benchmark: a coordinator, a site or a bare proxy, each a process that `benchmarks.wire` starts.
 
 Ours: `Receiver` asks a `Holder` by Want, over `CoordinatorLink` and `SiteLink`, or their sealed kind through a broker;
-what the drives do for each message (rate limit, admission, strict schema, the way in and out of bytes) is done here too.
+what the drives do for each message (rate limit, admission, strict schema) is done here too.
 
 Bare: a DEALER sends header and chunk to a ROUTER as fast as the sockets take them, when told "go"; no schema, no
 window, no digest. Through `zmq.proxy` the coordinator's end is a DEALER that dials in, as ours dials a broker.
