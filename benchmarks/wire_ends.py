@@ -213,7 +213,7 @@ class Coordinator:
             return {"wrong": str(error)}
 
     def _open(self, size: int, keys: list, sites: list, code: str, folder: str, proxy: str, proxy_key: str) -> dict:
-        own, known = _keys(keys), {name_of(i): _keys(one) for i, one in enumerate(sites)}
+        own, known = keys_of(keys), {name_of(i): keys_of(one) for i, one in enumerate(sites)}
         self._expected = [expect(site, size) for site in range(len(sites))]
         users = {one.curve_public: name for name, one in known.items()}
         direct = self._links["ours"] = CoordinatorLink("127.0.0.1", 0, own, users)
@@ -253,7 +253,7 @@ class Site:
         return self._begin(**asked)
 
     def _begin(self, site: int, size: int, keys: list, server: list, addresses: dict, code: str, proxy_key: str):
-        own, coordinator = _keys(keys), _keys(server)
+        own, coordinator = keys_of(keys), keys_of(server)
         data, digest = make_blob(site, size), expect(site, size).sha256
         known = parse_join_code(code)
         seal = SiteSeal(STUDY, name_of(site), own.sign_secret, coordinator.sign_public)
@@ -286,7 +286,8 @@ def told(keys: Keys) -> list[str]:
     return [keys.curve_public, keys.curve_secret, keys.sign_public.hex(), keys.sign_secret.hex()]
 
 
-def _keys(text: Sequence[str]) -> Keys:
+def keys_of(text: Sequence[str]) -> Keys:
+    """Keys of JSON."""
     return Keys(text[0], text[1], bytes.fromhex(text[2]), bytes.fromhex(text[3]))
 
 
