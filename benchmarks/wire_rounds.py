@@ -37,6 +37,9 @@ PARTS = {
     "save_and_open_ms": ("round_closed", "next"),
 }
 
+Moment = tuple[float, float]
+"""Seconds on the wall's clock, and of CPU time of the coordinator's process."""
+
 
 def site(name: str, code: Path, answers: Path, folder: Path, durable: bool) -> None:
     """A site's process: joins, answers every Open at once, leaves at the end."""
@@ -55,8 +58,12 @@ def site(name: str, code: Path, answers: Path, folder: Path, durable: bool) -> N
     outbox = Outbox(folder / "outbox")
     keeper = SiteKeeper(member.study, name, incarnation=secrets.token_hex(8))
 
+    began: list[float] = []
+
     def work(asked: c.Work) -> None:
         opened = asked.open
+        if opened.phase == "train" and not began:
+            began.append(time.process_time())
         number = min(opened.round, 1) if opened.phase == "look" else 0
         drive.post(c.Worked(opened.round, opened.phase, *prepared[f"{opened.phase}{number}"]))
 
@@ -71,6 +78,7 @@ def site(name: str, code: Path, answers: Path, folder: Path, durable: bool) -> N
     with SiteLink(member.address, member.server_public, load_or_make_keys(folder / "keys.json")) as link:
         drive = SiteDrive(link, keeper, handlers)
         drive.run()
+    print(time.process_time() - began[0])
     if drive.finished is None or not drive.finished.ok:
         raise SystemExit(f"{name}: {drive.finished}")
 
@@ -139,9 +147,9 @@ def prepare(parts: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def moments(events: Sequence[tuple[float, Event]]) -> dict[int, dict[str, float]]:
+def moments(events: Sequence[tuple[Moment, Event]]) -> dict[int, dict[str, Moment]]:
     """When a round was opened, its first and last update accepted, and when it was closed; "next": the next opened."""
-    out: dict[int, dict[str, float]] = {}
+    out: dict[int, dict[str, Moment]] = {}
     for at, event in events:
         if event.round is None:
             continue
@@ -174,7 +182,8 @@ def measure(rounds: int, durable: bool) -> dict[str, Any]:
         def invited(files: Mapping[str, Path], address: str) -> None:
             for name in names:
                 about = [name, str(files[name]), str(answers), str(folder / name), "--durable" if durable else "--bare"]
-                started.append(subprocess.Popen([sys.executable, "-m", __spec__.name, "--site", *about]))
+                command = [sys.executable, "-m", "benchmarks.wire_rounds", "--site", *about]
+                started.append(subprocess.Popen(command, cwd=common.ROOT, stdout=subprocess.PIPE, text=True))
 
         def check() -> None:
             failed = [process.args for process in started if process.poll()]
@@ -184,24 +193,25 @@ def measure(rounds: int, durable: bool) -> dict[str, Any]:
         try:
             tell = functools.partial(_note, events)
             result = serve(parts, names, folder / "run", tell, "127.0.0.1", 0, invited, check).result
+            told = [process.communicate(timeout=20)[0] for process in started]
         finally:
             for process in started:
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+                process.kill()
+                process.wait()
     took_part = [row for row in result["curve"] if len(row["sites"]) == SITES]
     if len(took_part) != rounds:
         raise SystemExit(f"expected {rounds} rounds of {SITES} sites, got {len(took_part)}")
     found = {number: seen for number, seen in moments(events).items() if number > min(WARM, rounds // 3)}
     whole = [seen for seen in found.values() if len(seen) == 5]
-    out = {name: [1000 * (one[to] - one[since]) for one in whole] for name, (since, to) in PARTS.items()}
-    out["round_ms"] = [1000 * (one["next"] - one["round_open"]) for one in whole]
+    out = {name: [1000 * (one[to][0] - one[since][0]) for one in whole] for name, (since, to) in PARTS.items()}
+    for place, name in enumerate(("round_ms", "coordinator_cpu_ms")):
+        out[name] = [1000 * (one["next"][place] - one["round_open"][place]) for one in whole]
+    out["sites_cpu_ms"] = [1000 * sum(map(float, told)) / rounds]
     return {"values": out, "bytes_up": took_part[-1]["bytes_up"], "sha256": result["weights_sha256"]}
 
 
-def _note(events: list[tuple[float, Event]], event: Event) -> None:
-    events.append((time.perf_counter(), event))
+def _note(events: list[tuple[Moment, Event]], event: Event) -> None:
+    events.append(((time.perf_counter(), time.process_time()), event))
 
 
 def run(rounds: int, repeats: int) -> dict[str, Any]:
@@ -230,6 +240,8 @@ def words(found: Mapping[str, Any]) -> list[str]:
         total, parts = arm["round_ms"], "; ".join(f"{part} {arm[part]['median']:.1f}" for part in PARTS)
         spread = f"{total['median']:.1f} ms (quartiles {total['q1']:.1f} to {total['q3']:.1f}, n = {arm['n']})"
         out.append(f"  {name}: {spread}: {parts}")
+        cpu = " + ".join(f"{who} {arm[f'{who}_cpu_ms']['median']:.1f}" for who in ("coordinator", "sites"))
+        out.append(f"  {name}, CPU ms a round: {cpu}")
     return [*out, f"  goal {found['goal_ms']:.0f} ms, durable: {'met' if found['met'] else 'MISSED'}"]
 
 
