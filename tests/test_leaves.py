@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -36,6 +39,28 @@ def test_bytes_and_back(tree):
         assert back[name].tobytes() == leaf.tobytes()  # NaN and -0.0 as they were
 
 
+@given(TREES, st.data())
+def test_packed_leaves_are_sliced_as_their_bytes_are(tree, data):
+    whole, packed = leaves.pack(tree), leaves.Packed(tree)
+    assert len(packed) == len(whole) and packed.sha256 == hashlib.sha256(whole).hexdigest()
+    start, stop = (data.draw(st.integers(0, len(whole) + 3)) for _ in range(2))
+    assert bytes(packed[start:stop]) == whole[start:stop] and bytes(packed[:]) == whole
+
+
+@given(TREES)
+def test_a_file_is_read_leaf_by_leaf(tree):
+    schema, data = leaves.schema_of(tree), leaves.pack(tree)
+    back = dict(leaves.read_leaves(io.BytesIO(data), schema))
+    assert list(back) == sorted(tree)
+    for name, leaf in tree.items():
+        assert back[name].dtype == leaf.dtype and back[name].shape == leaf.shape
+        assert back[name].tobytes() == leaf.tobytes()
+        assert back[name].ctypes.data % 64 == 0 or not leaf.size
+    for other, words in ([(data[:-1], "got less")] if data else []) + [(data + b"x", "got more")]:
+        with pytest.raises(RemoteProtocolError, match=f"h01: expected {len(data)} bytes .* {words}"):
+            dict(leaves.read_leaves(io.BytesIO(other), schema, "h01"))
+
+
 def test_bfloat16_travels_as_uint16_and_names_its_type():
     leaf = np.arange(6).astype(ml_dtypes.bfloat16).reshape(2, 3)
     back = leaves.unpack(leaves.pack({"w": leaf}), (LeafSpec("w", "bfloat16", (2, 3)),))
@@ -66,6 +91,20 @@ def test_numbers_that_are_not_finite_are_refused_and_counted():
     for bad in (np.array([1, np.nan, np.inf]), np.array([np.nan, np.inf]).astype(ml_dtypes.bfloat16)):
         with pytest.raises(RemoteProtocolError, match="h01: expected finite numbers in leaf 'w', got 2 that are not"):
             leaves.check_finite({"w": bad}, "h01")
+        with pytest.raises(RemoteProtocolError, match="h01: expected finite numbers in leaf 'w', got 2 that are not"):
+            leaves.check_file(io.BytesIO(leaves.pack({"w": bad})), leaves.schema_of({"w": bad}), "h01")
+
+
+def test_a_file_is_checked_block_by_block(monkeypatch):
+    monkeypatch.setattr(leaves, "_BLOCK", 64)
+    tree = {"a": np.arange(100.0), "b": np.ones(7, np.int32), "c": np.ones(40, ml_dtypes.bfloat16)}
+    schema = leaves.schema_of(tree)
+    leaves.check_file(io.BytesIO(leaves.pack(tree)), schema)
+    tree["a"][[3, 99]] = np.nan, -np.inf
+    with pytest.raises(RemoteProtocolError, match="in leaf 'a', got 2 that are not"):
+        leaves.check_file(io.BytesIO(leaves.pack(tree)), schema)
+    with pytest.raises(RemoteProtocolError, match="got less"):
+        leaves.check_file(io.BytesIO(leaves.pack({**tree, "a": np.ones(100)})[:-1]), schema)
 
 
 def test_an_object_may_not_travel():

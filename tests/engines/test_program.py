@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.monitoring
@@ -11,8 +13,9 @@ import optax
 import pytest
 
 from learner_jax import aggregators, algorithms, leaves, trees
+from learner_jax.engines import program
 from learner_jax.engines.parts import objective, watching
-from learner_jax.engines.program import Plan, Program, Reducer, wire_shape
+from learner_jax.engines.program import Final, Plan, Program, Reducer, Sender, wire_shape
 from learner_jax.engines.world import Local, build_world
 from learner_jax.federate import federate
 from learner_jax.models import logistic, mlp
@@ -66,6 +69,8 @@ class Federation:
         self.send = jax.jit(study.federated.send)
         self.wire = wire_shape(study.federated, template, trees.shapes(study.world.rows), LOCAL)
         self.reducer = Reducer(study.federated, template, self.wire, 0, LOCAL.seed, count, count)
+        with mock.patch.object(program, "_LARGE", 0):  # as a wire of many megabytes is added
+            self.leafwise = Reducer(study.federated, template, self.wire, 0, LOCAL.seed, count, count)
 
         self.restart()
 
@@ -82,8 +87,34 @@ class Federation:
             )
             sent = leaves.pack(trees.named_leaves(tamper(place, wire)))
             wires.append(trees.rebuild(self.wire, leaves.unpack(sent, trees.schema(self.wire))))
-        self.server, metrics, digest = self.reducer(self.server, iter(wires), len(wires), number, len(cohort))
+        about, streamed = (len(wires), number, len(cohort)), (iter(trees.named_leaves(wire).items()) for wire in wires)
+        _, _, leafwise = self.leafwise(self.server, streamed, *about)
+        self.server, metrics, digest = self.reducer(self.server, iter(wires), *about)
+        assert trees.digest_hex(leafwise) == trees.digest_hex(digest), "other bits when it is added leaf by leaf"
         return trees.digest_hex(digest), metrics
+
+
+def test_what_is_sent_is_the_servers_own_memory_where_it_is_the_same():
+    for case in METHODS.values():
+        study = case.start("mean")
+        sent = Sender(study.federated, study.server)(study.server)
+        whole = leaves.pack(trees.named_leaves(study.federated.send(study.server)))
+        assert bytes(sent[:]) == whole and sent.sha256 == hashlib.sha256(whole).hexdigest()
+        weights = jax.tree.leaves(study.server.learned)[0]
+        own = {np.asarray(leaf).ctypes.data for leaf in jax.tree.leaves(study.server)}
+        starts = {np.frombuffer(part, np.uint8).ctypes.data for part in sent._parts}
+        assert np.asarray(weights).ctypes.data in own and starts <= own
+
+
+def test_the_final_model_is_that_of_a_site_that_has_just_enrolled():
+    for case in METHODS.values():
+        study = case.start("mean")
+        federated, init = study.federated, mock.Mock(return_value=study.weights)
+        final = Final(federated, init, trees.shapes(study.world.rows), study.server)
+        init.reset_mock()
+        expected = federated.model(federated.send(study.server), federated.enrol(study.weights))
+        jax.tree.map(np.testing.assert_array_equal, final(study.server), expected)
+        assert not init.called, "weights were made in vain"
 
 
 @pytest.fixture(scope="module", params=[(method, rule) for method in METHODS for rule in RULES], ids="-".join)

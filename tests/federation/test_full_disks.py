@@ -60,7 +60,7 @@ def test_a_sample_of_full_disks(source, nursery, tmp_path):
 @pytest.mark.parametrize("action", WORDS)
 def test_the_disk_refuses_at_every_point(action, source, nursery, tmp_path):
     """A process at a time; then it is killed, and the next one finds its disk refuse elsewhere."""
-    study = slow_study(source, "scaffold", 150)
+    study = slow_study(source, "scaffold", 400)
     there = Federation(nursery, study, tmp_path)
     coordinator = there.coordinator()
     h00, h01 = there.site("h00", coordinator), there.site("h01", coordinator, f"{AT_THE_START[0]}:1:{action}")
