@@ -25,9 +25,9 @@ STEP_S, FLOPS = 2e-4, 4e9
 """A local step takes this at least, and computes so fast on one core; both are guesses until a round was seen."""
 BATCH_FLOPS = 6
 """Operations for each weight and row of a batch, there and back."""
-COORDINATOR_IDLE, COORDINATOR_TIMES = 600e6, 16.0
-"""Bytes of a coordinator's process, and how often it holds what is sent, at its peak: measured by
-`benchmarks/forecast.py` (15.4 to 16.7; benchmarks/results/forecast.jsonl)."""
+COORDINATOR_IDLE, COORDINATOR_TIMES = 700e6, 3.2
+"""Bytes of a coordinator's process, and how often it holds what is sent, at its peak: within a tenth of what
+`benchmarks/forecast.py` and `benchmarks/memory.py` measured from 0.1 MB to 1 GB (benchmarks/results)."""
 WORKER_IDLE, WORKER_TIMES = 660e6, 10.0
 """The same of a site's (8.8 to 9.9), with the rows of two sites of the sample."""
 WINDOW = 8
