@@ -2,7 +2,8 @@
 
     python -m benchmarks.wire                       one JSON line (10 minutes)
     python -m benchmarks.wire --quick               tiny sizes: does it run, do the bytes agree; the times mean nothing
-    python -m benchmarks.wire --other_python=PATH   a Python that has grpcio, where this one has not
+    python -m benchmarks.wire --grpc_python=PATH --flower_python=PATH --nvflare_python=PATH
+                                                    Pythons that have gRPC, Flower, NVFlare, where this one has not
 
 Site processes send blobs to a coordinator process over the loopback, one stream or four. The coordinator's clock runs
 from its asking until the last byte is here and checked. Ends that differ in bytes end the run with status 1.
@@ -41,6 +42,7 @@ ZMQ = {
     "bare_proxy": ("bare_proxy", False),
     "bare_proxy_sha256": ("bare_proxy", True),
 }
+OTHERS = {"flower": "flwr", "nvflare": "nvflare"}  # arm -> what must be installed where it runs
 GRPC = {"grpc_plain": ("grpc_plain", False), "grpc_tls": ("grpc_tls", False), "grpc_tls_sha256": ("grpc_tls", True)}
 
 # (ours, over what, the goal for the ratio of throughputs or None)
@@ -52,6 +54,8 @@ RATIOS = (
     ("ours_broker", "bare_proxy", None),
     ("ours", "grpc_tls_sha256", None),
     ("ours", "grpc_plain", None),
+    ("ours", "flower", None),
+    ("ours", "nvflare", None),
 )
 
 
@@ -92,24 +96,25 @@ class Run:
 
     Args:
       size: bytes of a blob.
-      other: a Python that has grpcio, or None.
+      pythons: "grpc", "flower", "nvflare" -> a Python that has it, or None.
       stack: closes the processes.
     """
 
-    def __init__(self, size: int, other: str | None, stack: ExitStack):
+    def __init__(self, size: int, pythons: Mapping[str, str | None], stack: ExitStack):
         self._size, self._stack = size, stack
         self.pids: list[int] = []
         self.homes: dict[str, tuple[Process, str, bool]] = {}
         self.not_run: dict[str, str] = {}
         self.versions = common.versions("pyzmq", "cryptography", "msgpack")
         self._zmq()
-        python = next((path for path in (sys.executable, other) if path and _has(path, "grpc")), None)
-        if python is None:
-            self.not_run["gRPC"] = "grpcio is not installed; name a Python that has it by --other_python"
-        else:
-            self._grpc(python)
-        for name in ("Flower", "NVFlare"):
-            self.not_run[name] = "no arm of this benchmark plays it yet"
+        for name, module in {"grpc": "grpc", **OTHERS}.items():
+            python = next((path for path in (sys.executable, pythons.get(name)) if path and _has(path, module)), None)
+            if python is None:
+                self.not_run[name] = f"'{module}' is not installed; name a Python that has it by --{name}_python"
+            elif name == "grpc":
+                self._grpc(python)
+            else:
+                self._other(name, python)
 
     def _start(self, module: str, role: str, python: str = sys.executable) -> Process:
         process = Process(module, role, python)
@@ -161,6 +166,16 @@ class Run:
             process.ask({"site": site, "size": self._size, "ports": opened["ports"], "certificate": certificate})
         self.homes |= {arm: (coordinator, *how) for arm, how in GRPC.items()}
 
+    def _other(self, name: str, python: str) -> None:
+        sites, coordinator = max(STREAMS), self._start("benchmarks.wire_others", f"{name}-coordinator", python)
+        opened = coordinator.ask({"do": "open", "size": self._size, "sites": sites})
+        self.versions[OTHERS[name]] = opened["version"]
+        for site in range(sites):
+            process = self._start("benchmarks.wire_others", f"{name}-site", python)
+            process.ask({"site": site, "size": self._size, "port": opened["port"]})
+        coordinator.ask({"do": "meet"})
+        self.homes[name] = (coordinator, name, False)
+
     def move(self, arm: str, streams: int, hashed: bool | None = None) -> dict[str, float]:
         """Moves a blob a stream: {"wall_s", "cpu_s"}, CPU time of all processes."""
         process, name, hashes = self.homes[arm]
@@ -199,10 +214,10 @@ def _certificate() -> tuple[str, str]:
     return secret.decode(), made.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def throughput(size: int, repeats: int, other: str | None) -> dict[str, Any]:
+def throughput(size: int, repeats: int, pythons: Mapping[str, str | None]) -> dict[str, Any]:
     """Measures all arms in turn."""
     with ExitStack() as stack:
-        run = Run(size, other, stack)
+        run = Run(size, pythons, stack)
         for arm in run.homes:
             for streams in STREAMS:
                 run.move(arm, streams, hashed=True)  # untimed: all bytes of each arm against their digest
@@ -273,12 +288,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes; the times mean nothing")
     parser.add_argument("--repeats", type=int, help="how often each arm is timed (9; with --quick 2)")
     parser.add_argument("--mib", type=int, help="MiB of each stream's blob (256; with --quick 4)")
-    parser.add_argument("--other_python", help="a Python interpreter that has grpcio")
+    for name in ("grpc", *OTHERS):
+        what = OTHERS.get(name, "grpcio")
+        parser.add_argument(f"--{name}_python", help=f"a Python interpreter that has {what}, where this one has not")
     parser.add_argument("--out", type=Path, help="a file that the JSON line is added to")
     flags = parser.parse_args(argv)
     size, repeats = flags.mib or (4 if flags.quick else 256), flags.repeats or (2 if flags.quick else 9)
     load = os.getloadavg()[0]
-    found = throughput(size * MIB, repeats, flags.other_python)
+    found = throughput(size * MIB, repeats, {name: getattr(flags, f"{name}_python") for name in ("grpc", *OTHERS)})
     about = {"benchmark": "wire", "quick": flags.quick, "n": repeats, "mib": size, "machine": common.machine()}
     loads = {"load_before": load, "load_after": os.getloadavg()[0]}
     line = {**about, **loads, **found}
