@@ -198,7 +198,7 @@ ROLES = {"flower": (Flower, flower_site), "nvflare": (NVFlare, nvflare_site)}
 def main(arguments: Sequence[str]) -> None:
     """`flower coordinator`, `nvflare site`, ...: what they print themselves goes to stderr."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.disable(logging.ERROR)  # Flower tells of each message, NVFlare of each call before the line is there
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     kind, role = arguments
