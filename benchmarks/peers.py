@@ -101,7 +101,7 @@ class Crowd:
 
     def idle(self) -> int:
         """Idle peers whose handshake is over and whose line stands."""
-        return sum(bool(socket.get(zmq.EVENTS) & zmq.POLLOUT) for socket in self._idle)
+        return sum(bool(socket.poll(0, zmq.POLLOUT)) for socket in self._idle)
 
     def half_open(self) -> int:
         """Half-open peers that are there."""

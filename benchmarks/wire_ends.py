@@ -161,7 +161,7 @@ def meet(socket: zmq.Socket, sites: int) -> dict[int, bytes]:
     """Routing ids of the sites, once all have called."""
     routes: dict[int, bytes] = {}
     while len(routes) < sites:
-        if not socket.poll(STALLED_S * 1000):
+        if not socket.poll(int(STALLED_S * 1000)):
             raise TimeoutError(f"expected {sites} sites, got {sorted(routes)}")
         route, site = socket.recv_multipart()
         routes[int(site)] = route
@@ -174,7 +174,7 @@ def pour(socket: zmq.Socket, routes: Mapping[int, bytes], expected: Sequence[Exp
     for site in left:
         socket.send_multipart([routes[site], b"go"])
     while left:
-        if not socket.poll(STALLED_S * 1000):
+        if not socket.poll(int(STALLED_S * 1000)):
             raise TimeoutError(f"nothing came for {STALLED_S:.0f} s")
         _, site, part = socket.recv_multipart(copy=False)
         if left[int(site.bytes)].take(part.buffer):

@@ -60,7 +60,7 @@ class Coordinator(grpc.GenericRpcHandler):
     def _open(self, size: int, sites: int, key: str, certificate: str) -> dict[str, Any]:
         self._expected = [expect(site, size) for site in range(sites)]
         self._go = {(kind, site): queue.SimpleQueue() for kind in ("plain", "tls") for site in range(sites)}
-        server = self._server = grpc.server(ThreadPoolExecutor(4 * sites), handlers=(self,), options=OPTIONS)
+        server = self._server = grpc.server(ThreadPoolExecutor(4 * sites), handlers=[self], options=OPTIONS)
         tls = grpc.ssl_server_credentials([(key.encode(), certificate.encode())])
         ports = {"plain": server.add_insecure_port("127.0.0.1:0"), "tls": server.add_secure_port("127.0.0.1:0", tls)}
         server.start()
