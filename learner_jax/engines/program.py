@@ -357,6 +357,8 @@ class Reducer:
         self.federated, self.template, self.wire, self.size = federated, template, wire, size
         self.study, self.seed, self.enrolled = np.uint32(study), seed, np.int32(enrolled)
         self._add = jax.jit(functools.partial(rounds.accumulate, federated, template, 1), donate_argnums=(0,))
+        term = jax.eval_shape(lambda wire: federated.lift(wire, template), wire)
+        self._zeros = jax.jit(lambda: trees.zeros_like(term))
         self._add_leaf = jax.jit(jnp.add, donate_argnums=(0,))
         lift = jax.make_jaxpr(lambda wire: federated.lift(wire, template))(wire)
         count = len(jax.tree.leaves(wire))
@@ -398,14 +400,13 @@ class Reducer:
     def _sum(self, wires: Iterable[PyTree | Leaves]) -> PyTree:
         """The sum of all terms. A large wire is added leaf by leaf where it is its own term: one of its leaves is in
         memory at a time; the numbers are the same."""
-        shape = jax.eval_shape(lambda wire: self.federated.lift(wire, self.template), self.wire)
-        total = trees.zeros_like(shape)
+        total = self._zeros()
         if not self._leafwise:
             for wire in wires:
                 total = jax.block_until_ready(self._add(total, self._whole(wire)))
             return total
         place = {name: at for at, name in enumerate(trees.names(self.wire))}
-        leaves = jax.tree.leaves(total)
+        leaves, structure = jax.tree.flatten(total)
         del total
         for wire in wires:
             named = wire if isinstance(wire, Iterator) else iter(trees.named_leaves(wire).items())
@@ -413,7 +414,7 @@ class Reducer:
                 at = place[found[0]]
                 leaves[at] = jax.block_until_ready(self._add_leaf(leaves[at], found[1]))
                 del found  # before the next is read
-        return jax.tree.unflatten(jax.tree.structure(shape), leaves)
+        return jax.tree.unflatten(structure, leaves)
 
     def _whole(self, wire: PyTree | Leaves) -> PyTree:
         return trees.rebuild(self.wire, dict(wire)) if isinstance(wire, Iterator) else wire

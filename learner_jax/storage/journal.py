@@ -35,11 +35,12 @@ def _tuples(value):
 
 def rows_in(base: sqlite3.Connection) -> tuple[Row, ...]:
     """All rows of a journal's data base, oldest first."""
-    found = []
-    for kind, body in base.execute("SELECT kind, body FROM rows ORDER BY seq").fetchall():
-        fields = {name: _tuples(value) for name, value in json.loads(body).items()}
-        found.append(getattr(rows, kind.capitalize())(**fields))
-    return tuple(found)
+    return tuple(_row(*found) for found in base.execute("SELECT kind, body FROM rows ORDER BY seq").fetchall())
+
+
+def _row(kind: str, body: str) -> Row:
+    fields = {name: _tuples(value) for name, value in json.loads(body).items()}
+    return getattr(rows, kind.capitalize())(**fields)
 
 
 class Journal:
@@ -72,13 +73,14 @@ class Journal:
             self._own(study, manifest_digest)
             cursor = self._base.execute("INSERT INTO epochs (process) VALUES (?)", (os.getpid(),))
             self.epoch = int(cursor.lastrowid or 0)
+            self._rows = list(rows_in(self._base))  # kept: the same few are asked for several times a round
             # an epoch that went with a damaged log would be given twice
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             failpoints.here("coordinator.journal.after_epoch")
         except sqlite3.OperationalError as error:
             self.close()
             raise StorageError(f"expected to open the journal {self.path}, got: {error}") from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
             self.close()
             raise CorruptError(f"expected a journal in {self.path}, got: {error}") from None
         except BaseException:
@@ -117,9 +119,12 @@ class Journal:
         body = json.dumps(fields, sort_keys=True)
         try:
             failpoints.here(f"coordinator.journal.before_{kind}")
-            self._sql(
-                "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)", (*place, body)
-            )
+            with self._guard:
+                self._sql(
+                    "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)",
+                    (*place, body),
+                )
+                self._rows.append(_row(kind, body))
             failpoints.here(f"coordinator.journal.after_{kind}")
         except sqlite3.IntegrityError:
             ((there,),) = self._sql(
@@ -135,9 +140,9 @@ class Journal:
     def history(self) -> tuple[Row, ...]:
         """All rows, oldest first."""
         with self._guard:
-            self._sql("SELECT 1")  # raises where it was closed
-            assert self._base is not None
-            return rows_in(self._base)
+            if self._base is None:
+                raise StorageError(f"expected an open journal, got one that was closed: {self.path}")
+            return tuple(self._rows)
 
     def open_round(self) -> tuple[Opened, dict[str, str]] | None:
         """The last opening of a round that is not closed, and {site: digest} accepted in it so far."""

@@ -105,3 +105,15 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -9
     with Journal(tmp_path / "journal.db", "s", "m") as journal:
         assert len(journal.accepted()) == 5 and journal.epoch == 2
+
+
+@pytest.mark.parametrize("body", ["{", '{"round": 1}', "[]"])
+def test_a_row_that_is_no_row_is_one_line(tmp_path, body):
+    path = tmp_path / "journal.sqlite"
+    with Journal(path, "s", "d" * 64) as journal:
+        journal._sql(
+            "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, 1, 'train', 'a', 1, ?)",
+            ("accepted", body),
+        )
+    with pytest.raises(CorruptError, match="expected a journal in"):
+        Journal(path, "s", "d" * 64)
