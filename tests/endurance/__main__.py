@@ -9,6 +9,7 @@ that the memory of coordinator or sites grows. The faults and their order are dr
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -37,16 +38,15 @@ def say(text: str) -> None:
 
 
 def calibrated(source: Path, folder: Path) -> float:
-    """Seconds of a round, of an undisturbed federation."""
-    with Enduring(study_of(source, 40), folder, disks=False) as there:
-        while there.committed() < 10:
-            there.all_alive()
-            time.sleep(0.02)
-        begun, first = time.monotonic(), there.committed()
-        while there.committed() < 40:
-            there.all_alive()
-            time.sleep(0.02)
-        return (time.monotonic() - begun) / (40 - first)
+    """Seconds of a round of an undisturbed federation, in the fastest ten: a busy minute makes no short study."""
+    marks = []
+    with Enduring(study_of(source, 50), folder, disks=False) as there:
+        for number in (10, 20, 30, 40, 50):
+            while (reached := there.committed()) < number:
+                there.all_alive()
+                time.sleep(0.02)
+            marks.append((time.monotonic(), reached))
+    return min((then - before) / max(1, last - first) for (before, first), (then, last) in itertools.pairwise(marks))
 
 
 def disturb(there: Enduring, given: argparse.Namespace, times: Times) -> Counter[str]:
@@ -133,8 +133,12 @@ def endure(given: argparse.Namespace, folder: Path) -> list[str]:
         sampler.start()
         try:
             goes_on(there, times)
+            begun = time.monotonic()
             done = disturb(there, given, times)
+            took = (time.monotonic() - begun) / 60
             say(f"faults: {dict(done)}")
+            if there.over and took < given.minutes - given.every / 60:  # what was not done has shown nothing
+                wrong.append(f"the study was over after {took:.1f} of {given.minutes:g} minutes of faults: --rounds")
             wrong += [f"no {kind} was done: the study ended before" for kind in given.only if not done[kind]
                       and (given.disks or not kind.startswith("full"))] if given.all else []  # fmt: skip
             ended = finish(there, pace, rounds)

@@ -28,29 +28,29 @@ class Relay:
         self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     async def _listen(self) -> int:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        return server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._tasks.add(task := asyncio.ensure_future(self._join(reader, writer)))
         task.add_done_callback(self._tasks.discard)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        both = {writer}
+        both, pumps = {writer}, set[asyncio.Task[None]]()
         self._writers |= both
         try:
             await self._clear.wait()
             there, beyond = await asyncio.open_connection("127.0.0.1", self._to)
             both.add(beyond)
             self._writers |= both
-            await asyncio.wait(
-                [asyncio.ensure_future(self._pump(*way)) for way in ((reader, beyond), (there, writer))],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            pumps |= {asyncio.ensure_future(self._pump(*way)) for way in ((reader, beyond), (there, writer))}
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             pass  # nobody listens there now: whoever dialled finds its line closed
         finally:
             self._writers -= both
+            for pump in pumps:
+                pump.cancel()
             for each in both:
                 each.close()
 
@@ -74,6 +74,16 @@ class Relay:
         self._loop.call_soon_threadsafe(self._clear.set)
 
     def close(self) -> None:
-        """Ends the thread; what still runs in it ends with it."""
+        """Closes every connection and ends the thread."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.cut()
+        await asyncio.sleep(0)
