@@ -169,6 +169,7 @@ def main() -> int:
     given = parser.parse_args()
     if not given.inside and shutil.which(OWN[0]) and not subprocess.run([*OWN, "true"], capture_output=True).returncode:
         os.execvp(OWN[0], [*OWN, sys.executable, "-m", "tests.endurance", *sys.argv[1:], "--inside"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which the first process of a namespace else ignores
     given.disks = given.inside
     if not given.inside:
         say("not run: full disks, since no namespaces can be made here (unshare -rmpf)")
