@@ -124,7 +124,7 @@ def endure(given: argparse.Namespace, folder: Path) -> list[str]:
     source = write_tables(folder / "tables", SITES)
     times = Times(given.stop, given.partition, given.recover)
     pace = calibrated(source, folder / "first")
-    share = max(0.2, 1 - 20 / given.every)  # of the time in which nothing is down
+    share = max(0.5, 1 - 10 / given.every)  # of the time in which nothing is down; too many rounds cost only time
     rounds = given.rounds or max(100, int(share * max(given.minutes * 60 - given.partition, 60) / pace))
     say(f"{pace:.2f} s a round undisturbed: {rounds} rounds for {given.minutes:g} minutes; seed {given.seed}; {load()}")
     wrong: list[str] = []
