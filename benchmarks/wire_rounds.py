@@ -226,10 +226,14 @@ def run(rounds: int, repeats: int) -> dict[str, Any]:
     for name, runs in found.items():
         pooled = {part: [value for one in runs for value in one["values"][part]] for part in runs[0]["values"]}
         medians = [common.summary(one["values"]["round_ms"])["median"] for one in runs]
-        out[name] = {part: common.summary(values) for part, values in pooled.items()}
+        out[name] = {part: common.summary(values) | _ends(values) for part, values in pooled.items()}
         out[name] |= {"n": len(pooled["round_ms"]), "medians_by_repeat": medians}
     median = out["durable"]["round_ms"]["median"]
     return out | {"goal_ms": GOAL_MS, "met": median <= GOAL_MS}
+
+
+def _ends(values: Sequence[float]) -> dict[str, float]:
+    return {"min": common.rounded(min(values)), "max": common.rounded(max(values))}
 
 
 def words(found: Mapping[str, Any]) -> list[str]:
@@ -238,7 +242,7 @@ def words(found: Mapping[str, Any]) -> list[str]:
     for name in ("durable", "no_outbox"):
         arm = found[name]
         total, parts = arm["round_ms"], "; ".join(f"{part} {arm[part]['median']:.1f}" for part in PARTS)
-        spread = f"{total['median']:.1f} ms (quartiles {total['q1']:.1f} to {total['q3']:.1f}, n = {arm['n']})"
+        spread = f"{total['median']:.1f} ms (quartiles {total['q1']:.1f} to {total['q3']:.1f}, quickest {total['min']:.1f}, n = {arm['n']})"
         out.append(f"  {name}: {spread}: {parts}")
         cpu = " + ".join(f"{who} {arm[f'{who}_cpu_ms']['median']:.1f}" for who in ("coordinator", "sites"))
         out.append(f"  {name}, CPU ms a round: {cpu}")
