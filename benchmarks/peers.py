@@ -230,8 +230,8 @@ def run(size: int, repeats: int, idle: int, half_open: int) -> dict[str, Any]:
         paired = spread([b / a - 1 for a, b in zip(alone, crowd, strict=True)])
         slower = statistics.median(crowd) / statistics.median(alone) - 1
         out[f"slower_{key}"] = {"of_medians": common.rounded(slower), "paired": paired}
-    slower = out["slower_wall"]["of_medians"]
-    return out | {"goal": GOAL, "met": slower < GOAL}
+    slower = out["slower_wall"]  # on a busy machine the two differ: neither may be too much
+    return out | {"goal": GOAL, "met": max(slower["of_medians"], slower["paired"]["median"]) < GOAL}
 
 
 def words(line: Mapping[str, Any]) -> list[str]:
