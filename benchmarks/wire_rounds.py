@@ -1,7 +1,7 @@
 """What a round costs beyond compute: a real coordinator, and eight sites that answer at once with bytes made before.
 
-    python -m benchmarks.wire_rounds               one JSON line (2 minutes)
-    python -m benchmarks.wire_rounds --rounds=12   a few rounds: does it run
+    python -m benchmarks.wire_rounds           one JSON line (2 minutes)
+    python -m benchmarks.wire_rounds --quick   a few rounds: does it run; the times mean nothing
 
 The coordinator is `engines.serving.serve` with a small perceptron: line, machine, journal, spool, sum, step and saving
 the step, as in a run. A site is a process without jax: machine, line and outbox are real, its answers are prepared. So
@@ -242,7 +242,8 @@ def words(found: Mapping[str, Any]) -> list[str]:
     for name in ("durable", "no_outbox"):
         arm = found[name]
         total, parts = arm["round_ms"], "; ".join(f"{part} {arm[part]['median']:.1f}" for part in PARTS)
-        spread = f"{total['median']:.1f} ms (quartiles {total['q1']:.1f} to {total['q3']:.1f}, quickest {total['min']:.1f}, n = {arm['n']})"
+        quartiles = f"quartiles {total['q1']:.1f} to {total['q3']:.1f}, quickest {total['min']:.1f}"
+        spread = f"{total['median']:.1f} ms ({quartiles}, n = {arm['n']})"
         out.append(f"  {name}: {spread}: {parts}")
         cpu = " + ".join(f"{who} {arm[f'{who}_cpu_ms']['median']:.1f}" for who in ("coordinator", "sites"))
         out.append(f"  {name}, CPU ms a round: {cpu}")
@@ -252,8 +253,9 @@ def words(found: Mapping[str, Any]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.wire_rounds", description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=120, help="rounds of each federation (120)")
-    parser.add_argument("--repeats", type=int, default=3, help="federations of each kind (3)")
+    parser.add_argument("--quick", action="store_true", help="a few rounds; the times mean nothing")
+    parser.add_argument("--rounds", type=int, help="rounds of each federation (120; with --quick 12)")
+    parser.add_argument("--repeats", type=int, help="federations of each kind (3; with --quick 1)")
     parser.add_argument("--out", type=Path, help="a file that the JSON line is added to")
     parser.add_argument("--site", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--durable", action="store_true", help=argparse.SUPPRESS)
@@ -264,8 +266,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         site(name, *map(Path, paths), durable=flags.durable)
         return
     load = os.getloadavg()[0]
-    found = run(flags.rounds, flags.repeats)
-    about = {"benchmark": "wire_rounds", "machine": common.machine(), "versions": common.versions("jax", "pyzmq")}
+    found = run(flags.rounds or (12 if flags.quick else 120), flags.repeats or (1 if flags.quick else 3))
+    about = {"benchmark": "wire_rounds", "quick": flags.quick, "machine": common.machine()}
+    about["versions"] = common.versions("jax", "pyzmq")
     print("\n".join(words(found)), file=sys.stderr)
     common.emit({**about, "load_before": load, "load_after": os.getloadavg()[0], **found}, flags.out)
 
