@@ -86,7 +86,7 @@ class _Side:
         sealed = front + self._sign(self._way + self._about + front + header) + header
         if not len(payload):
             return sealed, b""
-        return sealed, self._key(self._way).encrypt(b"\0\0\0\0" + count, bytes(payload), sealed)
+        return sealed, self._key(self._way).encrypt(b"\0\0\0\0" + count, payload, sealed)
 
     def payload(self, sealed: bytes, payload: bytes | memoryview, peer: str) -> bytes:
         """A sealed payload's bytes; its header was checked before."""
@@ -94,7 +94,7 @@ class _Side:
             return b""
         way = DOWN if self._way == UP else UP
         try:
-            return self._key(way).decrypt(b"\0\0\0\0" + sealed[_COUNT], bytes(payload), sealed)
+            return self._key(way).decrypt(b"\0\0\0\0" + sealed[_COUNT], payload, sealed)
         except InvalidTag:
             raise RemoteProtocolError(peer, "expected a payload sealed for this process, got another") from None
 

@@ -111,7 +111,7 @@ def grown(sampler: Sampler, given: argparse.Namespace) -> list[str]:
         if found is None:
             say(f"memory of {name}: {most:.0f} MB at most; too few samples for a slope")
             continue
-        judged = "holds 0" if found.low <= 0 else f"below {given.bound:.0f}" if found.high < given.bound else "GROWS"
+        judged = "none shown" if found.low <= 0 else f"below {given.bound:.0f}" if found.high < given.bound else "GROWS"
         say(f"memory of {name}: {most:.0f} MB at most, {found.mb_h:+.1f} MB an hour, 95 % {found.low:+.1f} to "
             f"{found.high:+.1f} ({found.blocks} blocks of {found.lives} lives): {judged}")  # fmt: skip
         if judged == "GROWS" and name != "broker":

@@ -61,6 +61,10 @@ class Coordinator:
         )
         self.drive = CoordinatorDrive(link, keeper, handlers, on_end=lambda _: self.closed.put(None))
 
+    def close(self) -> None:
+        self.journal.close()
+        self.spool.close()
+
     def validate(self, asked: c.Validate) -> str | None:
         with self.spool.arrived(asked.site, asked.digest) as file:
             leaves = dict(read_leaves(file, SCHEMA, asked.site))
@@ -81,7 +85,7 @@ class Coordinator:
         assert self.drive.drained.wait(20)
         self.drive.stop()
         self.drive.join(10)
-        self.journal.close()
+        self.close()
         return weights
 
 
@@ -194,7 +198,7 @@ def test_stopping_is_prompt_in_the_middle_of_everything(tmp_path):
     site.thread.join(60)
     site_link.close()
     link.close()
-    coordinator.journal.close()
+    coordinator.close()
     assert not site.thread.is_alive()
 
 
@@ -207,4 +211,4 @@ def test_a_bug_in_a_handler_ends_the_loop_and_is_raised(tmp_path):
     assert coordinator.closed.get(timeout=5) is None
     with pytest.raises(Exception, match="expected to open a round"):
         coordinator.drive.join(5)
-    coordinator.journal.close()
+    coordinator.close()
