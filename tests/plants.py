@@ -180,7 +180,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "seal: a payload travels as it is",
         "learner_jax/network/seal.py",
-        'return sealed, self._key(self._way).encrypt(b"\\0\\0\\0\\0" + count, bytes(payload), sealed)',
+        'return sealed, self._key(self._way).encrypt(b"\\0\\0\\0\\0" + count, payload, sealed)',
         "return sealed, bytes(payload)",
         ("tests/network/test_seal.py",),
     ),
