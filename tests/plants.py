@@ -316,7 +316,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "accounts: an update that the disk refused is gone on with",
         "learner_jax/protocol/coordinator.py",
-        '    (Part.CHECKING, "unwritten"): (Part.QUEUED, "_wait"),\n',
+        '    (Part.SPOOLING, "unwritten"): (Part.QUEUED, "_wait"),\n',
         "",
         _SCHEDULES,
     ),

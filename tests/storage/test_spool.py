@@ -77,6 +77,10 @@ def test_a_gap_is_refused_and_what_came_is_dropped(tmp_path):
     with pytest.raises(StorageError, match="not all of it is there"):
         spool.keep("h00", name)
     assert not list(tmp_path.iterdir())
+    spool.append("h00", name, 6, 0, b"upd")
+    with pytest.raises(StorageError, match="not all of it is there"):
+        spool.keep("h00", name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_new_update_of_a_site_takes_the_place_of_one_on_its_way(tmp_path):
