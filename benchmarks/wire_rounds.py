@@ -113,7 +113,7 @@ def prepare(parts: Any, folder: Path) -> dict[str, Any]:
 
     from learner_jax import events, specs
     from learner_jax.data.samples import sample_path
-    from learner_jax.engines.program import Sender
+    from learner_jax.engines.reducer import Sender
     from learner_jax.engines.site_study import SUMMARY_BYTES, SiteStudy
     from learner_jax.leaves import pack, schema_digest, schema_of, unpack
     from learner_jax.protocol.messages import Blob, Open

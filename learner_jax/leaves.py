@@ -60,6 +60,8 @@ class LeafSpec(NamedTuple):
 
 
 Schema = tuple[LeafSpec, ...]
+Leaves = Iterator[tuple[str, np.ndarray]]
+"""(name, leaf), one after the other."""
 
 
 def schema_of(leaves: Mapping[str, np.ndarray]) -> Schema:
@@ -173,7 +175,7 @@ class Packed:
         return found[0] if len(found) == 1 else b"".join(found)
 
 
-def read_leaves(file: Readable, schema: Schema, peer: str = "unknown") -> Iterator[tuple[str, np.ndarray]]:
+def read_leaves(file: Readable, schema: Schema, peer: str = "unknown") -> Leaves:
     """As `unpack`, from a file: (name, array), leaf by leaf, each in memory that jax on a CPU takes as it is.
 
     Raises:
@@ -195,7 +197,7 @@ def check_file(file: Readable, schema: Schema, peer: str = "unknown") -> None:
     """Refuses a file that does not fill the schema, or holds NaN or infinity; a block of it is in memory at a time.
 
     Raises:
-      RemoteProtocolError: it does not fill the schema exactly, or as `check_finite`.
+      RemoteProtocolError: it does not fill the schema exactly, or numbers are not finite: which leaf's, and how many.
     """
     block = np.empty(min(_BLOCK, max((spec.size for spec in schema), default=0)), np.uint8)
     for spec in schema:
@@ -204,7 +206,8 @@ def check_file(file: Readable, schema: Schema, peer: str = "unknown") -> None:
             part = block[: min(_BLOCK, spec.size - start)]
             _fill(file, part, schema, peer)
             bad += _not_finite(_as(part, spec._replace(shape=(-1,))))
-        _complain(spec.name, bad, peer)
+        if bad:
+            raise RemoteProtocolError(peer, f"expected finite numbers in leaf '{spec.name}', got {bad} that are not")
     _at_end(file, schema, peer)
 
 
@@ -255,27 +258,12 @@ def check_schema(got: Sequence[LeafSpec], expected: Schema, peer: str = "unknown
             raise RemoteProtocolError(peer, f"unexpected leaf {there[name]}")
 
 
-def check_finite(leaves: Mapping[str, np.ndarray], peer: str = "unknown") -> None:
-    """Refuses leaves that hold NaN or infinity.
-
-    Raises:
-      RemoteProtocolError: names the leaf and how many of its numbers are not finite.
-    """
-    for name, leaf in leaves.items():
-        _complain(name, _not_finite(leaf), peer)
-
-
 def _not_finite(leaf: np.ndarray) -> int:
     if leaf.dtype.kind not in "fV":
         return 0
     if leaf.dtype.kind == "V":  # bfloat16: NumPy has no test for it
         leaf = leaf.astype(np.float32)
     return int(leaf.size - np.count_nonzero(np.isfinite(leaf)))
-
-
-def _complain(name: str, bad: int, peer: str) -> None:
-    if bad:
-        raise RemoteProtocolError(peer, f"expected finite numbers in leaf '{name}', got {bad} that are not")
 
 
 def weights_sha256(leaves: Mapping[str, np.ndarray]) -> str:

@@ -14,6 +14,9 @@ from learner_jax.leaves import LeafSpec, Schema
 
 PyTree = Any
 
+_BLOCK = 1 << 18
+"""Elements of a leaf that `digest` mixes at a time: a megabyte of float32, which stays in a core's cache."""
+
 
 def names(tree: PyTree) -> list[str]:
     """Path of each leaf, "dense/kernel", in the tree's own leaf order.
@@ -171,9 +174,6 @@ def digest(tree: PyTree) -> jax.Array:
             total = total + _mixed(flat[blocks * _BLOCK :], blocks * _BLOCK, number)
         total = _mix(total + jnp.uint32(number + 1))
     return total
-
-
-_BLOCK = 1 << 18
 
 
 def _mixed(block: jax.Array, first: Any, number: int) -> jax.Array:

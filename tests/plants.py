@@ -267,8 +267,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "numbers that are not finite count",
         "learner_jax/leaves.py",
-        "    if bad:\n",
-        "    if bad < 0:\n",
+        "        if bad:\n",
+        "        if bad < 0:\n",
         ("tests/test_leaves.py",),
     ),
     Plant(

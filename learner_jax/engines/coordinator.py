@@ -26,13 +26,15 @@ from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.outcome import result as make_result
 from learner_jax.engines.parts import Parts, values
-from learner_jax.engines.program import Final, Reducer, Sender, wire_shape
+from learner_jax.engines.program import wire_shape
+from learner_jax.engines.reducer import Final, Reducer, Sender
 from learner_jax.engines.simulator import cohort_size, look_at
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
 from learner_jax.errors import CorruptError, RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import (
+    Leaves,
     Packed,
     Schema,
     check_file,
@@ -42,7 +44,7 @@ from learner_jax.leaves import (
     schema_of,
     site_ids,
     weights_sha256,
-)  # fmt: skip
+)
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.rows import Aggregated, Row
@@ -52,9 +54,6 @@ from learner_jax.storage.journal import Journal
 from learner_jax.storage.patience import patiently
 from learner_jax.storage.spool import Spool
 from learner_jax.types import PyTree
-
-Leaves = Iterator[tuple[str, np.ndarray]]
-"""(name, leaf), one after the other."""
 
 
 class Phase(NamedTuple):

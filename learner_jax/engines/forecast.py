@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from learner_jax.protocol import messages as m
+from learner_jax.protocol.transfers import WINDOW
 
 LAN_MBIT = 1000.0
 """A line of which nobody has said anything."""
@@ -30,7 +31,6 @@ COORDINATOR_IDLE, COORDINATOR_TIMES = 700e6, 3.2
 `benchmarks/forecast.py` and `benchmarks/memory.py` measured from 0.1 MB to 1 GB (benchmarks/results)."""
 WORKER_IDLE, WORKER_TIMES = 660e6, 10.0
 """The same of a site's (8.8 to 9.9), with the rows of two sites of the sample."""
-WINDOW = 8
 _DIGEST = "0" * 64
 
 

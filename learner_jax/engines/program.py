@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from learner_jax import trees
 from learner_jax.data import plans
 from learner_jax.engines import rounds
 from learner_jax.engines.rounds import Draw
 from learner_jax.engines.world import Deal, Local, World, deal, fixed_draws, train_capacity, train_draws
 from learner_jax.federate import Federated, Server
-from learner_jax.leaves import Packed, schema_bytes
 from learner_jax.types import PyTree
 
 
@@ -276,153 +273,3 @@ def wire_shape(federated: Federated, template: PyTree, rows: PyTree, local: Loca
 def enrol_all(federated: Federated, weights: PyTree, sites: int) -> PyTree:
     """The states of N sites that have just enrolled, [N, ...]."""
     return jax.tree.map(lambda x: jnp.repeat(x[None], sites, axis=0), federated.enrol(weights))
-
-
-def _carried(program: Any, arguments: int) -> list[int | None]:
-    """Of each output of a jaxpr, which of its first inputs it is, unchanged; None where it is computed."""
-    place = {id(variable): at for at, variable in enumerate(program.jaxpr.invars[:arguments])}
-    return [place.get(id(variable)) for variable in program.jaxpr.outvars]
-
-
-class Sender:
-    """What a coordinator sends, packed; leaves that are the server's own are not copied.
-
-    Args:
-      federated: what is run.
-      server: its state, for its shapes.
-    """
-
-    def __init__(self, federated: Federated, server: Server):
-        program, self._shape = jax.make_jaxpr(federated.send, return_shape=True)(trees.shapes(server))
-        self._own = _carried(program, len(jax.tree.leaves(server)))
-
-        def computed(server):
-            sent = zip(jax.tree.leaves(federated.send(server)), self._own, strict=True)
-            return [leaf for leaf, own in sent if own is None]
-
-        self._computed = jax.jit(computed)
-
-    def __call__(self, server: Server) -> Packed:
-        """The broadcast of a state."""
-        own, computed = jax.tree.leaves(server), iter(self._computed(server))
-        leaves = [next(computed) if at is None else own[at] for at in self._own]
-        return Packed(trees.named_leaves(jax.tree.unflatten(jax.tree.structure(self._shape), leaves)))
-
-
-class Final:
-    """The model of a site that has just enrolled, from a server's state; weights to enrol with are made where wanted.
-
-    Args:
-      federated: what is run.
-      init: (rows) -> the common start.
-      rows: one example batch, for its shapes.
-      server: a state, for its shapes.
-    """
-
-    def __init__(self, federated: Federated, init: Callable[[PyTree], PyTree], rows: PyTree, server: Server):
-        self._federated, self._init, self._rows = federated, init, rows
-        shapes = trees.shapes(server), jax.eval_shape(init, rows)
-        program, self._shape = jax.make_jaxpr(self._model, return_shape=True)(*shapes)
-        self._own = _carried(program, len(jax.tree.leaves(server)))
-
-    def _model(self, server: Server, weights: PyTree) -> PyTree:
-        return self._federated.model(self._federated.send(server), self._federated.enrol(weights))
-
-    def __call__(self, server: Server) -> PyTree:
-        """{"params": ..., "stats": ...} of a state."""
-        if None in self._own:
-            return self._model(server, self._init(self._rows))
-        own = jax.tree.leaves(server)
-        return jax.tree.unflatten(jax.tree.structure(self._shape), [own[at] for at in self._own if at is not None])
-
-
-Leaves = Iterator[tuple[str, Any]]
-_LARGE = 64 * 2**20
-
-
-class Reducer:
-    """The coordinator's part: the simulator's own sum and step, over wires that have arrived.
-
-    Args:
-      federated: what is run.
-      template: shapes of the weights.
-      wire: shapes of a Wire.
-      study, seed, enrolled: of the study.
-      size: the largest cohort; fixes the shape of a stack.
-    """
-
-    def __init__(
-        self, federated: Federated, template: PyTree, wire: PyTree, study: int, seed: int, enrolled: int, size: int
-    ):
-        self.federated, self.template, self.wire, self.size = federated, template, wire, size
-        self.study, self.seed, self.enrolled = np.uint32(study), seed, np.int32(enrolled)
-        self._add = jax.jit(functools.partial(rounds.accumulate, federated, template, 1), donate_argnums=(0,))
-        term = jax.eval_shape(lambda wire: federated.lift(wire, template), wire)
-        self._zeros = jax.jit(lambda: trees.zeros_like(term))
-        self._add_leaf = jax.jit(jnp.add, donate_argnums=(0,))
-        lift = jax.make_jaxpr(lambda wire: federated.lift(wire, template))(wire)
-        count = len(jax.tree.leaves(wire))
-        own = _carried(lift, count) == list(range(count))
-        self._leafwise = own and schema_bytes(trees.schema(wire)) >= _LARGE
-        self._stacked = jax.jit(self._reduce)
-        self._step = jax.jit(self._server_step)
-
-    def __call__(
-        self,
-        server: Server,
-        wires: Iterable[PyTree | Leaves],
-        accepted: int,
-        number: int,
-        cohort: int,
-    ) -> tuple[Server, PyTree, Any]:
-        """One server step.
-
-        Args:
-          server: the state before.
-          wires: in ascending order of site id, each a Wire or an iterator over (path, leaf); read one at a time where
-            the rule is a sum.
-          accepted: how many they are.
-          number, cohort: of the round.
-
-        Returns:
-          The new state, the metrics' sums, the new state's digest.
-        """
-        if self.federated.additive:
-            term = self._sum(wires)
-        else:
-            absent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)
-            there = [self._whole(wire) for wire in wires]
-            stack = jax.tree.map(lambda *leaves: np.stack(leaves), *there, *[absent] * (self.size - accepted))
-            share = (np.arange(self.size) < accepted).astype(np.float32)
-            term = self._stacked(stack, share, server)
-        return self._step(server, term, np.int32(number), np.int32(cohort), np.int32(1))
-
-    def _sum(self, wires: Iterable[PyTree | Leaves]) -> PyTree:
-        """The sum of all terms. A large wire is added leaf by leaf where it is its own term: one of its leaves is in
-        memory at a time; the numbers are the same."""
-        total = self._zeros()
-        if not self._leafwise:
-            for wire in wires:
-                total = jax.block_until_ready(self._add(total, self._whole(wire)))
-            return total
-        place = {name: at for at, name in enumerate(trees.names(self.wire))}
-        leaves, structure = jax.tree.flatten(total)
-        del total
-        for wire in wires:
-            named = wire if isinstance(wire, Iterator) else iter(trees.named_leaves(wire).items())
-            while (found := next(named, None)) is not None:
-                at = place[found[0]]
-                leaves[at] = jax.block_until_ready(self._add_leaf(leaves[at], found[1]))
-                del found  # before the next is read
-        return jax.tree.unflatten(structure, leaves)
-
-    def _whole(self, wire: PyTree | Leaves) -> PyTree:
-        return trees.rebuild(self.wire, dict(wire)) if isinstance(wire, Iterator) else wire
-
-    def _reduce(self, wires, share, server):
-        terms = jax.vmap(lambda wire: self.federated.lift(wire, self.template))(wires)
-        return self.federated.reduce(terms, share, server)
-
-    def _server_step(self, server, term, number, cohort, once):
-        round = rounds.make_round(self.study, self.seed, number, cohort, self.enrolled)
-        return rounds.server_step(self.federated, self.template, server, term, round, once)

@@ -290,14 +290,6 @@ class RoundKeeper:
             open_round.shares[event.site].reason = event.reason
         self._step(event.site, type(event).__name__.lower())
 
-    def _is_checked(self, command: c.Validate) -> bool:
-        """Whether this update is being checked now."""
-        return (
-            self._is_of(command)
-            and self._round is not None
-            and (self._round.shares[command.site].part is Part.CHECKING)
-        )
-
     def _is_of(self, about: c.Valid | c.Invalid | c.Spooled | c.Append | c.Validate | c.Spool) -> bool:
         """Whether this is about the update that a site has offered in the open round."""
         open_round = self._round
@@ -308,13 +300,18 @@ class RoundKeeper:
 
     def _on_failed(self, event: c.Failed) -> None:
         command = event.command
-        if isinstance(command, c.Validate) and not self._is_checked(command):
-            return  # its bytes never came to the disk, which was said
+        of_update = isinstance(command, c.Append | c.Validate | c.Spool)
+        if of_update and not self._is_written(command):
+            return  # its bytes are given up already, which was said
         self._tell("note", text=f"could not {_verb(command)}: {event.reason}; trying again")
-        if not isinstance(command, c.Append | c.Validate | c.Spool):
-            self._again.append((self._now + self._retry, command))
-        elif self._is_of(command):  # a disk that refused may have lost what it took before: all of it again
+        if of_update:  # a disk that refused may have lost what it took before: all of it again
             self._step(command.site, "unwritten")
+        else:
+            self._again.append((self._now + self._retry, command))
+
+    def _is_written(self, about: c.Append | c.Validate | c.Spool) -> bool:
+        """Whether the bytes of this update are on their way to the disk, or wait there."""
+        return self._is_of(about) and (self._round.shares[about.site].part, "unwritten") in TABLE  # type: ignore[union-attr]
 
     def _on_finish(self, event: c.Finish) -> None:
         if self._round is not None:

@@ -132,7 +132,7 @@ def _copy_journal(path: Path, copy: Path) -> dict[str, Any]:
             meta = dict(base.execute("SELECT name, value FROM meta").fetchall())
             ((epoch,),) = base.execute("SELECT max(epoch) FROM epochs").fetchall()
             found = rows_in(base)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise CorruptError(f"expected a journal in {path}, got: {error}") from None
     about = {"format": FORMAT, "version": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds")}
     about |= {"study": meta.get("study", ""), "manifest_digest": meta.get("manifest_digest", ""), "epoch": epoch or 0}

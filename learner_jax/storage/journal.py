@@ -34,13 +34,20 @@ def _tuples(value):
 
 
 def rows_in(base: sqlite3.Connection) -> tuple[Row, ...]:
-    """All rows of a journal's data base, oldest first."""
+    """All rows of a journal's data base, oldest first.
+
+    Raises:
+      ValueError: one of them is no row of ours.
+    """
     return tuple(_row(*found) for found in base.execute("SELECT kind, body FROM rows ORDER BY seq").fetchall())
 
 
 def _row(kind: str, body: str) -> Row:
-    fields = {name: _tuples(value) for name, value in json.loads(body).items()}
-    return getattr(rows, kind.capitalize())(**fields)
+    try:
+        fields = {name: _tuples(value) for name, value in json.loads(body).items()}
+        return getattr(rows, kind.capitalize())(**fields)
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"expected a row of kind '{kind}', got {body[:60]!r}") from None
 
 
 class Journal:
@@ -80,7 +87,7 @@ class Journal:
         except sqlite3.OperationalError as error:
             self.close()
             raise StorageError(f"expected to open the journal {self.path}, got: {error}") from None
-        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
+        except (sqlite3.DatabaseError, ValueError) as error:
             self.close()
             raise CorruptError(f"expected a journal in {self.path}, got: {error}") from None
         except BaseException:
@@ -124,7 +131,7 @@ class Journal:
                     "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)",
                     (*place, body),
                 )
-                self._rows.append(_row(kind, body))
+                self._rows.append(row)
             failpoints.here(f"coordinator.journal.after_{kind}")
         except sqlite3.IntegrityError:
             ((there,),) = self._sql(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from learner_jax import aggregators, algorithms, trees
-from learner_jax.engines.program import Reducer, wire_shape
+from learner_jax.engines.program import wire_shape
+from learner_jax.engines.reducer import Reducer
 from learner_jax.errors import StudyError
 from learner_jax.federate import federate
 from learner_jax.types import Report

@@ -13,9 +13,10 @@ import optax
 import pytest
 
 from learner_jax import aggregators, algorithms, leaves, trees
-from learner_jax.engines import program
+from learner_jax.engines import reducer
 from learner_jax.engines.parts import objective, watching
-from learner_jax.engines.program import Final, Plan, Program, Reducer, Sender, wire_shape
+from learner_jax.engines.program import Plan, Program, wire_shape
+from learner_jax.engines.reducer import Final, Reducer, Sender
 from learner_jax.engines.world import Local, build_world
 from learner_jax.federate import federate
 from learner_jax.models import logistic, mlp
@@ -69,7 +70,7 @@ class Federation:
         self.send = jax.jit(study.federated.send)
         self.wire = wire_shape(study.federated, template, trees.shapes(study.world.rows), LOCAL)
         self.reducer = Reducer(study.federated, template, self.wire, 0, LOCAL.seed, count, count)
-        with mock.patch.object(program, "_LARGE", 0):  # as a wire of many megabytes is added
+        with mock.patch.object(reducer, "_LARGE", 0):  # as a wire of many megabytes is added
             self.leafwise = Reducer(study.federated, template, self.wire, 0, LOCAL.seed, count, count)
 
         self.restart()

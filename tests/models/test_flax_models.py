@@ -11,7 +11,8 @@ from flax import linen, nnx
 
 from learner_jax import algorithms, trees
 from learner_jax.engines.parts import objective
-from learner_jax.engines.program import Program, Reducer, wire_shape
+from learner_jax.engines.program import Program, wire_shape
+from learner_jax.engines.reducer import Reducer
 from learner_jax.engines.world import build_world
 from learner_jax.errors import ConfigError
 from learner_jax.federate import federate

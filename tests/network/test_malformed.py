@@ -6,6 +6,7 @@ No jax: the machine, its drive, and an engine that checks updates as ours does.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import queue
 import subprocess
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from learner_jax.errors import RemoteProtocolError
-from learner_jax.leaves import check_finite, pack, schema_bytes, schema_digest, schema_of, unpack
+from learner_jax.leaves import check_file, pack, schema_bytes, schema_digest, schema_of
 from learner_jax.network.drive import FLOOD, CoordinatorDrive, CoordinatorHandlers, SiteDrive, SiteHandlers
 from learner_jax.network.keys import new_keys
 from learner_jax.network.links import CoordinatorLink, SiteLink
@@ -82,7 +83,7 @@ class Federation:
 
     def validate(self, asked: c.Validate) -> str | None:
         try:
-            check_finite(unpack(bytes(self.came[asked.site]), SCHEMA, asked.site), asked.site)
+            check_file(io.BytesIO(self.came[asked.site]), SCHEMA, asked.site)
         except RemoteProtocolError as error:
             return error.reason
         return None
