@@ -46,6 +46,7 @@ def build(study: Study, given: Task | None = None) -> Parts:
             chain(study.before),
             chain(study.after),
             watch,
+            study.wire,
         ),
         references={name: federate(reference(study, name, loss), watch=watch) for name in study.references},
     )

@@ -7,7 +7,7 @@ with the server's. A round of a site is `Federated.local_round`, traced once and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import optax
 
 from learner_jax import trees
 from learner_jax.aggregators.mean import mean
+from learner_jax.errors import StudyError
 from learner_jax.types import Aggregator, Algorithm, Pass, PyTree, Round, Session
 
 
@@ -85,6 +86,7 @@ class Federated(NamedTuple):
       lift: (Wire, template) -> term, metrics as they are.
       reduce: (terms [S, ...], share float[S], Server) -> term.
       step: (server, term, round, template) -> Server.
+      receive: (broadcast) -> broadcast as the algorithm knows it: what a site does first with what came.
       model: (broadcast, site) -> params that this site predicts with.
       zero: (template) -> an update's zeros.
       additive: reduce is a sum.
@@ -100,6 +102,7 @@ class Federated(NamedTuple):
     lift: Callable[[Wire, PyTree], Wire]
     reduce: Callable[[PyTree, Any, Server], Wire]
     step: Callable[[Server, Wire, Round, PyTree], Server]
+    receive: Callable[[PyTree], PyTree]
     model: Callable[[PyTree, Site], PyTree]
     zero: Callable[[PyTree], PyTree]
     additive: bool
@@ -111,6 +114,7 @@ def federate(
     before: optax.GradientTransformation | None = None,
     after: optax.GradientTransformation | None = None,
     watch: Watch | None = None,
+    wire: str = "full",
 ) -> Federated:
     """Joins what is learned with how it travels.
 
@@ -120,16 +124,22 @@ def federate(
       before: an optax transformation of each site's update (a clip).
       after: one of the aggregated update (a noise).
       watch: what is looked at on the validation rows, on the arriving broadcast and the old site state.
+      wire: "bfloat16" rounds what is sent, both ways, to 16 bits a number: weights and updates, but neither an update's
+        weight nor the metrics. Sums, and what the server keeps, are of full precision.
 
     Returns:
       What an engine runs. Its `finish` and `step` raise StudyError, while they are traced, where a function of the
-      algorithm or of the aggregator hands back a state of another structure, shape or dtype than it was given.
+      algorithm or of the aggregator hands back a state of another structure, shape or dtype than it was given. Its
+      `init` raises StudyError for wire="bfloat16" where the weights are of that dtype already.
     """
+    narrow, widen = (_narrowed, _widened) if wire == "bfloat16" else (lambda tree, keep=(): tree, lambda tree: tree)
     aggregator = mean() if aggregator is None else aggregator
     before = optax.identity() if before is None else before
     after = optax.identity() if after is None else after
 
     def init(weights, key):
+        if wire == "bfloat16" and any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(weights)):
+            raise StudyError("wire: expected weights of float32 for wire='bfloat16', got some of bfloat16; drop it")
         zero = algorithm.zero(weights)
         return Server(algorithm.init(weights, key), after.init(zero), aggregator.start(zero)[1])
 
@@ -142,13 +152,14 @@ def federate(
         trees.expect_like(session.zero, report.update, "finish: expected update", "as zero makes it")
         trees.expect_like(site.own, own, "finish: expected site state", "as it went in")
         update, before_state = before.update(report.update, site.before)
-        wire, memory = aggregator.encode(update, report.weight, site.memory, session)
+        encoded, memory = aggregator.encode(update, report.weight, site.memory, session)
         trees.expect_like(site.memory, memory, "encode: expected memory", "as it went in")
         valid = watch.release(looked) if watch is not None else {}
-        return Wire(wire, {**report.metrics, **valid}), Site(own, before_state, memory)
+        sent = narrow(encoded, keep=jax.tree.leaves(report.weight))
+        return Wire(sent, {**report.metrics, **valid}), Site(own, before_state, memory)
 
     def lift(wire: Wire, template):
-        return Wire(aggregator.lift(wire.update, algorithm.zero(template)), wire.metrics)
+        return Wire(aggregator.lift(widen(wire.update), algorithm.zero(template)), wire.metrics)
 
     def reduce(terms: Wire, share, server: Server):
         metrics = jax.tree.map(lambda rows: jnp.tensordot((share > 0).astype(rows.dtype), rows, 1), terms.metrics)
@@ -170,7 +181,7 @@ def federate(
     return Federated(
         init=init,
         enrol=enrol,
-        send=lambda server: algorithm.send(server.learned),
+        send=lambda server: narrow(algorithm.send(server.learned)),
         watch=None if watch is None else watch.look(lambda broadcast, site: algorithm.model(broadcast, site.own)),
         release=watch.release if watch is not None else lambda looked: {},
         passes=tuple(_at_home(p) for p in algorithm.passes),
@@ -178,7 +189,8 @@ def federate(
         lift=lift,
         reduce=reduce,
         step=step,
-        model=lambda broadcast, site: algorithm.model(broadcast, site.own),
+        receive=widen,
+        model=lambda broadcast, site: algorithm.model(widen(broadcast), site.own),
         zero=algorithm.zero,
         additive=aggregator.additive,
     )
@@ -191,6 +203,26 @@ def _at_home(p: Pass) -> Pass:
         lambda broadcast, site, carry, batch: p.step(broadcast, site.own, carry, batch),
         p.batches,
     )
+
+
+def _narrowed(tree: PyTree, keep: Sequence[Any] = ()) -> PyTree:
+    """Floating leaves of more than 16 bits as the nearest bfloat16; those to keep as they are."""
+    kept = {id(leaf) for leaf in keep}
+
+    def one(leaf):
+        leaf = jnp.asarray(leaf) if id(leaf) not in kept else leaf
+        if id(leaf) in kept or not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize <= 2:
+            return leaf
+        # a conversion there and back is nothing to XLA, which may keep what it should round
+        return jax.lax.reduce_precision(leaf, exponent_bits=8, mantissa_bits=7).astype(jnp.bfloat16)
+
+    return jax.tree.map(one, tree)
+
+
+def _widened(tree: PyTree) -> PyTree:
+    """bfloat16 leaves as float32, or float64 where all is."""
+    wide = jnp.result_type(float)
+    return jax.tree.map(lambda leaf: leaf.astype(wide) if leaf.dtype == jnp.bfloat16 else leaf, tree)
 
 
 def _any_present(total: PyTree) -> Any:

@@ -140,24 +140,25 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes | None: ...
 
 
-class Packed:
-    """What `pack` makes of leaves, without making it: it has a length and slices, which are the leaves' own memory.
+@runtime_checkable
+class Bytes(Protocol):
+    """Bytes in one piece or not, here or on a disk: what has a length and can be sliced into them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes | memoryview: ...
+
+
+class Joined:
+    """Parts one after the other as if they were one: it has a length and slices, which are the parts' own memory.
 
     Args:
-      leaves: name -> array; held as long as this or a slice of it is.
-
-    Attributes:
-      sha256: of all the bytes.
+      parts: (data, start, stop): what of which bytes; data has slices.
     """
 
-    def __init__(self, leaves: Mapping[str, np.ndarray]):
-        raws = [_raw(np.asarray(leaves[name])).reshape(-1) for name in sorted(leaves)]
-        self._parts = [raw.view(np.uint8).data.toreadonly() for raw in raws if raw.size]
-        self._starts = [0, *itertools.accumulate(map(len, self._parts))]
-        digest = hashlib.sha256()
-        for part in self._parts:
-            digest.update(part)
-        self.sha256 = digest.hexdigest()
+    def __init__(self, parts: Iterable[tuple[Any, int, int]]):
+        self._parts = [part for part in parts if part[1] < part[2]]
+        self._starts = [0, *itertools.accumulate(stop - start for _, start, stop in self._parts)]
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -166,13 +167,92 @@ class Packed:
         start, stop, step = part.indices(len(self))
         if step != 1:
             raise ValueError(f"expected a slice of bytes that follow each other, got a step of {step}")
-        found: list[memoryview] = []
+        found: list[bytes | memoryview] = []
         at = max(0, bisect.bisect_right(self._starts, start) - 1)
         while start < stop:
-            first = self._starts[at]
-            found.append(self._parts[at][start - first : stop - first])
+            data, low, high = self._parts[at]
+            shift = low - self._starts[at]
+            found.append(data[start + shift : min(stop + shift, high)])
             start, at = self._starts[at + 1], at + 1
         return found[0] if len(found) == 1 else b"".join(found)
+
+
+class Packed(Joined):
+    """What `pack` makes of leaves, without making it.
+
+    Args:
+      leaves: name -> array; held as long as this or a slice of it is.
+
+    Attributes:
+      sha256: of all the bytes.
+      pieces: table of them, see `pieces`.
+    """
+
+    def __init__(self, leaves: Mapping[str, np.ndarray]):
+        raws = [_raw(np.asarray(leaves[name])).reshape(-1).view(np.uint8).data.toreadonly() for name in sorted(leaves)]
+        super().__init__((raw, 0, len(raw)) for raw in raws)
+        digest = hashlib.sha256()
+        for raw in raws:
+            digest.update(raw)
+        self.sha256, self.pieces = digest.hexdigest(), pieces(raws)
+
+
+PIECES = 1024
+"""Pieces in a table, at most."""
+PIECE_ENTRY = 24
+_SMALLEST = 256
+"""Bytes of the smallest piece: what is shorter goes with its neighbours, so that a table costs little."""
+
+
+def pieces(parts: Iterable[bytes | memoryview]) -> bytes:
+    """The table by which who has some of these bytes already sees what is new: leaves, or runs of small ones.
+
+    Args:
+      parts: the bytes of each leaf, in order.
+
+    Returns:
+      24 bytes a piece: its length (uint64, little-endian), and the first 16 bytes of its sha256; b"" of no bytes.
+    """
+    parts = list(parts)
+    return b"".join(piece(*parts[start:end]) for start, end in itertools.pairwise(_runs([*map(len, parts)])))
+
+
+def count_pieces(schema: Schema) -> int:
+    """How many pieces leaves with this schema are."""
+    return len(_runs([spec.size for spec in schema])) - 1
+
+
+def _runs(sizes: Sequence[int]) -> list[int]:
+    """Where each piece begins, by number of the leaf, and where the last one ends."""
+    ends, size = [0], 0
+    for at, more in enumerate(sizes, 1):
+        size += more
+        if size >= _SMALLEST:
+            ends.append(at)
+            size = 0
+    every = max(1, -(-(len(ends) - 1) // PIECES))
+    whole = [len(sizes)] if any(sizes) else []
+    return [0, *ends[every::every][:-1], *whole]
+
+
+def piece(*parts: bytes | memoryview) -> bytes:
+    """The entry of one piece, which is these bytes one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return sum(map(len, parts)).to_bytes(8, "little") + digest.digest()[:16]
+
+
+def leaf_pieces(data: bytes | memoryview, schema: Schema) -> bytes:
+    """The table of `pack`'s bytes of leaves with this schema."""
+    whole, starts = memoryview(data), [0, *itertools.accumulate(spec.size for spec in schema)]
+    return pieces(whole[start:stop] for start, stop in itertools.pairwise(starts))
+
+
+def read_pieces(table: bytes) -> list[tuple[int, bytes]]:
+    """(length, digest) of each piece of a table."""
+    entries = [table[at : at + PIECE_ENTRY] for at in range(0, len(table), PIECE_ENTRY)]
+    return [(int.from_bytes(entry[:8], "little"), entry[8:]) for entry in entries]
 
 
 def read_leaves(file: Readable, schema: Schema, peer: str = "unknown") -> Leaves:

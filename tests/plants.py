@@ -302,8 +302,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "transfers: chunks that came early are forgotten",
         "learner_jax/protocol/transfers.py",
-        "            turn.append(self._ahead.pop(self._hashed))\n",
-        "            self._ahead.pop(self._hashed)\n",
+        "            self._ahead[index] = bytes(payload)  # the line's memory is its own\n",
+        "            del self._ahead[index]\n",
         ("tests/protocol/test_transfers.py",),
     ),
     Plant(
@@ -493,9 +493,73 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "transfer: a chunk may stand off the grid",
         "learner_jax/protocol/transfers.py",
-        "if rest or chunk.offset >= self.blob.size or",
-        "if chunk.offset >= self.blob.size or",
+        "sound = not rest and chunk.offset < self._rest",
+        "sound = chunk.offset < self._rest",
         ("tests/fuzz",),
+    ),
+    # ---- what is here already, and what compresses
+    Plant(
+        "pieces: a leaf that is as it was is sent again",
+        "learner_jax/protocol/transfers.py",
+        "        if entry in places and entry[0]:\n",
+        "        if entry in places and not entry[0]:\n",
+        ("tests/protocol/test_transfers.py", "tests/protocol/test_site.py"),
+    ),
+    Plant(
+        "pieces: after a restart a site has none",
+        "learner_jax/engines/worker.py",
+        "            held=held(outbox.folder / _BROADCAST),\n",
+        "",
+        ("tests/federation/test_unchanged.py",),
+    ),
+    Plant(
+        "pieces: a coordinator drops what the next update shares with the last",
+        "learner_jax/protocol/coordinator.py",
+        "            self._kept[site] = Held(share.offer.pieces, share.data)\n",
+        "            self._kept.pop(site, None)\n",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "pieces: what lies on the disk is tried again where it was spoilt",
+        "learner_jax/protocol/site.py",
+        "        self._receiver = self._receive(self._open, None)\n",
+        "        self._receiver = self._receive(self._open, self._held)\n",
+        ("tests/protocol/test_site.py",),
+    ),
+    Plant(
+        "pieces: chunks of two views of a blob are mixed",
+        "learner_jax/protocol/transfers.py",
+        "if (chunk.digest, chunk.have) != (self.blob.digest, self._have):",
+        "if chunk.digest != self.blob.digest:",
+        ("tests/protocol/test_transfers.py",),
+    ),
+    Plant(
+        "zstd: a bomb is believed",
+        "learner_jax/protocol/zipped.py",
+        "        if said != length:",
+        "        if said < length:",
+        ("tests/protocol/test_transfers.py",),
+    ),
+    Plant(
+        "zstd: noise is compressed too",
+        "learner_jax/protocol/zipped.py",
+        "< GAIN * len(sample)",
+        "> 0",
+        ("tests/protocol/test_transfers.py",),
+    ),
+    Plant(
+        "bfloat16: a simulator does not round what it sends",
+        "learner_jax/federate.py",
+        "        return jax.lax.reduce_precision(leaf, exponent_bits=8, mantissa_bits=7).astype(jnp.bfloat16)\n",
+        "        return leaf\n",
+        ("tests/test_federate.py",),
+    ),
+    Plant(
+        "bfloat16: weights are rounded as well",
+        "learner_jax/federate.py",
+        "narrow(encoded, keep=jax.tree.leaves(report.weight))",
+        "narrow(encoded)",
+        ("tests/test_federate.py",),
     ),
     # ---- what is told beforehand
     Plant(
@@ -522,7 +586,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "forecast: of another model than what travels",
         "learner_jax/engines/expected.py",
-        "update=schema_bytes(trees.schema(wire)),",
+        "update=schema_bytes(up),",
         "update=schema_bytes(trees.schema(weights)),",
         _THREADS,
     ),

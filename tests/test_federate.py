@@ -10,6 +10,7 @@ import pytest
 
 from learner_jax import aggregators, algorithms, trees
 from learner_jax.engines.rounds import make_round
+from learner_jax.errors import StudyError
 from learner_jax.federate import Site, Wire, federate
 from learner_jax.types import Algorithm, Report, Session
 
@@ -123,3 +124,43 @@ def test_metrics_add_over_those_who_are_there():
     term = federated.reduce(stack, jnp.array([1.0, 0.0, 1.0]), server)
     assert term.metrics["train/rows"] == 5
     np.testing.assert_array_equal(term.update.sum["params"]["w"], np.full((2, 3), 2.5))
+
+
+def nearest_bfloat16(values: np.ndarray) -> np.ndarray:
+    """To the nearest bfloat16, ties to even, by the bits of float32."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def test_on_a_wire_of_bfloat16_each_number_is_rounded_and_sums_are_not():
+    rng = np.random.default_rng(0)
+    federated = federate(pencil(), wire="bfloat16")
+    site, updates = federated.enrol(WEIGHTS), rng.normal(size=(3, 2, 3)).astype(np.float32)
+
+    @jax.jit
+    def both(update, weight):  # in one program, where XLA would drop a conversion there and back
+        zero = federated.zero(WEIGHTS)
+        carry = {"params": {"w": update}, "stats": {}}, weight
+        wire, _ = federated.finish(WEIGHTS, site, (), carry, Session(round_(), np.uint32(1), zero))
+        return wire, federated.lift(wire, WEIGHTS)
+
+    weights = np.array([3.0, 1.0, 1000.5], np.float32)
+    sent = [both(update, weight) for update, weight in zip(updates, weights, strict=True)]
+    for (wire, term), update, weight in zip(sent, updates, weights, strict=True):
+        expected = nearest_bfloat16(update * weight)
+        assert wire.update.sum["params"]["w"].dtype == jnp.bfloat16 and wire.update.weight.dtype == jnp.float32
+        np.testing.assert_array_equal(term.update.sum["params"]["w"], expected)
+        assert term.update.weight == weight and term.metrics["train/rows"] == weight
+    total = trees.add(trees.add(sent[0][1], sent[1][1]), sent[2][1])
+    rounded = nearest_bfloat16(updates * weights[:, None, None])
+    np.testing.assert_array_equal(total.update.sum["params"]["w"], (rounded[0] + rounded[1]) + rounded[2])
+    server = federated.init({"params": {"w": updates[0]}, "stats": {}}, jax.random.key(0))
+    seen = jax.jit(lambda server: federated.receive(federated.send(server)))(server)
+    np.testing.assert_array_equal(seen["params"]["w"], nearest_bfloat16(updates[0]))
+    np.testing.assert_array_equal(server.learned["params"]["w"], updates[0])
+
+
+def test_weights_of_bfloat16_are_not_rounded_again():
+    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), WEIGHTS)
+    with pytest.raises(StudyError, match="wire: expected weights of float32 for wire='bfloat16', got some of bfloat16"):
+        federate(pencil(), wire="bfloat16").init(weights, jax.random.key(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 
 import ml_dtypes
 import numpy as np
@@ -139,3 +140,39 @@ def test_site_ids_ascend_and_refuse_names_that_clash(monkeypatch):
     monkeypatch.setattr(leaves, "site_id", lambda name: 7)
     with pytest.raises(DataError, match="'b' has the same id as 'a': rename one"):
         leaves.site_ids(["a", "b"])
+
+
+def sizes_of(table: bytes) -> list[int]:
+    return [length for length, _ in leaves.read_pieces(table)]
+
+
+def test_a_table_has_a_piece_a_leaf_and_short_ones_go_with_their_neighbours():
+    parts = [bytes(300), bytes(10), bytes(20), bytes(1000), bytes(5)]
+    assert sizes_of(leaves.pieces(parts)) == [300, 1035] and leaves.pieces([bytes(3)]) == leaves.piece(bytes(3))
+    assert leaves.pieces([]) == leaves.pieces([b"", b""]) == b""
+    first, second = (leaves.read_pieces(leaves.pieces([bytes(300), tail * 300])) for tail in (b"a", b"b"))
+    assert first[0] == second[0] and first[1] != second[1]
+    assert first[0] == (300, hashlib.sha256(bytes(300)).digest()[:16])
+
+
+@given(st.lists(st.integers(0, 700), max_size=60))
+def test_the_pieces_of_a_table_are_all_of_the_bytes_in_order(sizes):
+    data = bytes(i % 251 for i in range(sum(sizes)))
+    starts = np.cumsum([0, *sizes])
+    table, at = leaves.pieces(data[a:b] for a, b in itertools.pairwise(starts)), 0
+    for length, digest in leaves.read_pieces(table):
+        assert hashlib.sha256(data[at : at + length]).digest()[:16] == digest
+        at += length
+    assert at == len(data)
+
+
+def test_a_model_of_many_leaves_has_a_table_that_fits_a_header():
+    table = leaves.pieces(bytes(256) for _ in range(10_000))
+    assert len(table) <= leaves.PIECES * leaves.PIECE_ENTRY and sum(sizes_of(table)) == 2_560_000
+    assert max(sizes_of(table)) == 10 * 256
+
+
+def test_packed_and_packed_bytes_have_the_same_table():
+    tree = {"a": np.arange(100, dtype=np.float32), "b": np.float64(2), "c": np.ones((40, 9), np.float32)}
+    packed = leaves.Packed(tree)
+    assert packed.pieces == leaves.leaf_pieces(leaves.pack(tree), leaves.schema_of(tree))

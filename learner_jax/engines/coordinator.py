@@ -48,6 +48,7 @@ from learner_jax.leaves import (
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
 from learner_jax.protocol.rows import Aggregated, Row
+from learner_jax.protocol.transfers import Held
 from learner_jax.specs import Study
 from learner_jax.statistics import combine
 from learner_jax.storage.journal import Journal
@@ -82,6 +83,15 @@ class Stores(NamedTuple):
 
     journal: Journal
     spool: Spool
+
+    def newest(self) -> dict[str, str]:
+        """site -> digest of its newest accepted update of a learning round."""
+        return {site: digest for (_, phase, site), digest in self.journal.accepted().items() if phase == "train"}
+
+    def held(self) -> dict[str, Held]:
+        """site -> the same with its bytes, where they are here."""
+        found = {site: self.spool.held(digest) for site, digest in self.newest().items()}
+        return {site: held for site, held in found.items() if held is not None}
 
 
 def quorum(study: Study, asked: int) -> int:
@@ -126,7 +136,7 @@ class Rounds:
         return CoordinatorHandlers(
             append=self._append,
             validate=self._validate,
-            spool=lambda command: self.stores.spool.keep(command.site, command.digest),
+            spool=lambda command: self.stores.spool.keep(command.site, command.digest, command.pieces),
             journal=self.stores.journal.write,
             close=self._closed.put,
             tell=self._say,
@@ -198,7 +208,7 @@ class Rounds:
             c.StartRound(
                 asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
                 schema_digest(asked.expected), size, needed, deadline, attempt, accepted, again=damaged,
-                digest=asked.data.sha256,
+                digest=asked.data.sha256, pieces=asked.data.pieces,
             )
         )  # fmt: skip
         while True:
@@ -423,6 +433,6 @@ def _sweep(rounds: Rounds, keeper: Keeper) -> None:
     keep = {digest for (number, phase, _), digest in stores.journal.accepted().items()
             if phase != "train" or number > oldest}  # fmt: skip
     try:
-        stores.spool.sweep(keep)
+        stores.spool.sweep(keep | set(stores.newest().values()))  # of these, the next may hold some pieces
     except StorageError as error:  # they only take room, and are swept after the next round
         rounds.note(str(error))

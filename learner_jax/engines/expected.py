@@ -20,7 +20,7 @@ from learner_jax.engines.simulator import cohort_size
 from learner_jax.engines.site_study import broadcast_shape
 from learner_jax.engines.sources import frames_of
 from learner_jax.errors import DataError
-from learner_jax.leaves import schema_bytes, site_ids
+from learner_jax.leaves import count_pieces, schema_bytes, site_ids
 from learner_jax.specs import Study
 from learner_jax.statistics import combine
 from learner_jax.types import PyTree
@@ -44,14 +44,16 @@ def sizes_of(parts: Parts, sites: Sequence[str], rows: PyTree, count: float | No
     study, federated = parts.study, parts.federated
     weights = jax.eval_shape(parts.init_weights, rows)
     wire = wire_shape(federated, trees.shapes(weights), rows, parts.local)
+    down, up = trees.schema(broadcast_shape(parts, weights)), trees.schema(wire)
     steps = None if count is None else float(plans.steps_of(round(count), study.batch_size, study.epochs, study.steps))
     return Sizes(
         study=study.name,
         sites=tuple(site_ids(sites)),
         rounds=study.rounds,
         asked=asked_of(study, sites),
-        broadcast=schema_bytes(trees.schema(broadcast_shape(parts, weights))),
-        update=schema_bytes(trees.schema(wire)),
+        broadcast=schema_bytes(down),
+        update=schema_bytes(up),
+        pieces=(count_pieces(down), count_pieces(up)),
         weights=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(weights)),
         steps=steps,
         batch_size=study.batch_size,

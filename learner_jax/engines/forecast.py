@@ -1,7 +1,8 @@
 """What a study will take, before it starts: bytes on each line, memory of each process, seconds a round and hours.
 
-Bytes are exact: they are those of the messages that a round cannot do without, at the sizes that the wire gives them.
-What is said again on a bad line, and a ping every few seconds, come on top. Time and memory are estimates: of the
+Bytes are those of the messages that a round cannot do without, at the sizes that the wire gives them: exact where all
+that is sent is new and does not compress, and never less. What is said again on a bad line, and a ping every few
+seconds, come on top. Time and memory are estimates: of the
 compute nothing is known before the first rounds have shown it, and the line is what somebody says that it is.
 """
 
@@ -12,6 +13,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from learner_jax.leaves import PIECE_ENTRY
 from learner_jax.protocol import messages as m
 from learner_jax.protocol.transfers import WINDOW
 
@@ -63,6 +65,7 @@ class Sizes(NamedTuple):
       weights: numbers in the model.
       steps: local steps a site and round, None where nobody knows the rows.
       batch_size: rows a step.
+      pieces: in broadcast and update, each of which their tables name.
       epoch: the coordinator's incarnation, which messages name.
       alone: a site trains once more, alone, at the end.
     """
@@ -76,6 +79,7 @@ class Sizes(NamedTuple):
     weights: int
     steps: float | None
     batch_size: int
+    pieces: tuple[int, int] = (0, 0)
     epoch: int = 1
     alone: bool = False
 
@@ -93,7 +97,8 @@ class Traffic(NamedTuple):
 def of_site(sizes: Sizes, site: str, number: int) -> Traffic:
     """What one site's part in one training round puts on its line."""
     counts = len(sizes.asked(number)), len(sizes.sites)
-    return _traffic(sizes.study, site, _as_long(number), sizes.epoch, *counts, sizes.broadcast, sizes.update)
+    what = sizes.broadcast, sizes.update, *sizes.pieces
+    return _traffic(sizes.study, site, _as_long(number), sizes.epoch, *counts, *what)
 
 
 def of_round(sizes: Sizes, number: int) -> Traffic:
@@ -109,11 +114,13 @@ def _as_long(number: int) -> int:
 
 @functools.lru_cache(4096)
 def _traffic(
-    study: str, site: str, number: int, epoch: int, cohort: int, enrolled: int, broadcast: int, update: int
-) -> Traffic:
+    study: str, site: str, number: int, epoch: int, cohort: int, enrolled: int, broadcast: int, update: int,
+    broadcast_pieces: int, update_pieces: int,
+) -> Traffic:  # fmt: skip
     sent, got = m.Blob(_DIGEST, broadcast, _DIGEST), m.Blob(_DIGEST, update, _DIGEST)
-    opened = m.Open(study, epoch, number, "train", 1, cohort, enrolled, sent, {})
-    offer = m.Offer(study, epoch, number, "train", 1, site, _DIGEST, got)
+    tables = [bytes(PIECE_ENTRY * many) for many in (broadcast_pieces, update_pieces)]
+    opened = m.Open(study, epoch, number, "train", 1, cohort, enrolled, sent, {}, tables[0])
+    offer = m.Offer(study, epoch, number, "train", 1, site, _DIGEST, got, tables[1])
     accepted = m.Accepted(study, epoch, number, "train", _DIGEST)
     down, wanted = _blob(study, broadcast)
     up, wants = _blob(study, update)
@@ -127,7 +134,7 @@ def _blob(study: str, size: int) -> tuple[int, int]:
     """(bytes of a blob's chunks, bytes of what asks for them)."""
     count = -(-size // m.CHUNK)
     chunks = [m.Chunk(study, _DIGEST, at * m.CHUNK, at + 1 == count) for at in range(count)]
-    asks = [m.Want(study, _DIGEST, at * m.CHUNK, credit) for at, credit in wants(count)]
+    asks = [m.Want(study, _DIGEST, at * m.CHUNK, credit, b"", "zstd") for at, credit in wants(count)]
     return size + sum(len(m.encode(chunk)) for chunk in chunks), sum(len(m.encode(ask)) for ask in asks)
 
 

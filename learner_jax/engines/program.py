@@ -262,7 +262,9 @@ def wire_shape(federated: Federated, template: PyTree, rows: PyTree, local: Loca
             return (
                 {}
                 if watch is None
-                else federated.release(rounds.fold(watch, broadcast, site, (), draw, rows, round.key))
+                else federated.release(
+                    rounds.fold(watch, federated.receive(broadcast), site, (), draw, rows, round.key)
+                )
             )
         draws = (draw,) * (len(federated.passes) + (federated.watch is not None))
         return rounds.local_round(federated, template, broadcast, site, draws, rows, round, jnp.uint32(0))[0]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from learner_jax import trees
@@ -24,9 +23,13 @@ _LARGE = 64 * 2**20
 """Bytes of a wire from which it is added leaf by leaf: below, a call a leaf costs more than its memory."""
 
 
-def _carried(program: Any, arguments: int) -> list[int | None]:
-    """Of each output of a jaxpr, which of its first inputs it is, unchanged; None where it is computed."""
+def _carried(program: Any, arguments: int, widened: bool = False) -> list[int | None]:
+    """Of each output of a jaxpr, which of its first inputs it is, unchanged; None where it is computed. widened: or of
+    another dtype."""
     place = {id(variable): at for at, variable in enumerate(program.jaxpr.invars[:arguments])}
+    for line in program.jaxpr.eqns if widened else ():
+        if line.primitive.name == "convert_element_type" and id(line.invars[0]) in place:
+            place[id(line.outvars[0])] = place[id(line.invars[0])]
     return [place.get(id(variable)) for variable in program.jaxpr.outvars]
 
 
@@ -101,10 +104,10 @@ class Reducer:
         self._add = jax.jit(functools.partial(rounds.accumulate, federated, template, 1), donate_argnums=(0,))
         term = jax.eval_shape(lambda wire: federated.lift(wire, template), wire)
         self._zeros = jax.jit(lambda: trees.zeros_like(term))
-        self._add_leaf = jax.jit(jnp.add, donate_argnums=(0,))
+        self._add_leaf = jax.jit(lambda total, leaf: total + leaf.astype(total.dtype), donate_argnums=(0,))
         lift = jax.make_jaxpr(lambda wire: federated.lift(wire, template))(wire)
         count = len(jax.tree.leaves(wire))
-        own = _carried(lift, count) == list(range(count))
+        own = _carried(lift, count, widened=True) == list(range(count))
         self._leafwise = own and schema_bytes(trees.schema(wire)) >= _LARGE
         self._stacked = jax.jit(self._reduce)
         self._step = jax.jit(self._server_step)

@@ -103,7 +103,7 @@ def local_round(
     Returns:
       The finished Wire, and the site's new state.
     """
-    key = jax.random.fold_in(round.key, site_id)
+    key, broadcast = jax.random.fold_in(round.key, site_id), federated.receive(broadcast)
     looked, found = (), ()
     if federated.watch is not None:
         looked = fold(federated.watch, broadcast, site, (), draws[0], rows, jax.random.fold_in(key, 0))
@@ -274,7 +274,7 @@ def look_each(
     Returns:
       The metrics' sums of each site, [N, ...], and over all sites, added in their order.
     """
-    watch = federated.watch
+    watch, broadcast = federated.watch, federated.receive(broadcast)
     assert watch is not None
 
     def one(s):

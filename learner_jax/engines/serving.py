@@ -123,6 +123,7 @@ def _serve(
     dial: str,
 ) -> Outcome:
     study = parts.study
+    stores = Stores(journal, Spool(folder / "spool"))
     keeper = RoundKeeper(
         study.name,
         journal.epoch,
@@ -131,8 +132,8 @@ def _serve(
         tuple(desk.roster.sites),
         journal.closed(),
         journal.accepted(),
+        kept=stores.held(),
     )
-    stores = Stores(journal, Spool(folder / "spool"))
     rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
 
     def ended(error: BaseException | None) -> None:

@@ -30,7 +30,7 @@ from learner_jax.engines.world import TEST, World, build_world
 from learner_jax.errors import DataError, StorageError
 from learner_jax.evaluation import summarise_site
 from learner_jax.events import Event, Observer
-from learner_jax.leaves import LeafSpec, Schema, pack, schema_digest, schema_of, unpack
+from learner_jax.leaves import LeafSpec, Schema, leaf_pieces, pack, schema_digest, schema_of, unpack
 from learner_jax.protocol.messages import Open
 from learner_jax.specs import Study
 from learner_jax.storage.atomic import read_json, write_json
@@ -50,11 +50,13 @@ class Answer(NamedTuple):
       data: packed leaves.
       schema_digest: of the leaves.
       state: the site's state from then on, packed; b"" before the first round.
+      pieces: table of data's pieces.
     """
 
     data: bytes
     schema_digest: str
     state: bytes
+    pieces: bytes
 
 
 def study_of(manifest: bytes) -> Study:
@@ -207,7 +209,8 @@ def broadcast_shape(parts: Parts, weights: PyTree) -> PyTree:
 
 
 def _answer(leaves: dict[str, np.ndarray], state: bytes) -> Answer:
-    return Answer(pack(leaves), schema_digest(schema_of(leaves)), state)
+    data, schema = pack(leaves), schema_of(leaves)
+    return Answer(data, schema_digest(schema), state, leaf_pieces(data, schema))
 
 
 def _one_row(state: PyTree) -> PyTree:

@@ -29,8 +29,12 @@ from learner_jax.protocol import commands as c
 from learner_jax.protocol.entry import Entry
 from learner_jax.protocol.messages import Open
 from learner_jax.protocol.site import SiteKeeper
+from learner_jax.storage.held import held, hold
 from learner_jax.storage.lock import only_one
 from learner_jax.storage.outbox import Outbox
+
+_BROADCAST = "broadcast"
+"""The last one, in the outbox."""
 
 
 def take_part(
@@ -131,6 +135,7 @@ class _Part:
             outbox.epoch_seen(),
             incarnation=secrets.token_hex(8),
             kept=outbox.kept(),
+            held=held(outbox.folder / _BROADCAST),
         )
         handlers = SiteHandlers(
             approve=self._asked.put,
@@ -167,7 +172,11 @@ class _Part:
 
     def _answer(self, asked: c.Approve | c.Work) -> None:
         try:
-            self._drive.post(self._approved(asked) if isinstance(asked, c.Approve) else self._worked(asked))
+            if isinstance(asked, c.Approve):
+                self._drive.post(self._approved(asked))
+            else:
+                self._drive.post(self._worked(asked))
+                self._drive.post(self._stored(asked))
         except LearnerError as error:
             self._drive.post(c.Stop(str(error)))
             raise
@@ -191,7 +200,12 @@ class _Part:
         if committed is not None:
             check_order(asked.open, *committed, self._folder)
         answer = self._study.work(asked.open, asked.data, None if committed is None else committed[1])
-        return c.Worked(asked.open.round, asked.open.phase, answer.data, answer.schema_digest, answer.state)
+        return c.Worked(asked.open.round, asked.open.phase, *answer)
+
+    def _stored(self, asked: c.Work) -> c.Stored:
+        """Keeps a broadcast for the pieces that the next one shares with it, while the answer is on its way."""
+        table, path = asked.open.pieces, self._outbox.folder / _BROADCAST
+        return c.Stored(asked.open.blob.digest, hold(path, table, asked.data) if table else None)
 
     def _ended(self) -> dict[str, Any]:
         finished, member = self._drive.finished, self._member

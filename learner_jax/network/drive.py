@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from learner_jax import events, failpoints
 from learner_jax.errors import RemoteProtocolError, StorageError
+from learner_jax.leaves import Bytes
 from learner_jax.protocol import broker
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
@@ -37,7 +38,7 @@ class CoordinatorHandlers(NamedTuple):
       append: puts the next bytes of an update on the disk; StorageError means "all of it again later".
       validate: an update's names, shapes, dtypes, finiteness: None, or the reason that the site will see. In a thread
         beside, as spool.
-      spool: makes it durable; StorageError means "all of it again later".
+      spool: makes it durable; its bytes, as long as they lie there; StorageError means "all of it again later".
       journal: appends a row durably; StorageError means "again later".
       close: the round is closed: hand it to the thread that adds up.
       tell: an event for whoever listens.
@@ -46,7 +47,7 @@ class CoordinatorHandlers(NamedTuple):
 
     append: Callable[[c.Append], None]
     validate: Callable[[c.Validate], str | None]
-    spool: Callable[[c.Spool], None]
+    spool: Callable[[c.Spool], Bytes | None]
     journal: Callable[[Row], None]
     close: Callable[[c.CloseRound], None]
     tell: Callable[[events.Event], None] = events.silent
@@ -269,8 +270,7 @@ class CoordinatorDrive(_Drive):
         about = (command.site, command.round, command.phase, command.digest)
         try:
             if isinstance(command, c.Spool):
-                self._handlers.spool(command)
-                self.post(c.Spooled(*about))
+                self.post(c.Spooled(*about, self._handlers.spool(command)))
             else:
                 reason = self._handlers.validate(command)
                 self.post(c.Valid(*about) if reason is None else c.Invalid(*about, reason))

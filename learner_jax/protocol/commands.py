@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from learner_jax import events
+from learner_jax.leaves import Bytes
 from learner_jax.protocol.entry import Entry
 from learner_jax.protocol.messages import PROTOCOL, Message, Open
 from learner_jax.protocol.rows import Row
-from learner_jax.protocol.transfers import Bytes
 
 # ---------------------------------------------------------------- events of both machines
 
@@ -54,7 +54,8 @@ class StartRound(NamedTuple):
     Attributes:
       round, phase: later than any before: by round, then statistics < train < look < finish.
       cohort: the sites asked.
-      data: the broadcast's bytes, or what can be sliced into them; digest: their sha256, made here if "".
+      data: the broadcast's bytes, or what can be sliced into them; digest: their sha256, made here if ""; pieces: their
+        table (`leaves.pieces`).
       schema_digest: of its leaves.
       update_size, update_schema: what an update must be; size None allows up to size_limit.
       quorum: fewest accepted updates with which it may close, from 1.
@@ -78,6 +79,7 @@ class StartRound(NamedTuple):
     fields: Mapping[str, int | float | str] = {}
     again: Mapping[str, str] = {}
     digest: str = ""
+    pieces: bytes = b""
 
 
 class Valid(NamedTuple):
@@ -100,12 +102,13 @@ class Invalid(NamedTuple):
 
 
 class Spooled(NamedTuple):
-    """Answers Spool: the bytes are on disk, fsynced."""
+    """Answers Spool: the bytes are on disk, fsynced. data: they, to be read again while they are there."""
 
     site: str
     round: int
     phase: str
     digest: str
+    data: Bytes | None = None
 
 
 class Journaled(NamedTuple):
@@ -179,12 +182,13 @@ class Validate(NamedTuple):
 
 
 class Spool(NamedTuple):
-    """Make an update durable, under its digest; answered by Spooled or Failed."""
+    """Make an update durable, under its digest; answered by Spooled or Failed. pieces: its table, to be kept too."""
 
     site: str
     round: int
     phase: str
     digest: str
+    pieces: bytes = b""
 
 
 class WriteRow(NamedTuple):
@@ -231,13 +235,24 @@ class Connected(NamedTuple):
 
 
 class Worked(NamedTuple):
-    """Answers Work. data: the packed update; state: what the site will commit if the update is accepted."""
+    """Answers Work. data: the packed update; state: what the site will commit if the update is accepted; pieces: the
+    update's table (`leaves.pieces`)."""
 
     round: int
     phase: str
     data: bytes
     schema_digest: str
     state: bytes = b""
+    pieces: bytes = b""
+
+
+class Stored(NamedTuple):
+    """The broadcast that was handed out last lies on the disk, or does not: data None. May come at any time, or never:
+    the machine holds its bytes until then.
+    """
+
+    digest: str
+    data: Bytes | None
 
 
 class Written(NamedTuple):
@@ -325,7 +340,7 @@ class Finished(NamedTuple):
 
 Event = (
     Heard | Garbled | Tick | Failed | StartRound | Valid | Invalid | Spooled | Journaled | Enlist | Forget | Finish
-    | Connected | Worked | Written | Settled | Approved | Denied | Stop
+    | Connected | Worked | Stored | Written | Settled | Approved | Denied | Stop
 )  # fmt: skip
 Command = (
     Send | Append | Validate | Spool | WriteRow | CloseRound | Tell | Fenced | Drained

@@ -42,13 +42,13 @@ from typing import Any
 
 from learner_jax import events
 from learner_jax.errors import LocalProtocolError, RemoteProtocolError
-from learner_jax.leaves import site_id
+from learner_jax.leaves import Bytes, site_id
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol import rows, transfers
 from learner_jax.protocol.broker import Meter
 from learner_jax.protocol.complaints import EVERY_S, Complaints
-from learner_jax.protocol.transfers import Holder, Receiver
+from learner_jax.protocol.transfers import Held, Holder, Receiver
 
 
 class Part(enum.Enum):
@@ -117,6 +117,7 @@ class _Share:
     moved: float = 0.0  # when a chunk last came
     reason: str = ""  # why refused
     digest: str = ""  # what is accepted
+    data: Bytes | None = None  # and where it lies
     garbled: int = 0  # how often its bytes were not those announced
     later: float = 0.0  # until when the disk is left alone
 
@@ -173,6 +174,7 @@ class RoundKeeper:
       patience_s: after this long without any chunk, those under way are asked for again.
       upload_bytes: on their way here at a time, a window an update at most; one update is always let in.
       size_limit: bytes of an update whose size is not known beforehand.
+      kept: site -> its newest accepted update, where it still lies here.
     """
 
     def __init__(
@@ -189,6 +191,7 @@ class RoundKeeper:
         patience_s: float = 10.0,
         upload_bytes: int = 128 * 2**20,
         size_limit: int = 4 * 2**30,
+        kept: Mapping[str, Held] | None = None,
     ):
         self.study, self.epoch = m.check_name(study, "a study's name"), epoch
         self._manifest, self._manifest_digest = manifest, manifest_digest
@@ -198,7 +201,7 @@ class RoundKeeper:
         self._room, self._limit = upload_bytes, size_limit
         self._sessions: dict[str, _Session] = {}
         self._round: _Round | None = None
-        self._holder = Holder(keep=1)
+        self._holder, self._kept = Holder(keep=1), dict(kept or {})
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
         self._done: m.Done | None = None
@@ -256,7 +259,7 @@ class RoundKeeper:
             raise LocalProtocolError(text)
         digest = event.digest or hashlib.sha256(event.data[:]).hexdigest()
         blob = m.Blob(digest, len(event.data), event.schema_digest)
-        self._holder.hold(blob.digest, event.data)
+        self._holder.hold(blob.digest, event.data, event.pieces)
         shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
         for site in set(event.cohort) - set(self._enrolled):
             shares[site] = _Share(Part.REFUSED, reason=_UNKNOWN)
@@ -288,6 +291,8 @@ class RoundKeeper:
             return
         if isinstance(event, c.Invalid):
             open_round.shares[event.site].reason = event.reason
+        elif isinstance(event, c.Spooled):
+            open_round.shares[event.site].data = event.data
         self._step(event.site, type(event).__name__.lower())
 
     def _is_of(self, about: c.Valid | c.Invalid | c.Spooled | c.Append | c.Validate | c.Spool) -> bool:
@@ -345,10 +350,11 @@ class RoundKeeper:
         self._out += due
         if self._round is not None and self._round.state == "open":
             for site in self._round.within(Part.FETCHING):
-                if self._now - self._round.shares[site].moved > self._lease:
+                share = self._round.shares[site]
+                if self._now - share.moved > self._lease:
                     self._step(site, "stalled")
                 else:
-                    self._ask(site)
+                    self._take(site, share)
 
     # ---------------------------------------------------------------- the sites
 
@@ -442,9 +448,8 @@ class RoundKeeper:
         if share is not None and share.part not in _SETTLED:
             start, known = open_round.start, len(self._enrolled)
             counts = (start.attempt, len(start.cohort), known)
-            self._send(
-                site, m.Open(self.study, self.epoch, *open_round.place, *counts, open_round.blob, dict(start.fields))
-            )
+            what = (open_round.blob, dict(start.fields), start.pieces)
+            self._send(site, m.Open(self.study, self.epoch, *open_round.place, *counts, *what))
 
     def _ping(self, site: str, ping: m.Ping, _: Any) -> None:
         self._send(site, m.Pong(self.study, self.epoch))
@@ -513,23 +518,29 @@ class RoundKeeper:
         share = self._round.shares.get(site) if self._round and self._round.state == "open" else None
         if share is None or share.part is not Part.FETCHING or share.receiver is None:
             return
-        receiver, before = share.receiver, share.receiver.received
+        self._take(site, share, chunk, payload)
+
+    def _take(self, site: str, share: _Share, chunk: m.Chunk | None = None, payload: bytes | memoryview = b"") -> None:
+        """Hands on what comes next of an update: with a chunk that came, or of what was here already."""
+        receiver = share.receiver
+        assert receiver is not None
+        offset, before = receiver.handed, receiver.received
         try:
-            offset = receiver.handed
-            for part in receiver.take(chunk, payload, self._now):
+            for part in receiver.more() if chunk is None else receiver.take(chunk, payload, self._now):
                 self._append(site, share, offset, part)
                 offset += len(part)
             if receiver.received > before:
                 share.moved = self._now
             if receiver.complete:
                 receiver.check()
-                self._step(site, "arrived")
-                return
         except RemoteProtocolError as error:
             share.reason, share.garbled = error.reason, share.garbled + 1
             self._step(site, "garbled" if share.garbled < _TRIES else "spoilt")
             return
-        self._ask(site)
+        if receiver.complete:
+            self._step(site, "arrived")
+        else:
+            self._ask(site)
 
     # ---------------------------------------------------------------- a site's part in the round
 
@@ -556,12 +567,14 @@ class RoundKeeper:
         assert share.offer is not None
         share.moved = self._now
         if share.receiver is None:
-            share.receiver = Receiver(self.study, share.offer.blob, patience_s=self._patience, peer=site)
-        if share.receiver.complete:  # of no bytes
+            held = None if share.garbled else self._kept.get(site)
+            offer = share.offer
+            share.receiver = Receiver(
+                self.study, offer.blob, patience_s=self._patience, peer=site, pieces=offer.pieces, held=held
+            )
+        if not share.offer.blob.size:
             self._append(site, share, 0, b"")
-            self._step(site, "arrived")
-        else:
-            self._ask(site)
+        self._take(site, share)
 
     def _fetch_anew(self, site: str, share: _Share, _: Any) -> None:
         kind = "its update came garbled"
@@ -593,7 +606,8 @@ class RoundKeeper:
         self._out.append(c.Validate(site, *self._what(share)))
 
     def _spool(self, site: str, share: _Share, _: Any) -> None:
-        self._out.append(c.Spool(site, *self._what(share)))
+        assert share.offer is not None
+        self._out.append(c.Spool(site, *self._what(share), share.offer.pieces))
 
     def _what(self, share: _Share) -> tuple[int, str, str]:
         assert self._round is not None and share.offer is not None
@@ -607,6 +621,8 @@ class RoundKeeper:
     def _accept(self, site: str, share: _Share, digest: str) -> None:
         assert self._round is not None
         share.digest = digest
+        if share.offer is not None and share.data is not None:
+            self._kept[site] = Held(share.offer.pieces, share.data)
         self._accepted[(*self._round.place, site)] = digest
         self._send(site, m.Accepted(self.study, self.epoch, *self._round.place, digest))
         count = len(self._round.within(Part.ACCEPTED))

@@ -15,6 +15,7 @@ class Entry(NamedTuple):
       digest: sha256 of the update.
       size: its bytes.
       schema_digest: of its leaves (`leaves.schema_digest`).
+      pieces: table of its pieces (`leaves.pieces`), in hexadecimal.
     """
 
     round: int
@@ -23,3 +24,4 @@ class Entry(NamedTuple):
     digest: str
     size: int
     schema_digest: str
+    pieces: str = ""

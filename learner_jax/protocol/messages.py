@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 import msgpack
 
 from learner_jax.errors import LocalProtocolError, RemoteProtocolError
+from learner_jax.leaves import PIECE_ENTRY, PIECES
 
-PROTOCOL = (1, 1)
+PROTOCOL = (1, 2)
 """(major, minor) that this code speaks. A minor only adds; majors do not talk to each other."""
 
 HEADER_LIMIT = 64 * 1024
@@ -38,6 +39,10 @@ CHUNK = 1024 * 1024
 ENROL_LIMIT = 4 * 1024
 """Bytes of an encoded Enrol, all that a one-time key may send."""
 MANIFEST_LIMIT = 48 * 1024
+TABLE_LIMIT = PIECES * PIECE_ENTRY
+"""Bytes of a table of pieces."""
+HAVE_LIMIT = PIECES // 8
+ZIPS = ("", "zstd")
 PHASES = ("statistics", "train", "look", "finish")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
@@ -107,7 +112,8 @@ class Welcome(NamedTuple):
 
 
 class Open(NamedTuple):
-    """A round is open and this site is in it. cohort, enrolled: how many are asked, and known."""
+    """A round is open and this site is in it. cohort, enrolled: how many are asked, and known; pieces: of the blob
+    (`leaves.pieces`), b"" where it does not say."""
 
     study: str
     epoch: int
@@ -118,28 +124,39 @@ class Open(NamedTuple):
     enrolled: int
     blob: Blob
     fields: Mapping[str, int | float | str]
+    pieces: bytes = b""
 
 
 class Want(NamedTuple):
-    """Send me chunks of this digest, from offset on, at most credit of them."""
+    """Send me chunks of this digest, from offset on, at most credit of them.
+
+    Attributes:
+      have: a bit for each piece, the first the lowest of the first byte: set for those that are here; the chunks, and
+        offset, are then of the other pieces, one after the other. b"": all of it is wanted.
+      zip: how a chunk may be compressed, "" or "zstd".
+    """
 
     study: str
     digest: str
     offset: int
     credit: int
+    have: bytes = b""
+    zip: str = ""
 
 
 class Chunk(NamedTuple):
-    """The payload frame holds the bytes at offset."""
+    """The payload frame holds the bytes at offset. have: as in the Want that it answers; zip: how it is compressed."""
 
     study: str
     digest: str
     offset: int
     last: bool
+    have: bytes = b""
+    zip: str = ""
 
 
 class Offer(NamedTuple):
-    """A site's update is ready to be fetched."""
+    """A site's update is ready to be fetched. pieces: of the blob, as in `Open`."""
 
     study: str
     epoch: int
@@ -149,6 +166,7 @@ class Offer(NamedTuple):
     site: str
     broadcast: str
     blob: Blob
+    pieces: bytes = b""
 
 
 class Accepted(NamedTuple):
@@ -256,7 +274,13 @@ Message = (
     | Rotated
 )
 
-SINCE: Mapping[type, Mapping[str, int]] = {Hello: {"incarnation": 1}}
+SINCE: Mapping[type, Mapping[str, int]] = {
+    Hello: {"incarnation": 1},
+    Open: {"pieces": 2},
+    Offer: {"pieces": 2},
+    Want: {"have": 2, "zip": 2},
+    Chunk: {"have": 2, "zip": 2},
+}
 """The minor that added a field; what is not named here is of minor 0."""
 
 # A check takes a decoded value and returns it in its final type, or raises ValueError("expected ...").
@@ -346,6 +370,9 @@ _digest = _text(64, "[0-9a-f]{64}", "a sha256 in hexadecimal")
 _maybe_digest = _text(64, "([0-9a-f]{64})?", "a sha256 in hexadecimal, or nothing,")
 _incarnation = _text(32, "[0-9a-f]*", "hexadecimal text")
 _size = _integer(0, 2**40)
+_pieces = _raw(TABLE_LIMIT)
+_have = _raw(HAVE_LIMIT)
+_zip = _text(8, "|".join(ZIPS), f"a compression ({', '.join(filter(None, ZIPS))}, or nothing)")
 _line = _text(2000)
 _phase = _text(16, "|".join(PHASES), f"a phase ({', '.join(PHASES)})")
 _maybe_phase = _text(16, "|".join((*PHASES, "")), f"a phase ({', '.join(PHASES)}), or nothing,")
@@ -370,13 +397,15 @@ _SCHEMA: dict[type, dict[str, Check]] = {
     },
     Open: {
         "study": _name, "epoch": _epoch, "round": _round, "phase": _phase, "attempt": _count, "cohort": _count,
-        "enrolled": _count, "blob": _blob, "fields": _fields,
+        "enrolled": _count, "blob": _blob, "fields": _fields, "pieces": _pieces,
     },
-    Want: {"study": _name, "digest": _digest, "offset": _size, "credit": _integer(1, 64)},
-    Chunk: {"study": _name, "digest": _digest, "offset": _size, "last": _flag},
+    Want: {
+        "study": _name, "digest": _digest, "offset": _size, "credit": _integer(1, 64), "have": _have, "zip": _zip,
+    },
+    Chunk: {"study": _name, "digest": _digest, "offset": _size, "last": _flag, "have": _have, "zip": _zip},
     Offer: {
         "study": _name, "epoch": _epoch, "round": _round, "phase": _phase, "attempt": _count, "site": _name,
-        "broadcast": _digest, "blob": _blob,
+        "broadcast": _digest, "blob": _blob, "pieces": _pieces,
     },
     Accepted: {"study": _name, "epoch": _epoch, "round": _round, "phase": _phase, "digest": _digest},
     Rejected: {

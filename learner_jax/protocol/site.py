@@ -32,7 +32,7 @@ from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol.complaints import EVERY_S, Complaints
 from learner_jax.protocol.entry import Entry
-from learner_jax.protocol.transfers import Holder, Receiver
+from learner_jax.protocol.transfers import Held, Holder, Receiver
 
 
 class Job(enum.Enum):
@@ -84,6 +84,7 @@ class SiteKeeper:
       patience_s: after this long without any chunk, those under way are asked for again.
       kept: the last update whose state was committed, and its bytes, if they are still there.
       incarnation: this process's own, in hexadecimal: shows the coordinator a restart within the lease.
+      held: the last broadcast, where it still lies here.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class SiteKeeper:
         patience_s: float = 10.0,
         incarnation: str = "",
         kept: tuple[Entry, bytes] | None = None,
+        held: Held | None = None,
     ):
         self.study, self.site, self._software = m.check_name(study, "a study's name"), site, software
         self._epoch_seen, self._approved, self._incarnation = epoch_seen, approved, incarnation
@@ -113,6 +115,7 @@ class SiteKeeper:
         self._open: m.Open | None = None  # the round that the job is of; None for an update from before a restart
         self._receiver: Receiver | None = None
         self._incoming = bytearray()  # what the receiver has handed on
+        self._held, self._held_digest = held, ""  # the last broadcast that was worked with
         self._holder, self._complaints = Holder(keep=1), Complaints()
         self._entry: Entry | None = None
         self._last = (committed.round, committed.phase) if committed else None  # the last round that is over here
@@ -126,10 +129,10 @@ class SiteKeeper:
         self._kept_by = 0  # by the coordinator of which epoch
         if kept is not None and pending is None:
             self._kept = kept[0]
-            self._holder.hold(kept[0].digest, kept[1])
+            self._holder.hold(kept[0].digest, kept[1], bytes.fromhex(kept[0].pieces))
         if pending is not None:
             self._entry, self.job = pending[0], Job.OFFERING
-            self._holder.hold(pending[0].digest, pending[1])
+            self._holder.hold(pending[0].digest, pending[1], bytes.fromhex(pending[0].pieces))
 
     # ---------------------------------------------------------------- the one door
 
@@ -186,7 +189,8 @@ class SiteKeeper:
             self._send(m.Ping(self.study, self._epoch, *known))
         if self._now - self._moved >= self._resend:
             self._step("silence")
-        self._ask()
+        if self.job is Job.FETCHING:
+            self._take()
 
     def _hello(self) -> None:
         self._said, self._hellos = self._now, self._hellos + 1
@@ -297,41 +301,45 @@ class SiteKeeper:
 
     def _fetch(self, opened: m.Open) -> None:
         if self._receiver is None or self._receiver.blob != opened.blob:
-            self._receiver = self._receive(opened.blob)
+            self._receiver = self._receive(opened, self._held)
         self._open = opened
-        self._arrive()
+        self._take()
 
     def _fetch_anew(self, _: Any) -> None:
         assert self._open is not None
-        self._receiver = self._receive(self._open.blob)
+        self._receiver = self._receive(self._open, None)
         self._ask()
 
-    def _receive(self, blob: m.Blob) -> Receiver:
+    def _receive(self, opened: m.Open, held: Held | None) -> Receiver:
         self._incoming = bytearray()
-        return Receiver(self.study, blob, patience_s=self._patience, peer="the coordinator")
+        return Receiver(
+            self.study, opened.blob, patience_s=self._patience, peer="the coordinator", pieces=opened.pieces, held=held
+        )
 
     def _ask(self) -> None:
-        if self._epoch and self._receiver is not None and self.job is Job.FETCHING:
+        if self._epoch and self._receiver is not None:
             for want in self._receiver.wants(self._now):
                 self._send(want)
 
     def _chunk(self, chunk: m.Chunk, payload: bytes | memoryview) -> None:
-        if self._receiver is None or self.job is not Job.FETCHING:
-            return
+        if self.job is Job.FETCHING:
+            self._take(chunk, payload)
+
+    def _take(self, chunk: m.Chunk | None = None, payload: bytes | memoryview = b"") -> None:
+        """What comes next of the broadcast: with a chunk that came, or of what was here already."""
+        receiver = self._receiver
+        assert receiver is not None
         try:
-            for part in self._receiver.take(chunk, payload, self._now):
+            for part in receiver.more() if chunk is None else receiver.take(chunk, payload, self._now):
                 self._incoming += part
-            if self._receiver.complete:
-                self._receiver.check()
+            if receiver.complete:
+                receiver.check()
         except RemoteProtocolError as error:
             kind = "the broadcast came garbled"
             self._complain(kind, f"{kind}: {error.reason}; fetching it again")
             self._step("garbled")
             return
-        self._arrive()
-
-    def _arrive(self) -> None:
-        if self._receiver is not None and self._receiver.complete:
+        if receiver.complete:
             self._step("arrived")
         else:
             self._ask()
@@ -339,6 +347,7 @@ class SiteKeeper:
     def _work(self, _: Any) -> None:
         assert self._open is not None and self._receiver is not None
         data, self._receiver, self._incoming = memoryview(self._incoming).toreadonly(), None, bytearray()
+        self._held, self._held_digest = Held(self._open.pieces, data), self._open.blob.digest
         self._tell("round_open", phase=self._open.phase)
         self._out.append(c.Work(self._open, data))
 
@@ -353,12 +362,17 @@ class SiteKeeper:
         else:
             self._step("worked", event)
 
+    def _on_stored(self, event: c.Stored) -> None:
+        if self._held is not None and event.digest == self._held_digest:
+            self._held = None if event.data is None else self._held._replace(data=event.data)
+
     def _write(self, worked: c.Worked) -> None:
         assert self._open is not None
         digest = hashlib.sha256(worked.data).hexdigest()
         broadcast, size = self._open.blob.digest, len(worked.data)
-        self._entry = Entry(worked.round, worked.phase, broadcast, digest, size, worked.schema_digest)
-        self._holder.hold(digest, worked.data)
+        about = (broadcast, digest, size, worked.schema_digest, worked.pieces.hex())
+        self._entry = Entry(worked.round, worked.phase, *about)
+        self._holder.hold(digest, worked.data, worked.pieces)
         self._kept = None
         self._out.append(c.WriteOutbox(self._entry, worked.data, worked.state))
 
@@ -373,7 +387,7 @@ class SiteKeeper:
         if self._epoch:
             attempt = self._newest.attempt if self._newest and _place(self._newest) == (entry.round, entry.phase) else 1
             blob = m.Blob(entry.digest, entry.size, entry.schema_digest)
-            about = (entry.round, entry.phase, attempt, self.site, entry.broadcast, blob)
+            about = (entry.round, entry.phase, attempt, self.site, entry.broadcast, blob, bytes.fromhex(entry.pieces))
             self._send(m.Offer(self.study, self._epoch, *about))
 
     def _want(self, want: m.Want, _: Any) -> None:
@@ -451,6 +465,7 @@ _EVENTS: dict[type, Callable[[SiteKeeper, Any], None]] = {
     c.Garbled: SiteKeeper._on_garbled,
     c.Failed: SiteKeeper._on_failed,
     c.Worked: SiteKeeper._on_worked,
+    c.Stored: SiteKeeper._on_stored,
     c.Written: SiteKeeper._on_written,
     c.Settled: SiteKeeper._on_settled,
     c.Approved: SiteKeeper._on_approved,

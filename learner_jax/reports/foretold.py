@@ -22,7 +22,7 @@ def told(forecast: Mapping[str, Any]) -> list[str]:
     moving = duration(forecast["transfer_s"])
     guess = "" if forecast["measured"] else ", as far as can be guessed before one was seen"
     return [
-        f"In a round {whom} gets {size(forecast['down'])} and sends {size(forecast['up'])}: "
+        f"In a round {whom} gets at most {size(forecast['down'])} and sends at most {size(forecast['up'])}: "
         f"over {many(rounds, 'round', 'rounds')} {whole}.",
         f"{where} a round takes about {duration(forecast['round_s'])}, {moving} of it on the line{guess}; "
         f"all of them about {duration(forecast['seconds'])}.",

@@ -126,6 +126,7 @@ class Study:
       target: the metric that says which round was the best.
       references: what is trained beside the study to compare with.
       precision: of weights and sums; "float64" is for tests of equality.
+      wire: "bfloat16" sends weights and updates rounded to 16 bits a number, half the bytes; "full" as they are.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Study:
     target: str = "valid/auroc"
     references: tuple[Literal["local_only", "pooled"], ...] = ("local_only", "pooled")
     precision: Literal["float32", "float64"] = "float32"
+    wire: Literal["full", "bfloat16"] = "full"
     data: Data = Data()
     engine: Engine = Engine()
     federation: Federation = Federation()

@@ -18,7 +18,9 @@ from typing import Any
 from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.leaves import site_id
+from learner_jax.protocol.transfers import Held
 from learner_jax.storage.atomic import TEMPORARY, fsync_folder, sweep_temporary, write_all
+from learner_jax.storage.held import OnDisk
 
 
 class _Part:
@@ -112,8 +114,15 @@ class Spool:
             self._forget((site, digest))
             raise StorageError(f"expected to write {size} bytes to {self.folder}, got: {error.strerror}") from None
 
-    def keep(self, site: str, digest: str) -> None:
+    def keep(self, site: str, digest: str, pieces: bytes = b"") -> OnDisk:
         """Makes an update durable, under its digest, once all of it was appended (the caller has checked it).
+
+        Args:
+          site, digest: as they were appended.
+          pieces: table of the update's pieces, kept beside it.
+
+        Returns:
+          The bytes, as long as they lie here.
 
         Raises:
           StorageError: the disk is full or refuses, or not all of it is there; what came of it is dropped.
@@ -133,6 +142,21 @@ class Spool:
             if part is not None:
                 part.drop()
             raise StorageError(f"expected to keep an update in {self.folder}, got: {error.strerror}") from None
+        if pieces:
+            with contextlib.suppress(OSError):  # without it all of the next update is sent, no more
+                self._table(digest).write_bytes(pieces)
+        return OnDisk(self.path(digest), 0, part.size)
+
+    def held(self, digest: str) -> Held | None:
+        """An update and its table, if both are here."""
+        try:
+            pieces, size = self._table(digest).read_bytes(), self.path(digest).stat().st_size
+        except OSError:
+            return None
+        return Held(pieces, OnDisk(self.path(digest), 0, size))
+
+    def _table(self, digest: str) -> Path:
+        return self.path(digest).with_suffix(".pieces")
 
     @contextlib.contextmanager
     def arrived(self, site: str, digest: str) -> Iterator[io.FileIO]:
@@ -194,6 +218,7 @@ class Spool:
     def drop(self, digest: str) -> None:
         """Removes an update; quietly if it is not there."""
         self.path(digest).unlink(missing_ok=True)
+        self._table(digest).unlink(missing_ok=True)
 
     def list(self) -> tuple[str, ...]:
         """Digests of all updates here, sorted."""

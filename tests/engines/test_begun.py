@@ -117,7 +117,7 @@ def test_noresume_refuses_a_folder_that_holds_a_run_in_one_line(line, run, capsy
 def test_sites_are_told_the_name_of_the_data_and_not_where_they_lie(run, tmp_path, monkeypatch):
     told = []
 
-    def keeper(name, epoch, manifest, digest, *more):
+    def keeper(name, epoch, manifest, digest, *more, **kept):
         told.append((manifest.decode(), digest))
         raise Enough
 

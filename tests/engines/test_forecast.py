@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
+import random
 import threading
 from collections import Counter
 from typing import Any
@@ -20,7 +21,7 @@ from learner_jax.cli.sentences import sentence
 from learner_jax.engines import forecast as f
 from learner_jax.engines.expected import asked_of
 from learner_jax.events import Event
-from learner_jax.leaves import site_ids
+from learner_jax.leaves import piece, site_ids
 from learner_jax.network.drive import CoordinatorDrive, CoordinatorHandlers, SiteDrive, SiteHandlers
 from learner_jax.network.keys import new_keys
 from learner_jax.network.links import CoordinatorLink, SiteLink
@@ -42,7 +43,7 @@ BESIDE = (m.Hello, m.Welcome, m.Ping, m.Pong, m.Done, m.Bye)
 
 def sizes(sites: tuple[str, ...] = SITES, rounds: int = 2, **more: Any) -> f.Sizes:
     given = {"broadcast": 2_500_000, "update": 10_600_000, "weights": 600_000, "steps": 20.0, "batch_size": 32, **more}
-    return f.Sizes("study", sites, rounds, lambda number: sites, **given)
+    return f.Sizes("study", sites, rounds, lambda number: sites, **{"pieces": (12, 40), **given})
 
 
 # ---- bytes -----------------------------------------------------------------------------------------------------------
@@ -51,7 +52,7 @@ def sizes(sites: tuple[str, ...] = SITES, rounds: int = 2, **more: Any) -> f.Siz
 @pytest.mark.parametrize("count", [*range(30), 100])
 def test_what_is_asked_for_is_what_a_receiver_asks_for(count, monkeypatch):
     monkeypatch.setattr(transfers, "CHUNK", 4)
-    data = bytes(4 * count)
+    data = random.Random(count).randbytes(4 * count)
     held = transfers.Holder()
     held.hold(hashlib.sha256(data).hexdigest(), data)
     here = transfers.Receiver("s", m.Blob(hashlib.sha256(data).hexdigest(), len(data), "0" * 64))
@@ -68,7 +69,8 @@ def test_what_is_asked_for_is_what_a_receiver_asks_for(count, monkeypatch):
 
 def test_the_bytes_of_a_round_are_those_that_the_links_count():
     told, server, keys = sizes(rounds=3), new_keys(), {name: new_keys() for name in SITES}
-    before, broadcast, update = (0, 0), bytes(told.broadcast), bytes(told.update)
+    before, draw = (0, 0), random.Random(0)
+    table = b"".join(piece(b"x" * (n + 1)) for n in range(told.pieces[1]))  # not of what is sent: no piece is kept
     seen: Counter[tuple[str, str, type]] = Counter()
 
     def tap(direction: str, user: str, header: bytes, payload: bytes | memoryview) -> None:
@@ -85,7 +87,8 @@ def test_the_bytes_of_a_round_are_those_that_the_links_count():
         for name, each in links.items():
 
             def work(asked: c.Work, at: int = len(drives)) -> None:
-                done = c.Worked(asked.open.round, asked.open.phase, update, "5" * 64)
+                update = draw.randbytes(told.update)
+                done = c.Worked(asked.open.round, asked.open.phase, update, "5" * 64, b"", table)
                 threading.Thread(target=drives[at].post, args=(done,)).start()
 
             approve = lambda asked: c.Approved(asked.manifest_digest)  # noqa: E731
@@ -93,7 +96,9 @@ def test_the_bytes_of_a_round_are_those_that_the_links_count():
             drives.append(SiteDrive(each, keeper, SiteHandlers(approve, work, nothing, nothing, nothing)))
             drives[-1].start()
         for number in range(1, told.rounds + 1):
-            coordinator.post(c.StartRound(number, "train", SITES, broadcast, "5" * 64, "5" * 64, len(update), 3, 600.0))
+            opening = (draw.randbytes(told.broadcast), "5" * 64, "5" * 64, told.update, 3, 600.0)
+            tables = b"".join(piece(b"x" * (n + 1)) for n in range(told.pieces[0]))
+            coordinator.post(c.StartRound(number, "train", SITES, *opening, pieces=tables))
             assert len(closed.get(timeout=120).accepted) == 3
             if number == 1:  # a site may say Hello twice as it connects, and is told of the round each time
                 seen.clear()
@@ -159,7 +164,8 @@ def test_in_words():
     told = f.forecast(sizes(rounds=50), f.Line(20.0))
     lines = foretold.told(told)
     assert lines[0] == (
-        "In a round each of three sites gets 2.5 MB and sends 10.6 MB: over 50 rounds 1.6 GB up and 375 MB down."
+        "In a round each of three sites gets at most 2.5 MB and sends at most 10.6 MB: "
+        "over 50 rounds 1.6 GB up and 375 MB down."
     )
     assert lines[1].startswith("On lines of 20 Mbit/s a round takes about 6 s, 5.4 s of it on the line")
     assert sentence(Event("forecast", "study", data=told)) == " ".join(lines)

@@ -103,7 +103,7 @@ def test_what_is_sent_is_the_servers_own_memory_where_it_is_the_same():
         assert bytes(sent[:]) == whole and sent.sha256 == hashlib.sha256(whole).hexdigest()
         weights = jax.tree.leaves(study.server.learned)[0]
         own = {np.asarray(leaf).ctypes.data for leaf in jax.tree.leaves(study.server)}
-        starts = {np.frombuffer(part, np.uint8).ctypes.data for part in sent._parts}
+        starts = {np.frombuffer(part, np.uint8).ctypes.data for part, _, _ in sent._parts}
         assert np.asarray(weights).ctypes.data in own and starts <= own
 
 

@@ -10,7 +10,7 @@ from learner_jax.engines import worker
 from learner_jax.engines.program import wire_shape
 from learner_jax.engines.simulator import template_rows
 from learner_jax.engines.site_study import Answer, SiteStudy
-from learner_jax.leaves import pack, unpack
+from learner_jax.leaves import leaf_pieces, pack, unpack
 
 
 class Scaled(SiteStudy):
@@ -27,7 +27,8 @@ class Scaled(SiteStudy):
         for name, leaf in leaves.items():
             if "update" in name and leaf.dtype.kind == "f":
                 leaf *= 1.001
-        return Answer(pack(leaves), answer.schema_digest, answer.state)
+        data = pack(leaves)
+        return Answer(data, answer.schema_digest, answer.state, leaf_pieces(data, schema))
 
 
 if __name__ == "__main__":

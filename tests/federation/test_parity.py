@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_worker_threads_end_with_the_simulators_bits(method, rule, source, tmp_p
     assert [site.error for site in ended.sites.values()] == [None] * count
     assert {site.result["weights_sha256"] for site in ended.sites.values() if site.result} == {ended.sha256}
     check_told(study, ended)
+
+
+@pytest.mark.slow
+def test_half_of_the_bytes_on_the_wire_and_the_same_bits_in_both_engines(source, tmp_path):
+    study = small(source, "scaffold", "mean", rounds=4, data=_sites(2, source), wire="bfloat16")
+    ended, alone = federated(study, tmp_path), simulated(study)
+    assert ended.sha256 == alone.sha256
+    whole = simulated(dataclasses.replace(study, wire="full"))
+    assert alone.sha256 != whole.sha256 and 0.45 < alone.bytes_down / whole.bytes_down < 0.52
+    (figure, full) = (trained.history.curve[-1]["valid/loss"] for trained in (alone, whole))
+    assert abs(figure - full) < 0.01
 
 
 @pytest.mark.slow

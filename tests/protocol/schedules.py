@@ -42,7 +42,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from learner_jax.leaves import site_id
+from learner_jax.leaves import piece, site_id
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import coordinator, rows, site, transfers
 from learner_jax.protocol import messages as m
@@ -85,6 +85,7 @@ class Disk:
         self.pending: dict[str, tuple] = {}
         self.committed: dict[str, list[Any]] = {name: [] for name in NAMES}
         self.seen = dict.fromkeys(NAMES, 0)
+        self.held: dict[str, transfers.Held] = {}  # broadcasts by site, updates by digest
 
     def journal(self, row: Any) -> None:
         place = (type(row), row.round, row.phase, getattr(row, "site", ""), getattr(row, "attempt", 0))
@@ -113,6 +114,7 @@ class World:
         self.chance = {kind: rng.choice((0.03, 0.1, 0.3)) for kind in KINDS if kind in self.kinds}
         self.loss, self.double = self.chance.get("loss", 0.0), self.chance.get("double", 0.0)
         self.delay = rng.choice((0.3, 1.5)) if "reorder" in self.kinds else 0.0
+        self.pieced = seed % 2 == 1  # what is sent says its pieces, some of which stay the same
         self.disk_s, self.work_s = rng.choice((0.0, 0.2, 1.0)), rng.choice((0.2, 1.0))
         self.room = rng.choice((10, 60, 10_000))
         self.disk = Disk()
@@ -238,6 +240,7 @@ class World:
         self.stats["amnesia"] += 1
         self.wiped.add(who)
         self.disk.pending.pop(who, None)
+        self.disk.held.pop(who, None)
         self.disk.committed[who], self.disk.seen[who] = [], 0
 
     def boot(self, who: str) -> None:
@@ -250,7 +253,7 @@ class World:
                 del disk.pending[who]
             self.keepers[who] = site.SiteKeeper(
                 "s", who, "", pending and pending[:2], committed[-1] if committed else None,
-                disk.seen[who], DIGEST, LEASE, RESEND, RESEND, f"{self.life[who] + 1:x}",
+                disk.seen[who], DIGEST, LEASE, RESEND, RESEND, f"{self.life[who] + 1:x}", held=self.lying(who),
             )  # fmt: skip
         else:
             disk.epoch += 1
@@ -258,7 +261,18 @@ class World:
             accepted = {(r.round, r.phase, r.site): r.digest for r in disk.of(rows.Accepted)}
             closed = [(r.round, r.phase) for r in disk.of(rows.Closed)]
             self.keepers[who] = coordinator.RoundKeeper(
-                "s", disk.epoch, b"{}", DIGEST, tuple(disk.roster), closed, accepted, LEASE, RESEND, RESEND, self.room
+                "s",
+                disk.epoch,
+                b"{}",
+                DIGEST,
+                tuple(disk.roster),
+                closed,
+                accepted,
+                LEASE,
+                RESEND,
+                RESEND,
+                self.room,
+                kept={name: held for (_, _, name), digest in accepted.items() if (held := self.lying(digest))},
             )
             self.later(who, "next", 1.0)
         self.later(who, "tick", TICK)
@@ -299,15 +313,28 @@ class World:
         opened = [row for row in self.disk.of(rows.Opened) if (row.round, row.phase) == place]
         accepted = {r.site: r.digest for r in self.disk.of(rows.Accepted) if (r.round, r.phase) == place}
         cohort, quorum = self.plans[place]
+        data = self.broadcast(place)
         self.give("", c.StartRound(
-            *place, cohort, self.broadcast(place), SCHEMA, SCHEMA, None, quorum, DEADLINE, len(opened) + 1, accepted,
+            *place, cohort, data, SCHEMA, SCHEMA, None, quorum, DEADLINE, len(opened) + 1, accepted,
+            pieces=self.table(data),
         ))  # fmt: skip
 
     def broadcast(self, place: tuple[int, str]) -> bytes:
         """A function of all lists closed before."""
         earlier = self.places[: self.places.index(place)]
         text = repr(sorted(row for row in self.disk.of(rows.Closed) if (row.round, row.phase) in earlier))
-        return (sha(text.encode()) * (1 + len(text) % 2)).encode()[: len(text) % 77]
+        return b"=" * 30 * self.pieced + (sha(text.encode()) * (1 + len(text) % 2)).encode()[: len(text) % 77]
+
+    def table(self, data: bytes) -> bytes:
+        """The pieces of what is sent: thirty bytes, of which some stay the same, and the rest."""
+        return piece(data[:30]) + piece(data[30:]) if self.pieced else b""
+
+    def lying(self, key: str) -> transfers.Held | None:
+        """What lies on a disk of an earlier transfer; the disk may have spoilt it."""
+        held = self.disk.held.get(key)
+        if held is None or "flip" not in self.kinds or self.now >= FAULTS_END or self.random() < 0.5:
+            return held
+        return held._replace(data=bytes(held.data[:])[:: self.rng.choice((-1, 2))])
 
     def update(self, name: str, opened: m.Open, committed: list[Any]) -> bytes:
         """What a site computes: it shows what it was computed from."""
@@ -345,7 +372,8 @@ class World:
             state = json.dumps([opened.round, opened.phase]).encode()
             slow = "slow" in self.kinds and self.random() < self.chance["slow"]
             self.stats["slow"] += slow
-            worked = c.Worked(opened.round, opened.phase, done, SCHEMA, state)
+            worked = c.Worked(opened.round, opened.phase, done, SCHEMA, state, self.table(done))
+            self.store(who, opened.blob.digest, transfers.Held(opened.pieces, bytes(command.data)))
             self.later(who, worked, 3 * DEADLINE if slow else self.work_s)
         elif kind is c.CloseRound:
             self.check_closed(command)
@@ -358,6 +386,12 @@ class World:
             self.later(who, c.Approved(command.manifest_digest), self.disk_s)
         elif kind is c.Fenced:
             raise AssertionError("fenced by itself")
+
+    def store(self, who: str, digest: str, held: transfers.Held) -> None:
+        """A site keeps its last broadcast, or its disk refuses, or it is slow to say so."""
+        if self.pieced and self.random() < 0.8:
+            self.disk.held[who] = held
+            self.later(who, c.Stored(digest, None if self.random() < 0.1 else held.data), self.disk_s)
 
     def append(self, command: c.Append) -> None:
         """The next bytes of an update; a disk that refuses some drops it all, and refuses what follows."""
@@ -379,6 +413,8 @@ class World:
     def post(self, who: str, command: c.Send) -> None:
         """Puts a message on its line."""
         name, message, payload = who or command.site, command.message, bytes(command.payload)
+        if type(message) is m.Want and message.have:
+            self.stats["asked for less"] += 1
         if type(message) is m.Accepted:
             self.acknowledge(name, message)
         if self.encoded:
@@ -418,7 +454,8 @@ class World:
             return
         self.effect(who, command)
         if kind is c.Spool:
-            self.give(who, c.Spooled(command.site, command.round, command.phase, command.digest))
+            held = self.disk.held.get(command.digest)
+            self.give(who, c.Spooled(command.site, command.round, command.phase, command.digest, held and held.data))
         elif kind is c.WriteRow:
             self.give(who, c.Journaled(command.row))
         elif kind is c.WriteOutbox:
@@ -428,9 +465,11 @@ class World:
 
     def effect(self, who: str, command: Any) -> None:
         match command:
-            case c.Spool(name, _, _, digest):
+            case c.Spool(name, _, _, digest, pieces):
                 if self.whole(name, digest):
                     self.disk.spool[digest] = self.came[name] or b""
+                    if pieces and self.random() < 0.9:
+                        self.disk.held[digest] = transfers.Held(pieces, self.disk.spool[digest])
             case c.WriteRow(row):
                 self.disk.journal(row)
             case c.WriteOutbox(entry, data, state):

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from learner_jax.errors import LocalProtocolError
+from learner_jax.leaves import piece
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol import rows
 from learner_jax.protocol.coordinator import Part, RoundKeeper
-from learner_jax.protocol.transfers import Holder
+from learner_jax.protocol.transfers import Held, Holder
 
 SITES = ("a", "b", "c")
 SCHEMA = "5" * 64
@@ -23,6 +24,11 @@ SENT = hashlib.sha256(BROADCAST).hexdigest()
 
 def blob(data: bytes, schema: str = SCHEMA) -> m.Blob:
     return m.Blob(hashlib.sha256(data).hexdigest(), len(data), schema)
+
+
+def table(data: bytes) -> bytes:
+    """Two pieces: three bytes, and the rest."""
+    return piece(data[:3]) + piece(data[3:])
 
 
 class Bench:
@@ -48,8 +54,8 @@ class Bench:
         return [k for hello in hellos for k in self.do(c.Heard(hello.site, hello))]
 
     def offer(self, sender: str, data: bytes = b"update", number: int = 1, **more: Any) -> list[Any]:
-        self.held.hold(blob(data).digest, data)
-        offer = m.Offer("s", self.epoch, number, "train", 1, sender, SENT, blob(data))
+        self.held.hold(blob(data).digest, data, table(data))
+        offer = m.Offer("s", self.epoch, number, "train", 1, sender, SENT, blob(data), table(data))
         return self.do(c.Heard(sender, offer._replace(**more)))
 
     def serve(self, commands: list[Any]) -> list[Any]:
@@ -233,13 +239,12 @@ def test_a_stranger(bench):
 
 def test_wrong_bytes_are_fetched_again_and_the_third_time_put_off(bench):
     steps = bench.offer("a")
-    right, bench.held._blobs[blob(b"update").digest] = bench.held.get(blob(b"update").digest), memoryview(b"UPDATE")
+    bench.held.hold(blob(b"update").digest, b"UPDATE")
     for _ in range(2):
         steps = bench.serve(steps)
         assert said(steps, m.Want, "a") and not said(steps, m.Rejected)
     (answer,) = said(bench.serve(steps), m.Rejected, "a")
     assert not answer.final and "sha256" in answer.reason and not kind(bench.log, c.Validate)
-    bench.held._blobs[blob(b"update").digest] = right
     assert said(bench.disk(bench.serve(bench.offer("a"))), m.Accepted, "a")
 
 
@@ -526,3 +531,59 @@ def test_what_this_disk_has_lost_is_asked_for_again_and_the_round_waits_for_it()
 def test_an_update_of_a_later_round_is_of_a_future_that_a_restored_coordinator_lost(bench):
     (answer,) = said(bench.offer("a", number=7), m.Rejected, "a")
     assert answer.final and "restored" in answer.reason
+
+
+# ---------------------------------------------------------------- pieces that are here already
+
+
+def spooled(bench: Bench, steps: list[Any], data: bytes) -> None:
+    """All of an update came; the disk shows where it lies."""
+    (check,) = kind(steps, c.Validate)
+    (spool,) = kind(bench.do(c.Valid(*check)), c.Spool)
+    assert spool.pieces == table(data)
+    (row,) = kind(bench.do(c.Spooled(check.site, check.round, check.phase, check.digest, data)), c.WriteRow)
+    assert said(bench.do(c.Journaled(row.row)), m.Accepted)
+
+
+def one_site(number: int, **more: Any) -> Bench:
+    bench = Bench(**more)
+    bench.hello("a")
+    bench.start(number, cohort=("a",), quorum=1)
+    return bench
+
+
+def appended(commands: list[Any]) -> bytes:
+    return b"".join(bytes(part.data) for part in kind(commands, c.Append))
+
+
+def test_what_is_as_in_the_sites_last_update_is_not_asked_for_again():
+    bench = one_site(1)
+    spooled(bench, bench.serve(bench.offer("a", b"abcdef")), b"abcdef")
+    bench.disk(bench.log[-2:])
+    bench.start(2, cohort=("a",), quorum=1)
+    steps = bench.offer("a", b"abcXYZ", 2)
+    (want,) = said(steps, m.Want)
+    ((_, payload),) = bench.held.chunks(want)
+    assert want.have == b"\1" and bytes(payload) == b"XYZ" and appended(steps) == b"abc"
+    steps += bench.serve(steps)
+    assert appended(steps) == b"abcXYZ" and [part.offset for part in kind(steps, c.Append)] == [0, 3]
+    spooled(bench, steps, b"abcXYZ")
+
+
+def test_nor_after_a_restart_where_it_still_lies_here():
+    bench = one_site(2, epoch=2, kept={"a": Held(table(b"abcdef"), b"abcdef")})
+    steps = bench.offer("a", b"abcdef", 2)  # nothing at all has changed
+    assert not said(steps, m.Want) and appended(steps) == b"abcdef"
+    spooled(bench, steps, b"abcdef")
+
+
+@pytest.mark.parametrize("lying", [b"", b"ABC"], ids=["gone", "spoilt"])
+def test_what_is_lost_or_spoilt_on_this_disk_is_asked_for(lying):
+    bench = one_site(2, epoch=2, kept={"a": Held(table(b"abcdef"), lying)})
+    steps = bench.offer("a", b"abcXYZ", 2)
+    if lying:
+        steps = bench.serve(steps)
+    (want,) = said(steps, m.Want)
+    steps = bench.serve(steps)
+    assert want.have == b"" and appended(steps) == b"abcXYZ" and kind(steps, c.Append)[0].offset == 0
+    spooled(bench, steps, b"abcXYZ")

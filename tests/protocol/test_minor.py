@@ -14,26 +14,31 @@ from learner_jax.protocol import messages as m
 from learner_jax.protocol.site import SiteKeeper
 from tests.protocol import recorded
 
-LINES = recorded.load(Path(__file__).parent / "fixtures" / "protocol-1.0.jsonl")
-FIELDS: dict[str, list[str]] = LINES[0]["fields"]
+FOLDER = Path(__file__).parent / "fixtures"
+OLDER = range(m.PROTOCOL[1])
+STUDIES = {minor: recorded.load(FOLDER / f"protocol-{m.PROTOCOL[0]}.{minor}.jsonl") for minor in OLDER}
 
 
-def readable(send: c.Send) -> bool:
+def readable(send: c.Send, lines: list[dict[str, Any]]) -> bool:
     """Whether the recorded release could read a message: it refuses what has other fields than its own."""
     values = msgpack.unpackb(m.encode(send.message, send.minor))
-    return list(values) == ["kind", *FIELDS[values["kind"]]]
+    return list(values) == ["kind", *lines[0]["fields"][values["kind"]]]
 
 
-def test_the_recording_is_of_the_minor_before_this_one():
-    major, minor = LINES[0]["protocol"]
-    assert (major, minor + 1) == m.PROTOCOL
-    assert {f["from"] for f in LINES[1:]} == {"", *recorded.SITES} == {f["to"] for f in LINES[1:]}
+@pytest.mark.parametrize("minor", OLDER)
+def test_the_recordings_are_of_all_minors_before_this_one(minor):
+    lines = STUDIES[minor]
+    assert lines[0]["protocol"] == [m.PROTOCOL[0], minor]
+    assert {f["from"] for f in lines[1:]} == {"", *recorded.SITES} == {f["to"] for f in lines[1:]}
 
 
-def test_todays_coordinator_with_sites_of_the_minor_before():
-    closed, said = recorded.replay(LINES, "")
-    assert closed == LINES[0]["closed"] and len(closed) == len(recorded.PLACES)
-    assert [send.message for send in said if not readable(send)] == [] and {send.minor for send in said} == {0}
+@pytest.mark.parametrize("minor", OLDER)
+def test_todays_coordinator_with_sites_of_an_older_minor(minor):
+    lines = STUDIES[minor]
+    closed, said = recorded.replay(lines, "")
+    assert closed == lines[0]["closed"] and len(closed) == len(recorded.PLACES)
+    assert [send.message for send in said if not readable(send, lines)] == []
+    assert {send.minor for send in said} == {minor}
 
 
 def test_what_is_said_to_a_side_is_of_the_minor_that_was_agreed():
@@ -44,13 +49,16 @@ def test_what_is_said_to_a_side_is_of_the_minor_that_was_agreed():
     assert {send.minor for send in coordinator.give(c.Heard("stranger", hello), 0.0)} == {0}
 
 
+@pytest.mark.parametrize("minor", OLDER)
 @pytest.mark.parametrize("name", recorded.SITES)
-def test_todays_site_with_a_coordinator_of_the_minor_before(name):
-    ended, said = recorded.replay(LINES, name)
-    assert ended == LINES[0]["sites"][name] and ended[1][0] is True
+def test_todays_site_with_a_coordinator_of_an_older_minor(name, minor):
+    lines = STUDIES[minor]
+    ended, said = recorded.replay(lines, name)
+    entries, finished = lines[0]["sites"][name]
+    assert ended == [[[*entry, ""][:7] for entry in entries], finished] and finished[0] is True
     welcomed = next(at for at, send in enumerate(said) if not isinstance(send.message, m.Hello))
-    assert [send.message for send in said[welcomed:] if not readable(send)] == []
-    assert {send.minor for send in said[welcomed:]} == {0}
+    assert [send.message for send in said[welcomed:] if not readable(send, lines)] == []
+    assert {send.minor for send in said[welcomed:]} == {minor}
 
 
 def test_a_site_whose_hello_is_not_read_says_it_in_older_words():
@@ -58,8 +66,8 @@ def test_a_site_whose_hello_is_not_read_says_it_in_older_words():
     said: list[Any] = []
     for tick in range(100):
         said += [k for k in keeper.handle(c.Tick(), tick * 0.1) if isinstance(k, c.Send)]
-    assert not readable(said[0]) and "incarnation" in msgpack.unpackb(m.encode(*said[0][1::2]))
-    assert any(readable(send) for send in said)
+    assert not readable(said[0], STUDIES[0]) and "incarnation" in msgpack.unpackb(m.encode(*said[0][1::2]))
+    assert any(readable(send, STUDIES[0]) for send in said)
 
 
 def test_what_a_minor_added_may_be_missing_and_is_left_out_for_older_sides():
@@ -72,7 +80,7 @@ def test_what_a_minor_added_may_be_missing_and_is_left_out_for_older_sides():
     assert m.encode(m.decode(older), 0) == older
 
 
-@pytest.mark.parametrize("protocol, read", [([1, 9], True), ([2, 0], True), ([1, 1], False), ([0, 9], False)])
+@pytest.mark.parametrize("protocol, read", [([1, 9], True), ([2, 0], True), (list(m.PROTOCOL), False), ([0, 9], False)])
 def test_of_a_newer_hello_what_is_not_known_is_passed_over(protocol, read):
     values = msgpack.unpackb(m.encode(m.Hello("s", m.PROTOCOL, "h00", "x", 0, "0f")))
     packed: Any = msgpack.packb({**values, "protocol": protocol, "colour": "red"})

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from learner_jax.errors import LocalProtocolError
+from learner_jax.leaves import piece
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol.entry import Entry
 from learner_jax.protocol.site import Job, SiteKeeper
+from learner_jax.protocol.transfers import Held
 
 D, SCHEMA = "d" * 64, "5" * 64
 
@@ -289,3 +291,48 @@ def test_the_same_round_of_another_broadcast_is_worked_on_anew():
     bench = Bench(committed=entry(), kept=(entry(), b"update"), epoch_seen=1)
     bench.welcome(epoch=2)
     assert kind(bench.work(data=b"other weights"), c.Work)
+
+
+# ---------------------------------------------------------------- pieces that are here already
+
+
+def told(number: int, data: bytes, epoch: int = 1) -> m.Open:
+    """A round whose broadcast is two pieces: three bytes, and the rest."""
+    return opened(number, epoch, data)._replace(pieces=piece(data[:3]) + piece(data[3:]))
+
+
+def test_what_is_as_in_the_last_broadcast_is_not_asked_for_again(bench):
+    bench.hear(told(1, b"abcdef"))
+    bench.hear(m.Chunk("s", blob(b"abcdef").digest, 0, True), b"abcdef")
+    bench.do(c.Worked(1, "train", b"update", SCHEMA, b"state", b"t" * 24))
+    (offer,) = said(bench.do(c.Written(blob(b"update").digest)), m.Offer)
+    assert offer.pieces == b"t" * 24
+    bench.accept()
+    bench.do(c.Settled(blob(b"update").digest))
+    bench.do(c.Stored(blob(b"abcdef").digest, b"abcdef"))
+    (want,) = said(bench.hear(told(2, b"abcXYZ")), m.Want)
+    assert want.have == b"\1"
+    (work,) = kind(bench.hear(m.Chunk("s", blob(b"abcXYZ").digest, 0, True, b"\1"), b"XYZ"), c.Work)
+    assert work.data == b"abcXYZ"
+
+
+@pytest.mark.parametrize("lying", [b"abcdef", b"", b"ABCdef"], ids=["there", "gone", "spoilt"])
+def test_nor_after_a_restart_if_it_is_still_what_it_was(lying):
+    bench = Bench(held=Held(piece(b"abc") + piece(b"def"), lying))
+    bench.welcome()
+    steps = bench.hear(told(2, b"abcdef"))
+    if lying != b"abcdef":
+        assert [want.have for want in said(steps, m.Want)] == [b""]
+        steps = bench.hear(m.Chunk("s", blob(b"abcdef").digest, 0, True), b"abcdef")
+    assert kind(steps, c.Work)[0].data == b"abcdef"
+
+
+def test_a_broadcast_that_the_disk_did_not_take_is_asked_for_whole(bench):
+    bench.hear(told(1, b"abcdef"))
+    bench.hear(m.Chunk("s", blob(b"abcdef").digest, 0, True), b"abcdef")
+    bench.do(c.Stored(blob(b"abcdef").digest, None))
+    bench.do(c.Worked(1, "train", b"update", SCHEMA))
+    bench.do(c.Written(blob(b"update").digest))
+    bench.accept()
+    bench.do(c.Settled(blob(b"update").digest))
+    assert [want.have for want in said(bench.hear(told(2, b"abcXYZ")), m.Want)] == [b""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from typing import Any
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner_jax.errors import RemoteProtocolError
+from learner_jax.leaves import piece
 from learner_jax.protocol import transfers
 from learner_jax.protocol.messages import Blob, Chunk, Want
-from learner_jax.protocol.transfers import Holder, Receiver
+from learner_jax.protocol.transfers import Held, Holder, Receiver
+from learner_jax.protocol.zipped import unzipped, zipped
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +59,7 @@ def test_any_schedule_ends_with_the_same_bytes(size, window, seed):
 def test_without_loss_nothing_is_sent_twice_and_a_window_is_one_want():
     data = bytes(range(100))
     there, here = holder(data), Receiver("s", blob(data), window=4)
-    assert here.wants(0.0) == [Want("s", blob(data).digest, 0, 4)]
+    assert here.wants(0.0) == [Want("s", blob(data).digest, 0, 4, b"", "zstd")]
     assert here.wants(0.1) == []
     came: list[Any] = []
     for frame in there.chunks(Want("s", blob(data).digest, 0, 4)):
@@ -139,3 +142,130 @@ def test_what_is_not_held_or_not_on_the_grid_is_not_sent():
     assert held.chunks(Want("s", blob(b"c").digest, 3, 1)) == []
     assert held.chunks(Want("s", blob(b"c").digest, 800, 1)) == []
     assert [bytes(payload) for _, payload in held.chunks(Want("s", blob(b"c").digest, 0, 9))] == [b"c"]
+
+
+# ---------------------------------------------------------------- pieces that are here already
+
+
+def fetch(there: Holder, here: Receiver) -> tuple[bytes, int]:
+    """All of it over a perfect line: the bytes handed on, and how many were sent."""
+    came, sent = b"".join(here.more()), 0
+    for now in range(10_000):
+        if here.complete:
+            break
+        for want in here.wants(float(now)):
+            for chunk, payload in there.chunks(want):
+                sent += len(payload)
+                came += b"".join(here.take(chunk, payload, float(now)))
+        came += b"".join(here.more())
+    here.check()
+    return came, sent
+
+
+parts = st.lists(st.binary(max_size=40), max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts, parts, st.data())
+def test_pieces_that_are_here_are_not_sent(old, new, draw):
+    new = [draw.draw(st.sampled_from([part, *old])) for part in new]
+    old_data, data = b"".join(old), b"".join(new)
+    there = Holder()
+    there.hold(blob(data).digest, data, b"".join(map(piece, new)))
+    held = Held(b"".join(map(piece, old)), old_data)
+    here = Receiver("s", blob(data), window=3, pieces=b"".join(map(piece, new)), held=held)
+    came, sent = fetch(there, here)
+    assert came == data and sent == sum(len(part) for part in new if part not in old) == len(data) - here.saved
+
+
+def test_a_blob_that_is_here_already_is_not_asked_for():
+    data, table = bytes(range(100)), piece(bytes(range(100)))
+    here = Receiver("s", blob(data), pieces=table, held=Held(table, data))
+    assert here.wants(0.0) == [] and b"".join(here.more()) == data and here.complete
+    here.check()
+
+
+def test_old_pieces_are_handed_on_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(transfers, "AT_ONCE", 16)
+    data, new = bytes(range(100)), b"new bytes"
+    there, table = Holder(), piece(data) + piece(new)
+    there.hold(blob(data + new).digest, data + new, table)
+    here = Receiver("s", blob(data + new), pieces=table, held=Held(piece(data), data))
+    (want,) = here.wants(0.0)
+    came = [b"".join(here.take(*frame, 0.0)) for frame in there.chunks(want)]
+    assert [len(part) for part in came] == [16, 16] and here.received == 32 + len(new)
+    assert fetch(there, here)[0] == (data + new)[32:] and here.complete
+
+
+@pytest.mark.parametrize("lying", [b"", bytes(50), bytes(reversed(range(100)))], ids=["gone", "short", "other"])
+def test_what_is_lost_or_spoilt_on_the_disk_is_seen(lying):
+    data, table = bytes(range(100)), piece(bytes(range(100)))
+    here = Receiver("s", blob(data), peer="h00", pieces=table, held=Held(table, lying))
+    with pytest.raises(RemoteProtocolError, match=r"here of an earlier one is lost|expected bytes with sha256"):
+        here.more()
+        here.check()
+
+
+@pytest.mark.parametrize("table", [b"x", piece(b"four") + b"x", piece(b"longer than it is"), bytes(24) * 9])
+def test_a_table_that_is_not_of_the_blob_is_passed_over(table):
+    there, here = holder(b"data"), Receiver("s", blob(b"data"), pieces=table, held=Held(piece(b"data"), b"data"))
+    assert here.saved == 0 and fetch(there, here) == (b"data", 4)
+
+
+def test_chunks_of_another_view_of_the_same_blob_are_passed_over():
+    data = bytes(range(24))
+    table = piece(data[:8]) + piece(data[8:])
+    there = Holder()
+    there.hold(blob(data).digest, data, table)
+    here = Receiver("s", blob(data), pieces=table, held=Held(piece(data[:8]), data[:8]))
+    (want,) = here.wants(0.0)
+    for chunk, payload in there.chunks(want._replace(have=b"")):
+        assert here.take(chunk, payload, 0.0) == []
+    assert fetch(there, here)[0] == data
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=4), st.integers(0, 2**70))
+def test_no_have_makes_a_holder_send_what_is_not_a_piece(have, bits):
+    data = bytes(range(24))
+    there = Holder()
+    there.hold(blob(data).digest, data, piece(data[:8]) + piece(data[8:]))
+    for said in (have, bits.to_bytes(9, "little")):
+        sent = b"".join(bytes(p) for _, p in there.chunks(Want("s", blob(data).digest, 0, 64, said)))
+        assert sent in (data, data[:8], data[8:], b"")
+
+
+# ---------------------------------------------------------------- compressed chunks
+
+
+def test_what_gains_is_compressed_and_what_does_not_is_not(monkeypatch):
+    monkeypatch.setattr(transfers, "CHUNK", 4096)
+    for data, fewer in ((bytes(40_000), True), (random.Random(0).randbytes(40_000), False), (bytes(100), False)):
+        there, here = holder(data), Receiver("s", blob(data), window=3)
+        came, sent = fetch(there, here)
+        assert came == data and (sent < len(data) / 10) == fewer and (sent == len(data)) != fewer
+        assert {chunk.zip for chunk, _ in there.chunks(Want("s", blob(data).digest, 0, 9, b"", "zstd"))} == (
+            {"zstd"} if fewer else {""}
+        )
+        assert {chunk.zip for chunk, _ in there.chunks(Want("s", blob(data).digest, 0, 9))} == {""}
+
+
+def test_a_bomb_is_refused_before_room_is_made_for_it():
+    bomb = zipped(bytes(1 << 24))
+    with pytest.raises(RemoteProtocolError, match="expected a compressed chunk of 8 bytes, got one of 16777216"):
+        unzipped(bomb, 8, "h00")
+    here = Receiver("s", blob(bytes(27)), peer="h00")
+    here.wants(0.0)
+    with pytest.raises(RemoteProtocolError, match="h00: expected a compressed chunk of 8 bytes"):
+        here.take(Chunk("s", blob(bytes(27)).digest, 0, False, b"", "zstd"), bomb, 0.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 60), st.binary(max_size=3))
+def test_whatever_is_compressed_or_claims_to_be_is_the_bytes_or_refused(data, at, noise):
+    assert unzipped(zipped(data), len(data), "h00") == data
+    packed = zipped(data)
+    spoilt = packed[:at] + noise + packed[at + len(noise) :]
+    for found in (spoilt, packed + b"x", packed[:-1]):
+        with contextlib.suppress(RemoteProtocolError):
+            assert len(unzipped(found, len(data), "h00")) == len(data)
