@@ -8,6 +8,7 @@ the rounds after it again, from the spool; each must give the digest that the jo
 from __future__ import annotations
 
 import json
+import math
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,6 +68,7 @@ class Phase(NamedTuple):
       sent: schema of the broadcast's leaves, () where it is no leaves.
       expected: schema of the answer.
       everyone: all of the cohort must answer; otherwise the study's quorum, at the deadline.
+      buffered: the study's buffer closes it, where it has one.
     """
 
     round: int
@@ -76,6 +78,7 @@ class Phase(NamedTuple):
     sent: Schema
     expected: Schema
     everyone: bool = False
+    buffered: bool = False
 
 
 class Stores(NamedTuple):
@@ -203,12 +206,17 @@ class Rounds:
         size = schema_bytes(asked.expected)
         there = max(1, len(set(asked.cohort) - set(self._revoked())))
         needed = there if asked.everyone else quorum(self.study, there)
-        deadline = self.study.federation.deadline_s
+        federation, more = self.study.federation, {}
+        if asked.buffered and federation.buffer is not None:
+            buffer, oldest = min(federation.buffer, there), max(1, asked.round - federation.stale)
+            needed = min(needed, buffer)
+            more = {"buffer": buffer, "oldest": oldest, "fields": {"oldest": oldest}}
+            self._none_damaged(damaged)
         self.post(
             c.StartRound(
                 asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
-                schema_digest(asked.expected), size, needed, deadline, attempt, accepted, again=damaged,
-                digest=asked.data.sha256, pieces=asked.data.pieces,
+                schema_digest(asked.expected), size, needed, federation.deadline_s, attempt, accepted, again=damaged,
+                digest=asked.data.sha256, pieces=asked.data.pieces, **more,
             )
         )  # fmt: skip
         while True:
@@ -221,6 +229,28 @@ class Rounds:
                 raise found
             if (found.round, found.phase) == (asked.round, asked.phase):
                 return list(found.accepted), list(found.lost)
+
+    def _none_damaged(self, damaged: Mapping[str, str]) -> None:
+        """A site that has gone on to a later broadcast keeps no bytes of an earlier one.
+
+        Raises:
+          StorageError: an update that counts is damaged.
+        """
+        if damaged:
+            raise StorageError(
+                f"expected the updates of {', '.join(damaged)} as they were accepted in a buffered round, but they are "
+                "damaged on this disk: restore a backup (learner restore), or name a new folder"
+            )
+
+    def shares(self, accepted: Sequence[tuple[str, str]], number: int) -> list[float] | None:
+        """What each accepted update of a learning round counts: less, the more rounds it is late; None: all alike.
+
+        Reference: Nguyen et al., AISTATS 2022 (FedBuff), section 5: s(t) = 1 / sqrt(1 + t).
+        """
+        if self.study.federation.buffer is None:
+            return None
+        late = self.stores.journal.staleness(number)
+        return [1.0 / math.sqrt(1.0 + late[site]) for site, _ in accepted]
 
     def leaves(self, accepted: Sequence[tuple[str, str]], expected: Schema) -> Iterator[Leaves]:
         """Accepted answers from the spool in the order given; nothing of them is held here.
@@ -319,6 +349,7 @@ def run_study(
     rows = checklist.template(fitted)
     weights = jax.block_until_ready(parts.init_weights(rows))
     template, size = trees.shapes(weights), cohort_size(study, len(names))
+    parts.check_buffer(weights)
     server = federated.init(weights, jax.random.key(study.seed))
     del weights  # large, and made again where it is wanted
     wire = wire_shape(federated, template, rows, parts.local)
@@ -346,10 +377,11 @@ def run_study(
             number += 1
             cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
             opened, (had_in, had_out) = time.perf_counter(), traffic()
-            accepted, lost = rounds.run(Phase(number, "train", cohort, send(server), sent, expected))
+            accepted, lost = rounds.run(Phase(number, "train", cohort, send(server), sent, expected, buffered=True))
+            shares = rounds.shares(accepted, number)
             wires = rounds.leaves(accepted, expected)
             failpoints.here("coordinator.round.before_reduce")
-            before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort))
+            before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort), shares)
             failpoints.here("coordinator.round.after_reduce")
             rounds.journal(Aggregated(number, "train"))
             figures = values(sums, parts.task.metrics)
@@ -363,6 +395,8 @@ def run_study(
                 "sites": [site for site, _ in accepted],
                 "lost": lost,
             }
+            if shares is not None:
+                row["late"] = {site: late for site, late in rounds.stores.journal.staleness(number).items() if late}
             history.add(figures, **row)
             if number == SEEN < study.rounds:
                 on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))

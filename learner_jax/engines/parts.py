@@ -12,7 +12,7 @@ from learner_jax import trees
 from learner_jax.algorithms.local import Loss
 from learner_jax.algorithms.look import look
 from learner_jax.engines.world import Local
-from learner_jax.errors import DataError
+from learner_jax.errors import DataError, StudyError
 from learner_jax.federate import Federated, Watch
 from learner_jax.leaves import site_id
 from learner_jax.specs import Study
@@ -60,6 +60,23 @@ class Parts(NamedTuple):
         """
         params, stats = self.model.init(jax.random.key(self.study.seed), rows)
         return jax.tree.map(self._cast, {"params": params, "stats": stats})
+
+    def check_buffer(self, weights: PyTree) -> None:
+        """Refuses a buffer for a method whose sites keep a state.
+
+        Args:
+          weights: of the model, or their shapes.
+
+        Raises:
+          StudyError: that is it.
+        """
+        buffer = self.study.federation.buffer
+        if buffer is not None and jax.tree.leaves(jax.eval_shape(self.federated.enrol, weights).own):
+            raise StudyError(
+                "federation.buffer: expected a method without a state at the sites, got "
+                f"{self.study.algorithm.name}, whose state is of one common round; drop the buffer, or choose fedavg, "
+                "fedprox or a FedOpt method"
+            )
 
     def _cast(self, leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)

@@ -7,10 +7,12 @@ as few copies of a large model as it can: what is unchanged is not copied, what 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from learner_jax import trees
@@ -21,6 +23,9 @@ from learner_jax.types import PyTree
 
 _LARGE = 64 * 2**20
 """Bytes of a wire from which it is added leaf by leaf: below, a call a leaf costs more than its memory."""
+
+_UPDATE = "update"
+"""What the paths of a wire's update begin with."""
 
 
 def _carried(program: Any, arguments: int, widened: bool = False) -> list[int | None]:
@@ -102,6 +107,8 @@ class Reducer:
         self.federated, self.template, self.wire, self.size = federated, template, wire, size
         self.study, self.seed, self.enrolled = np.uint32(study), seed, np.int32(enrolled)
         self._add = jax.jit(functools.partial(rounds.accumulate, federated, template, 1), donate_argnums=(0,))
+        self._add_part = jax.jit(self._accumulate_part, donate_argnums=(0,))
+        self._scale = jax.jit(lambda leaf, share: leaf.astype(jnp.result_type(float)) * share)
         term = jax.eval_shape(lambda wire: federated.lift(wire, template), wire)
         self._zeros = jax.jit(lambda: trees.zeros_like(term))
         self._add_leaf = jax.jit(lambda total, leaf: total + leaf.astype(total.dtype), donate_argnums=(0,))
@@ -119,6 +126,7 @@ class Reducer:
         accepted: int,
         number: int,
         cohort: int,
+        shares: Sequence[float] | None = None,
     ) -> tuple[Server, PyTree, Any]:
         """One server step.
 
@@ -128,41 +136,53 @@ class Reducer:
             the rule is a sum.
           accepted: how many they are.
           number, cohort: of the round.
+          shares: what each counts, from 0 to 1; None: all of them wholly. Metrics always do.
 
         Returns:
           The new state, the metrics' sums, the new state's digest.
         """
         if self.federated.additive:
-            term = self._sum(wires)
+            term = self._sum(wires, itertools.repeat(1.0) if shares is None else shares)
         else:
             absent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.wire)
             there = [self._whole(wire) for wire in wires]
             stack = jax.tree.map(lambda *leaves: np.stack(leaves), *there, *[absent] * (self.size - accepted))
             share = (np.arange(self.size) < accepted).astype(np.float32)
+            if shares is not None:
+                share[:accepted] = shares
             term = self._stacked(stack, share, server)
         return self._step(server, term, np.int32(number), np.int32(cohort), np.int32(1))
 
-    def _sum(self, wires: Iterable[PyTree | Leaves]) -> PyTree:
+    def _sum(self, wires: Iterable[PyTree | Leaves], shares: Iterable[float]) -> PyTree:
         """The sum of all terms. A large wire is added leaf by leaf where it is its own term: one of its leaves is in
         memory at a time; the numbers are the same."""
         total = self._zeros()
         if not self._leafwise:
-            for wire in wires:
-                total = jax.block_until_ready(self._add(total, self._whole(wire)))
+            for wire, share in zip(wires, shares, strict=False):
+                whole = self._whole(wire)
+                total = self._add(total, whole) if share == 1 else self._add_part(total, whole, np.float32(share))
+                jax.block_until_ready(total)
             return total
         place = {name: at for at, name in enumerate(trees.names(self.wire))}
         leaves, structure = jax.tree.flatten(total)
         del total
-        for wire in wires:
+        for wire, share in zip(wires, shares, strict=False):
             named = wire if isinstance(wire, Iterator) else iter(trees.named_leaves(wire).items())
             while (found := next(named, None)) is not None:
-                at = place[found[0]]
-                leaves[at] = jax.block_until_ready(self._add_leaf(leaves[at], found[1]))
+                at, counts = place[found[0]], share if found[0].startswith(_UPDATE) else 1.0
+                new = found[1] if counts == 1 else self._scale(found[1], np.float32(counts))
+                leaves[at] = jax.block_until_ready(self._add_leaf(leaves[at], new))
+                del new
                 del found  # before the next is read
         return jax.tree.unflatten(structure, leaves)
 
     def _whole(self, wire: PyTree | Leaves) -> PyTree:
         return trees.rebuild(self.wire, dict(wire)) if isinstance(wire, Iterator) else wire
+
+    def _accumulate_part(self, total: PyTree, wire: PyTree, share: Any) -> PyTree:
+        term = self.federated.lift(wire, self.template)
+        part = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), term.update)
+        return trees.add(total, term._replace(update=part))
 
     def _reduce(self, wires, share, server):
         terms = jax.vmap(lambda wire: self.federated.lift(wire, self.template))(wires)

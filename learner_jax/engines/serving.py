@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import jax
 
 from learner_jax import specs
 from learner_jax.engines import requests
@@ -60,6 +63,8 @@ def serve(
     study = parts.study
     if host in ("0.0.0.0", "::", "*") and not address:
         raise ConfigError(f"expected the address that sites dial (--address=NAME), since {host} is no place to dial")
+    with contextlib.suppress(KeyError, AttributeError, TypeError):  # of a method that asks for leaves of its own model
+        parts.check_buffer({"params": {"w": jax.ShapeDtypeStruct((1,), parts.dtype)}, "stats": {}})
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # updates can tell about patients
     journal = Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
@@ -131,8 +136,9 @@ def _serve(
         specs.manifest_digest(study),
         tuple(desk.roster.sites),
         journal.closed(),
-        journal.accepted(),
+        journal.origins(),
         kept=stores.held(),
+        broadcasts=journal.broadcasts(),
     )
     rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
 

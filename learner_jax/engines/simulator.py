@@ -98,6 +98,11 @@ def simulate(
       DataError: no site has a row to train on.
       StudyError: the folder is another run's, or a round gave another result than before.
     """
+    if parts.study.federation.buffer is not None:
+        raise ConfigError(
+            "federation.buffer: expected none in a simulation, which has no clock by which one site is later than "
+            "another; `learner local` runs the study's sites as processes"
+        )
     world = build_world(sites, parts.dtype)
     if not sum(map(len, world.train)):
         raise DataError(f"expected rows to train on, got none at any of {len(world.names)} sites")

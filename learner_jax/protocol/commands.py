@@ -62,6 +62,8 @@ class StartRound(NamedTuple):
       deadline_s: after which it closes with a quorum.
       attempt: from 1; one more after a restart, with the sites already `accepted` (from the journal).
       fields: a few plain values for the sites.
+      buffer: so many accepted updates close the round at once, of this round's broadcast or an earlier one's (FedBuff);
+        0: of this one's alone, and all sites are waited for. oldest: the round of the earliest broadcast.
       again: site -> digest of what was accepted from it, whose bytes were lost here: it must send the same again.
     """
 
@@ -80,6 +82,8 @@ class StartRound(NamedTuple):
     again: Mapping[str, str] = {}
     digest: str = ""
     pieces: bytes = b""
+    buffer: int = 0
+    oldest: int = 0
 
 
 class Valid(NamedTuple):

@@ -27,6 +27,12 @@ A site is *there* while its lease lasts; every message renews it. A lost site is
 deadline. A site whose process was started again within its lease was lost and is back: its Hello names another
 incarnation, and both are said, once; a Hello of the same incarnation is one that was sent again, or of a new line.
 
+A *buffered* round (FedBuff: Nguyen et al., AISTATS 2022) closes as soon as so many updates are accepted, and takes
+those that were computed from an earlier broadcast as well, back to an oldest one: the engine weighs them less. Who is
+still at work is not lost, and what is on its way goes on into the next round. A site counts once in a round: its next
+update is put off to the next. An update's own round, its *origin*, is in the journal beside the round that it counts
+in; what is said to the site names its origin.
+
 What a site does wrong is said once a minute with a count, and a site that comes and goes all the time is said to be
 lost and back so often a minute: no peer can fill the log. Nor can one keep the line busy by asking: chunks are handed
 out at a limited rate a site.
@@ -92,6 +98,7 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.SPOOLING, "offer"): (Part.SPOOLING, "_busy"),
     (Part.JOURNALING, "offer"): (Part.JOURNALING, "_busy"),
     (Part.REFUSED, "offer"): (Part.REFUSED, "_refuse_again"),
+    (Part.ACCEPTED, "offer"): (Part.ACCEPTED, "_next_time"),
     (Part.ASKED, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.CHECKING, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.SPOOLING, "revoked"): (Part.REFUSED, "_nothing"),
@@ -168,7 +175,8 @@ class RoundKeeper:
       manifest: canonical JSON of the study; manifest_digest: over what it means.
       enrolled: names of the sites on the roster.
       closed: (round, phase) of all closed rounds, from the journal.
-      accepted: (round, phase, site) -> digest of all accepted updates, from the journal.
+      accepted: (round, phase, site) -> digest of all accepted updates, from the journal; by the round of their origin.
+      broadcasts: (round, phase) -> sha256 of what was sent in each round, from the journal.
       lease_s: after this silence a site is lost.
       retry_s: after which a failed command is asked for again, and who is waited for is said again (tenfold).
       patience_s: after this long without any chunk, those under way are asked for again.
@@ -192,6 +200,7 @@ class RoundKeeper:
         upload_bytes: int = 128 * 2**20,
         size_limit: int = 4 * 2**30,
         kept: Mapping[str, Held] | None = None,
+        broadcasts: Mapping[tuple[int, str], str] | None = None,
     ):
         self.study, self.epoch = m.check_name(study, "a study's name"), epoch
         self._manifest, self._manifest_digest = manifest, manifest_digest
@@ -202,6 +211,9 @@ class RoundKeeper:
         self._sessions: dict[str, _Session] = {}
         self._round: _Round | None = None
         self._holder, self._kept = Holder(keep=1), dict(kept or {})
+        self._broadcasts = dict(broadcasts or {})
+        self._buffered = False  # the last round was
+        self._under_way: dict[str, _Share] = {}  # of a buffered round, into the next
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
         self._done: m.Done | None = None
@@ -265,11 +277,28 @@ class RoundKeeper:
             shares[site] = _Share(Part.REFUSED, reason=_UNKNOWN)
         for site, digest in event.accepted.items():
             shares[site] = _Share(Part.ACCEPTED, digest=digest)
-            self._accepted[(*place, site)] = digest
+            if not event.buffer:
+                self._accepted[(*place, site)] = digest
         for site in event.again:
             self._accepted.pop((*place, site), None)
+        self._buffered, self._broadcasts[place] = bool(event.buffer), blob.digest
         self._round = _Round(event, blob, shares)
+        self._go_on_with(self._round)
         self._out.append(c.WriteRow(rows.Opened(*place, event.attempt, self.epoch, tuple(event.cohort), blob.digest)))
+
+    def _go_on_with(self, open_round: _Round) -> None:
+        """What was on its way when a buffered round closed goes into the next; there is none after the last."""
+        for site, before in self._under_way.items():
+            assert before.offer is not None
+            place, digest = (before.offer.round, before.offer.phase), before.offer.blob.digest
+            share = open_round.shares.get(site)
+            if not open_round.start.buffer:
+                reason = "late: the round was closed without it"
+                self._send(site, m.Rejected(self.study, self.epoch, *place, digest, True, reason))
+            elif share is not None and share.part is Part.ASKED and before.offer.round >= open_round.start.oldest:
+                share.part, share.offer, share.garbled = Part.QUEUED, before.offer, before.garbled
+                share.receiver = before.receiver
+        self._under_way = {}
 
     def _on_journaled(self, event: c.Journaled) -> None:
         row, open_round = event.row, self._round
@@ -334,6 +363,7 @@ class RoundKeeper:
 
     def _on_forget(self, event: c.Forget) -> None:
         self._enrolled = tuple(site for site in self._enrolled if site != event.site)
+        self._under_way.pop(event.site, None)
         self._gone(event.site, "it was taken off the roster")
         self._step(event.site, "revoked")
         self._sessions.pop(event.site, None)
@@ -479,24 +509,38 @@ class RoundKeeper:
             return
         elif accepted is not None:
             reason = f"another update of this site was accepted in this round: {accepted[:12]}"
-        elif place in self._closed:
+        elif self._too_old(place):
+            reason = f"too stale: expected an update of round {self._round.start.oldest} or later"  # type: ignore[union-attr]
+        elif place in self._closed and not self._takes(place):
             reason = "late: the round was closed without it"
         elif self._round is not None and _order(place) > _order(self._round.place):
             reason = f"it is of a later round than {self._round.start.round}, where this coordinator, restored, goes on"
-        elif self._round is None or place != self._round.place or self._round.state == "opening":
+        elif self._round is None or not self._takes(place) or self._round.state == "opening":
             final, reason = False, "this round is not open"
         elif self._round.start.again.get(site, digest) != digest:
             reason = f"another update of this site was accepted in this round: {self._round.start.again[site][:12]}"
         elif site not in self._round.shares:
             reason = "this site was not asked in this round"
-        elif offer.broadcast != self._round.blob.digest:
-            reason = (
-                f"computed from another broadcast: expected {self._round.blob.digest[:12]}, got {offer.broadcast[:12]}"
-            )
+        elif offer.broadcast != self._broadcasts.get(place):
+            expected = self._broadcasts.get(place, "none")
+            reason = f"computed from another broadcast: expected {expected[:12]}, got {offer.broadcast[:12]}"
         if reason:
             self._send(site, m.Rejected(self.study, self.epoch, *place, digest, final, reason))
         elif self._round is not None and self._round.state == "open":
             self._count_in(site, offer, self._round)
+
+    def _takes(self, place: tuple[int, str]) -> bool:
+        """Whether the open round, or the next one, takes updates of this place."""
+        if self._round is None:
+            return self._buffered and place[1] == "train" and self._done is None
+        start = self._round.start
+        return place == self._round.place or (
+            start.buffer > 0 and place[1] == start.phase and start.oldest <= place[0] < start.round
+        )
+
+    def _too_old(self, place: tuple[int, str]) -> bool:
+        start = self._round.start if self._round else None
+        return start is not None and start.buffer > 0 and place[1] == start.phase and place[0] < start.oldest
 
     def _count_in(self, site: str, offer: m.Offer, open_round: _Round) -> None:
         start, share, blob = open_round.start, open_round.shares[site], offer.blob
@@ -616,18 +660,27 @@ class RoundKeeper:
     def _journal(self, site: str, share: _Share, _: Any) -> None:
         assert share.offer is not None
         number, phase, digest = self._what(share)
-        self._out.append(c.WriteRow(rows.Accepted(number, phase, site, digest, share.offer.blob.size)))
+        origin = 0 if share.offer.round == number else share.offer.round
+        self._out.append(c.WriteRow(rows.Accepted(number, phase, site, digest, share.offer.blob.size, origin)))
 
     def _accept(self, site: str, share: _Share, digest: str) -> None:
         assert self._round is not None
         share.digest = digest
         if share.offer is not None and share.data is not None:
             self._kept[site] = Held(share.offer.pieces, share.data)
-        self._accepted[(*self._round.place, site)] = digest
-        self._send(site, m.Accepted(self.study, self.epoch, *self._round.place, digest))
+        assert share.offer is not None
+        origin = share.offer.round, share.offer.phase
+        self._accepted[(*origin, site)] = digest
+        self._send(site, m.Accepted(self.study, self.epoch, *origin, digest))
         count = len(self._round.within(Part.ACCEPTED))
-        size = share.offer.blob.size if share.offer else 0
+        size = share.offer.blob.size
         self._tell("site_done", site, bytes=size, accepted=count, of=len(self._round.shares))
+
+    def _next_time(self, site: str, share: _Share, offer: m.Offer) -> None:
+        """A site counts once in a buffered round."""
+        reason = "an update of this site counts in this round already; it may count in the next"
+        answer = (offer.round, offer.phase, offer.blob.digest, False, reason)
+        self._send(site, m.Rejected(self.study, self.epoch, *answer))
 
     def _refuse(self, site: str, share: _Share, _: Any) -> None:
         share.receiver = None
@@ -637,8 +690,8 @@ class RoundKeeper:
     def _refuse_again(self, site: str, share: _Share, offer: m.Offer | None) -> None:
         assert self._round is not None
         if offer is not None:
-            digest = offer.blob.digest
-            self._send(site, m.Rejected(self.study, self.epoch, *self._round.place, digest, True, share.reason[:2000]))
+            place, digest = (offer.round, offer.phase), offer.blob.digest
+            self._send(site, m.Rejected(self.study, self.epoch, *place, digest, True, share.reason[:2000]))
 
     def _busy(self, site: str, share: _Share, offer: m.Offer) -> None:
         """The same update again: its answer is on the way. Another, of a site that lost its disk: one site, one update;
@@ -666,13 +719,14 @@ class RoundKeeper:
         if open_round is None or open_round.state != "open" or open_round.within(Part.JOURNALING):
             return
         settled = len(open_round.within(*_SETTLED)) == len(open_round.shares)
-        if not settled and self._now < open_round.deadline:
+        accepted, buffer = open_round.within(Part.ACCEPTED), open_round.start.buffer
+        full = 0 < buffer <= len(accepted) and not open_round.within(Part.CHECKING, Part.SPOOLING)
+        if not settled and not full and self._now < open_round.deadline:
             return
-        accepted = open_round.within(Part.ACCEPTED)
         if len(accepted) < open_round.start.quorum or not set(open_round.start.again) <= set(accepted):
             self._say_waiting(open_round, accepted)
             return
-        lost = tuple(site for site in open_round.shares if site not in accepted)
+        lost = () if full else tuple(site for site in open_round.shares if site not in accepted)
         listed = tuple((site, open_round.shares[site].digest) for site in accepted)
         open_round.state, open_round.frozen = "freezing", rows.Closed(*open_round.place, listed, lost)
         self._out.append(c.WriteRow(open_round.frozen))
@@ -694,7 +748,9 @@ class RoundKeeper:
         assert self._round is not None
         self._closed.add(self._round.place)
         for site, share in self._round.shares.items():
-            if share.part in _UNDER_WAY:
+            if share.part in _UNDER_WAY and self._buffered:
+                self._under_way[site] = share
+            elif share.part in _UNDER_WAY:
                 share.reason = "late: the round was closed without it"
                 self._refuse_again(site, share, share.offer)
         self._tell("round_closed", phase=row.phase, accepted=[site for site, _ in row.accepted], lost=list(row.lost))

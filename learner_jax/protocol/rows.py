@@ -35,6 +35,7 @@ class Accepted(NamedTuple):
     Attributes:
       digest: sha256 of the update, its name in the spool.
       size: its bytes.
+      origin: the round whose broadcast it was computed from, where that is an earlier one; 0 where it is this one.
     """
 
     round: int
@@ -42,6 +43,7 @@ class Accepted(NamedTuple):
     site: str
     digest: str
     size: int
+    origin: int = 0
 
 
 class Closed(NamedTuple):

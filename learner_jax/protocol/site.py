@@ -13,7 +13,7 @@ An update is written to the outbox, with the state that it would commit, before 
 byte until it is accepted or refused for good, whatever restarts meanwhile: the offer carries the epoch of the session,
 the bytes stay. Only an accepted update commits its state. A newer round waits until the older update is settled, since
 what the site would work with depends on it; an update that was still being worked on when a newer round came is of a
-round that closed without this site, and is dropped unseen.
+round that closed without this site, and is dropped unseen, unless the newer round takes earlier ones (a buffered one).
 
 The bytes of the last accepted update are kept until the next one's. A restarted coordinator that opens the same round
 with the same broadcast has lost them, and gets them again.
@@ -356,11 +356,17 @@ class SiteKeeper:
             raise LocalProtocolError(
                 f"expected work on {_place(self._open)}, got {(event.round, event.phase)} at {self.job}"
             )
-        if self._newest is not None and not _same(self._newest, self._open):
+        if self._newest is not None and not _same(self._newest, self._open) and not self._still_counts(event.round):
             self._tell("note", text=f"round {event.round} was closed without this site")
             self._step("stale")
         else:
             self._step("worked", event)
+
+    def _still_counts(self, number: int) -> bool:
+        """Whether the newest round takes an update of this earlier one: a buffered round says back to which."""
+        newest = self._newest
+        oldest = newest.fields.get("oldest") if newest is not None and newest.phase == "train" else None
+        return isinstance(oldest, int) and number >= oldest
 
     def _on_stored(self, event: c.Stored) -> None:
         if self._held is not None and event.digest == self._held_digest:

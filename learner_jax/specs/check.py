@@ -42,7 +42,8 @@ def _rules(study: Study) -> Iterator[str]:
     """What types do not say."""
     least = {"rounds": 1, "batch_size": 1, "epochs": 1, "steps": 1, "patience": 1, "seed": 0, "cohort": 0}
     least |= {"engine.streams": 1, "engine.lanes": 1, "engine.threads": 1, "federation.quorum": 0, "federation.port": 0}
-    least |= {"federation.deadline_s": 0, "checkpoint.every": 1, "checkpoint.keep_last": 1, "checkpoint.keep_best": 0}
+    least |= {"federation.buffer": 1, "federation.stale": 0, "federation.deadline_s": 0}
+    least |= {"checkpoint.every": 1, "checkpoint.keep_last": 1, "checkpoint.keep_best": 0}
     for path, bound in least.items():
         value: Any = study
         for part in path.split("."):
@@ -57,6 +58,8 @@ def _rules(study: Study) -> Iterator[str]:
             yield f"{path}: expected a share up to 1.0 (or a whole number of sites), got {value}"
         if path == "federation.port" and value > 65535:
             yield f"{path}: expected at most 65535, got {value}"
+    if study.federation.buffer is not None and study.cohort is not None:
+        yield f"federation.buffer: expected no cohort beside it, since all sites are at work, got {study.cohort}"
     if type(study.name) is str and not re.fullmatch(r"[\w.][\w .-]{0,63}", study.name):
         yield f"name: expected 1 to 64 letters, digits, spaces, '.', '-' or '_', got {study.name!r}"
 

@@ -80,11 +80,15 @@ class Federation:
     """When a round may close, and where the coordinator listens.
 
     quorum: fewest sites with which a round may close at its deadline, or a share of those asked; None: more than half
-    of them. port 0: any free one; line_mbit: of each site's line each way, for the forecast, None for a local network.
+    of them. buffer: a round closes as soon as so many sites' updates are there, and the others' count in a later one,
+    weighed 1/sqrt(1 + rounds late), up to `stale` rounds (FedBuff); None waits for all sites. port 0: any free one;
+    line_mbit: of each site's line each way, for the forecast, None for a local network.
     """
 
     quorum: int | float | None = None
     deadline_s: float = 300.0
+    buffer: int | None = None
+    stale: int = 20
     host: str = "127.0.0.1"
     port: int = 0
     line_mbit: float | None = None

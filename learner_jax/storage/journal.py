@@ -171,6 +171,21 @@ class Journal:
         """(round, phase, site) -> digest, of every update that counts or counted."""
         return {(r.round, r.phase, r.site): r.digest for r in self.history() if isinstance(r, Accepted)}
 
+    def origins(self) -> dict[tuple[int, str, str], str]:
+        """The same by the round whose broadcast each update was computed from."""
+        found = [row for row in self.history() if isinstance(row, Accepted)]
+        return {(row.origin or row.round, row.phase, row.site): row.digest for row in found}
+
+    def staleness(self, number: int) -> dict[str, int]:
+        """site -> by how many rounds the update that counts in this learning round was late."""
+        found = [row for row in self.history() if isinstance(row, Accepted)]
+        return {row.site: row.round - (row.origin or row.round) for row in found
+                if (row.round, row.phase) == (number, "train")}  # fmt: skip
+
+    def broadcasts(self) -> dict[tuple[int, str], str]:
+        """(round, phase) -> sha256 of what was sent when it was last opened."""
+        return {(row.round, row.phase): row.broadcast for row in self.history() if isinstance(row, Opened)}
+
     def aggregated(self) -> frozenset[tuple[int, str]]:
         """(round, phase) of what was added up."""
         return frozenset((row.round, row.phase) for row in self.history() if isinstance(row, Aggregated))

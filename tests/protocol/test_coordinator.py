@@ -587,3 +587,84 @@ def test_what_is_lost_or_spoilt_on_this_disk_is_asked_for(lying):
     steps = bench.serve(steps)
     assert want.have == b"" and appended(steps) == b"abcXYZ" and kind(steps, c.Append)[0].offset == 0
     spooled(bench, steps, b"abcXYZ")
+
+
+# ---------------------------------------------------------------- buffered rounds (FedBuff)
+
+
+def buffered(bench: Bench, number: int, buffer: int = 1, oldest: int = 1) -> list[Any]:
+    return bench.start(number, quorum=1, buffer=buffer, oldest=oldest, fields={"oldest": oldest})
+
+
+@pytest.fixture
+def buffer() -> Bench:
+    """In round 2, which takes what was computed from round 1's broadcast; "a" counted in round 1."""
+    bench = Bench()
+    bench.hello(*SITES)
+    buffered(bench, 1)
+    bench.whole("a")
+    assert closed(bench.log) == [("a",)] and kind(bench.log, c.CloseRound)[0].lost == ()
+    buffered(bench, 2)
+    assert {opened.fields["oldest"] for opened in said(bench.log, m.Open)} == {1}
+    return bench
+
+
+def test_an_update_of_an_earlier_round_counts_in_the_open_one(buffer):
+    steps = buffer.whole("b")  # it answers round 1
+    assert [(a.round, a.phase) for a in said(steps, m.Accepted, "b")] == [(1, "train")]
+    (row,) = [k.row for k in kind(steps, c.WriteRow) if isinstance(k.row, rows.Accepted)]
+    assert (row.round, row.origin) == (2, 1) and closed(steps) == [("b",)]
+    assert said(buffer.offer("b"), m.Accepted) and not said(buffer.offer("b"), m.Rejected)  # the answer was lost
+
+
+def test_a_site_counts_once_in_a_round_and_its_next_update_in_the_next():
+    bench = Bench()
+    bench.hello(*SITES)
+    buffered(bench, 1)
+    bench.whole("a")
+    buffered(bench, 2, buffer=2)
+    assert said(bench.whole("b"), m.Accepted, "b")
+    (answer,) = said(bench.offer("b", b"second", 2), m.Rejected, "b")
+    assert not answer.final and "may count in the next" in answer.reason
+    assert said(bench.whole("c"), m.Accepted, "c")
+    assert closed(bench.log)[-1] == order("b", "c")
+    buffered(bench, 3, oldest=2)
+    assert said(bench.whole("b", b"second", 2), m.Accepted, "b") and closed(bench.log)[-1] == ("b",)
+
+
+def test_what_is_older_than_the_oldest_or_of_another_broadcast_does_not_count(buffer):
+    (answer,) = said(buffer.offer("b", broadcast="b" * 64), m.Rejected, "b")
+    assert answer.final and "computed from another broadcast" in answer.reason
+    buffer.whole("c", number=2)
+    buffered(buffer, 3, oldest=2)
+    (answer,) = said(buffer.offer("b"), m.Rejected, "b")
+    assert answer.final and answer.reason == "too stale: expected an update of round 2 or later"
+
+
+def test_what_is_on_its_way_when_a_round_closes_goes_on_in_the_next(buffer):
+    before = buffer.offer("b")
+    steps = buffer.whole("c", number=2)
+    assert closed(steps) == [("c",)] and not said(steps, m.Rejected)
+    assert not said(buffer.offer("b"), m.Rejected)[0].final  # between two rounds
+    steps = buffered(buffer, 3)
+    assert not said(steps, m.Want, "b")  # it is asked for already
+    steps = buffer.disk(buffer.serve(before))
+    assert said(steps, m.Accepted, "b") and closed(steps) == [("b",)]
+
+
+def test_after_the_last_buffered_round_what_comes_is_late(buffer):
+    buffer.offer("b")
+    buffer.whole("c", number=2)
+    steps = buffer.do(c.StartRound(3, "look", SITES, BROADCAST, SCHEMA, SCHEMA, 6, 1, 100.0))
+    (answer,) = said(steps, m.Rejected, "b")
+    assert answer.final and answer.reason == "late: the round was closed without it"
+    assert said(buffer.offer("b"), m.Rejected)[0].final
+
+
+def test_at_the_deadline_a_quorum_is_enough(buffer):
+    buffer.whole("c", number=2)
+    buffered(buffer, 3, buffer=3)
+    buffer.whole("c", b"third!", 3)
+    assert len(closed(buffer.log)) == 2
+    (done,) = kind(buffer.do(c.Tick(), 101.0), c.WriteRow)
+    assert done.row.accepted[0][0] == "c" and set(done.row.lost) == {"a", "b"}

@@ -336,3 +336,18 @@ def test_a_broadcast_that_the_disk_did_not_take_is_asked_for_whole(bench):
     bench.accept()
     bench.do(c.Settled(blob(b"update").digest))
     assert [want.have for want in said(bench.hear(told(2, b"abcXYZ")), m.Want)] == [b""]
+
+
+# ---------------------------------------------------------------- buffered rounds (FedBuff)
+
+
+@pytest.mark.parametrize("fields, offers", [({"oldest": 1}, 1), ({"oldest": 2}, 0), ({"oldest": "1"}, 0), ({}, 0)])
+def test_work_that_a_later_round_takes_is_offered(bench, fields, offers):
+    bench.work()
+    bench.hear(opened(2, data=b"others")._replace(fields=fields))
+    bench.do(c.Worked(1, "train", b"update", SCHEMA, b"state"))
+    found = said(bench.do(c.Written(blob(b"update").digest)), m.Offer)
+    assert [(offer.round, offer.broadcast) for offer in found] == [(1, blob(b"weights").digest)] * offers
+    if offers:
+        bench.accept()
+        assert said(bench.do(c.Settled(blob(b"update").digest)), m.Want)  # and on with the newest
