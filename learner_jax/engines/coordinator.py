@@ -48,12 +48,11 @@ from learner_jax.leaves import (
 )
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
-from learner_jax.protocol.rows import Aggregated, Row
+from learner_jax.protocol.rows import Aggregated
 from learner_jax.protocol.transfers import Held
 from learner_jax.specs import Study
 from learner_jax.statistics import combine
 from learner_jax.storage.journal import Journal
-from learner_jax.storage.patience import patiently
 from learner_jax.storage.spool import Spool
 from learner_jax.types import PyTree
 
@@ -176,10 +175,6 @@ class Rounds:
     def fail(self, error: BaseException) -> None:
         """Ends the phase at hand with an error, from any thread."""
         self._closed.put(error)
-
-    def journal(self, row: Row) -> None:
-        """Appends a row, when the disk has room."""
-        patiently(lambda: self.stores.journal.write(row), self.note)
 
     def note(self, text: str) -> None:
         """Tells people something in a line."""
@@ -383,7 +378,6 @@ def run_study(
             failpoints.here("coordinator.round.before_reduce")
             before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort), shares)
             failpoints.here("coordinator.round.after_reduce")
-            rounds.journal(Aggregated(number, "train"))
             figures = values(sums, parts.task.metrics)
             best = look_at(keeper, history, figures, before, best)
             del before
@@ -400,7 +394,7 @@ def run_study(
             history.add(figures, **row)
             if number == SEEN < study.rounds:
                 on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
-            keeper.commit(number, trees.digest_hex(digest))
+            keeper.commit(number, trees.digest_hex(digest), Aggregated(number, "train"))
             newest = number, server, (), history.to_json()
             on_event(  # before its step: a run that goes on after a step has said all rounds up to it
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})

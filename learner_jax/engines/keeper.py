@@ -15,7 +15,7 @@ from learner_jax import specs, trees
 from learner_jax.engines.history import History
 from learner_jax.errors import StorageError, StudyError
 from learner_jax.leaves import schema_of
-from learner_jax.protocol.rows import Committed
+from learner_jax.protocol.rows import Committed, Row
 from learner_jax.specs import Study
 from learner_jax.storage.journal import Journal
 from learner_jax.storage.patience import patiently
@@ -23,6 +23,9 @@ from learner_jax.storage.steps import Steps
 from learner_jax.types import PyTree
 
 _ALL = 10**9
+_BUSY = 0.2
+"""The share of the time that may pass in saving steps: where rounds take milliseconds, some are not saved, and are run
+again after a crash."""
 T = TypeVar("T")
 
 
@@ -55,7 +58,8 @@ class Keeper:
         self._own_journal = journal is None
         self._journal = journal or Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
         self._committed = self._journal.committed()
-        self._steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0, point="coordinator.steps")
+        steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0, point="coordinator.steps", busy=_BUSY)
+        self._steps = steps
         # a step is of no use without the best model that it names
         self._best = Steps(folder / "best", _ALL, 0, point="coordinator.best")
 
@@ -102,8 +106,12 @@ class Keeper:
                              "name a new folder")  # fmt: skip
         return trees.rebuild(like, leaves)
 
-    def commit(self, round_number: int, digest: str) -> None:
+    def commit(self, round_number: int, digest: str, *rows: Row) -> None:
         """Writes the round's digest, or holds it against the one of an earlier run of the same round.
+
+        Args:
+          round_number, digest: of the round's new state.
+          *rows: what is to be journaled with it, before it.
 
         Raises:
           StudyError: the round gave something else than before.
@@ -118,7 +126,7 @@ class Keeper:
             )
         if before is None:
             journal = self._journal
-            self._write(lambda: journal.write(Committed(round_number, digest)))
+            self._write(lambda: journal.write(*rows, Committed(round_number, digest)))
             self._committed[round_number] = digest
 
     def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:

@@ -24,10 +24,11 @@ from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol.coordinator import RoundKeeper
 from learner_jax.protocol.entry import Entry
-from learner_jax.protocol.rows import Row
 from learner_jax.protocol.site import SiteKeeper
 
 TICK_S = 0.1
+_AT_ONCE = 4
+"""Updates that are checked and made durable at a time."""
 FLOOD = "sent more messages a second than a peer may"
 
 
@@ -36,10 +37,10 @@ class CoordinatorHandlers(NamedTuple):
 
     Attributes:
       append: puts the next bytes of an update on the disk; StorageError means "all of it again later".
-      validate: an update's names, shapes, dtypes, finiteness: None, or the reason that the site will see. In a thread
-        beside, as spool.
+      validate: an update's names, shapes, dtypes, finiteness: None, or the reason that the site will see. In threads
+        beside, some at a time, as spool.
       spool: makes it durable; its bytes, as long as they lie there; StorageError means "all of it again later".
-      journal: appends a row durably; StorageError means "again later".
+      journal: appends rows durably, all or none; StorageError means "again later".
       close: the round is closed: hand it to the thread that adds up.
       tell: an event for whoever listens.
       fenced: a newer coordinator of this study runs: stop.
@@ -48,7 +49,7 @@ class CoordinatorHandlers(NamedTuple):
     append: Callable[[c.Append], None]
     validate: Callable[[c.Validate], str | None]
     spool: Callable[[c.Spool], Bytes | None]
-    journal: Callable[[Row], None]
+    journal: Callable[..., None]
     close: Callable[[c.CloseRound], None]
     tell: Callable[[events.Event], None] = events.silent
     fenced: Callable[[int], None] = lambda epoch: None
@@ -142,11 +143,18 @@ class _Drive:
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + self._tick
                 self._give(c.Tick())
+            if not self._events:
+                self._flush()
         self._drain()
 
     def _drain(self) -> None:
         while self._events:
             self._give(self._events.popleft())
+            if not self._events:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Called when no event waits."""
 
     def _give(self, event: c.Event) -> None:
         for command in self._keeper.handle(event, time.monotonic()):
@@ -211,7 +219,9 @@ class CoordinatorDrive(_Drive):
         super().__init__(link, keeper, tick_s)
         self._handlers, self._desk, self._meter = handlers, desk, meter or broker.Meter()
         self._on_end = on_end
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        # several at a time, so that a file system makes them durable together
+        self._disk = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="disk")
+        self._rows: list[c.WriteRow] = []
         self.drained = threading.Event()
 
     def _over(self) -> None:
@@ -254,8 +264,8 @@ class CoordinatorDrive(_Drive):
                 self._try(command._replace(data=b""), lambda: do.append(command), None)
             case c.Validate() | c.Spool():
                 self._disk.submit(self._beside, command)
-            case c.WriteRow(row):
-                self._try(command, lambda: do.journal(row), c.Journaled(row))
+            case c.WriteRow():
+                self._rows.append(command)
             case c.CloseRound():
                 do.close(command)
             case c.Tell(event):
@@ -264,6 +274,19 @@ class CoordinatorDrive(_Drive):
                 do.fenced(epoch)
             case c.Drained():
                 self.drained.set()
+
+    def _flush(self) -> None:
+        """What is to be journaled goes into one transaction."""
+        while self._rows:
+            commands, self._rows = self._rows, []
+            try:
+                self._handlers.journal(*(command.row for command in commands))
+            except StorageError as error:
+                self._events.extend(c.Failed(command, str(error)) for command in commands)
+            else:
+                self._events.extend(c.Journaled(command.row) for command in commands)
+            while self._events:
+                self._give(self._events.popleft())
 
     def _beside(self, command: c.Validate | c.Spool) -> None:
         """Carries out a command that takes its time, and says how it went."""

@@ -6,6 +6,7 @@ name and manifest digest lie inside, so that another run's folder is refused. Ea
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -40,6 +41,10 @@ def rows_in(base: sqlite3.Connection) -> tuple[Row, ...]:
       ValueError: one of them is no row of ours.
     """
     return tuple(_row(*found) for found in base.execute("SELECT kind, body FROM rows ORDER BY seq").fetchall())
+
+
+def _kind(row: Row) -> str:
+    return type(row).__name__.lower()
 
 
 def _row(kind: str, body: str) -> Row:
@@ -113,36 +118,47 @@ class Journal:
                 raise StorageError(f"expected an open journal, got one that was closed: {self.path}")
             return self._base.execute(text, values).fetchall()
 
-    def write(self, row: Row) -> None:
-        """Appends one row, durably. The same row again changes nothing.
+    def write(self, *added: Row) -> None:
+        """Appends rows, durably, all or none of them. The same row again changes nothing.
 
         Raises:
           LocalProtocolError: a different row in the same place: a site counted twice, a frozen list changed.
           StorageError: the disk is full or refuses.
         """
-        kind = type(row).__name__.lower()
-        fields = row._asdict()
-        place = (kind, row.round, fields.get("phase", ""), fields.get("site", ""), fields.get("attempt", 0))
-        body = json.dumps(fields, sort_keys=True)
         try:
-            failpoints.here(f"coordinator.journal.before_{kind}")
+            for row in added:
+                failpoints.here(f"coordinator.journal.before_{_kind(row)}")
             with self._guard:
-                self._sql(
-                    "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)",
-                    (*place, body),
-                )
-                self._rows.append(row)
-            failpoints.here(f"coordinator.journal.after_{kind}")
-        except sqlite3.IntegrityError:
-            ((there,),) = self._sql(
-                "SELECT body FROM rows WHERE (kind, round, phase, site, attempt) = (?, ?, ?, ?, ?)", place
-            )
-            if there != body:
-                raise LocalProtocolError(
-                    f"expected one row for {place} in {self.path}, got {body} over {there}"
-                ) from None
+                self._sql("BEGIN IMMEDIATE")
+                try:
+                    new = [row for row in added if self._insert(row)]
+                    self._sql("COMMIT")
+                except BaseException:
+                    self._roll_back()
+                    raise
+                self._rows += new
+            for row in added:
+                failpoints.here(f"coordinator.journal.after_{_kind(row)}")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"expected to write a row to {self.path}, got: {error}") from None
+
+    def _insert(self, row: Row) -> bool:
+        """Whether the row is new."""
+        fields = row._asdict()
+        place = (_kind(row), row.round, fields.get("phase", ""), fields.get("site", ""), fields.get("attempt", 0))
+        body = json.dumps(fields, sort_keys=True)
+        there = self._sql("SELECT body FROM rows WHERE (kind, round, phase, site, attempt) = (?, ?, ?, ?, ?)", place)
+        if there and there != [(body,)]:
+            raise LocalProtocolError(f"expected one row for {place} in {self.path}, got {body} over {there[0][0]}")
+        if not there:
+            self._sql(
+                "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)", (*place, body)
+            )
+        return not there
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error, StorageError):  # the error before it is said
+            self._sql("ROLLBACK")
 
     def history(self) -> tuple[Row, ...]:
         """All rows, oldest first."""

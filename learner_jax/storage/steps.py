@@ -19,6 +19,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -73,6 +74,7 @@ class Steps:
       keep_best: steps kept for the best metric seen.
       higher_is_better: which way the metric is up.
       point: what its failpoints begin with; "" for none.
+      busy: the share of the time, at most, that saves in the background take; others do nothing.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Steps:
         keep_best: int = 1,
         higher_is_better: bool = True,
         point: str = "",
+        busy: float = 1.0,
     ):
         self.folder = Path(folder).absolute()  # Orbax refuses any other
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +98,7 @@ class Steps:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="steps")
         self._worker.submit(_orbax)  # it takes 2 s to load: while the first round runs
         self._flight: Future[None] | None = None
+        self._rest, self._free_from = 1.0 / busy - 1.0, float("-inf")
 
     def _put_back(self, replaced: Path) -> None:
         """After a crash between two renames the step that was to be replaced is there, and the new one is not."""
@@ -118,7 +122,8 @@ class Steps:
         Args:
           step: the round, from 0. A step that is there is replaced.
           items: item -> {leaf name: array}, and "meta" -> any JSON dict.
-          wait: wait for the save in flight, if any, and for this one. Without it, a call during a save does nothing.
+          wait: wait for the save in flight, if any, and for this one. Without it, a call during a save does nothing,
+            nor does one so soon after it that saving would take more of the time than it may.
           metric: what `keep_best` looks at.
           copy: copy the arrays before this returns; without it they must neither change nor be donated until the step
             is saved.
@@ -129,7 +134,9 @@ class Steps:
         Raises:
           StorageError: this save, or the one before it, failed.
         """
-        if self._flight is not None and not self._flight.done() and not wait:
+        flying = self._flight is not None and not self._flight.done()
+        failed = self._flight is not None and not flying and self._flight.exception() is not None
+        if not wait and not failed and (flying or time.monotonic() < self._free_from):
             return False
         self.wait()
         arrays = {
@@ -141,6 +148,14 @@ class Steps:
         return True
 
     def _write(self, step: int, items: dict[str, dict[str, np.ndarray]], meta: dict, metric: float | None) -> None:
+        begun = time.monotonic()
+        try:
+            self._put(step, items, meta, metric)
+        finally:
+            took = time.monotonic() - begun
+            self._free_from = time.monotonic() + self._rest * took
+
+    def _put(self, step: int, items: dict[str, dict[str, np.ndarray]], meta: dict, metric: float | None) -> None:
         beside, path = self.folder / f"{_SAVING}{step}", self.folder / str(step)
         try:
             failpoints.here(f"{self._point}.before_save")
