@@ -24,6 +24,8 @@ from learner_jax.types import PyTree
 _LARGE = 64 * 2**20
 """Bytes of a wire from which it is added leaf by leaf: below, a call a leaf costs more than its memory."""
 
+_SMALL = 16 * 2**20
+"""Bytes of all wires of a round up to which they are read before they are added."""
 _UPDATE = "update"
 """What the paths of a wire's update begin with."""
 
@@ -107,6 +109,7 @@ class Reducer:
         self.federated, self.template, self.wire, self.size = federated, template, wire, size
         self.study, self.seed, self.enrolled = np.uint32(study), seed, np.int32(enrolled)
         self._add = jax.jit(functools.partial(rounds.accumulate, federated, template, 1), donate_argnums=(0,))
+        self._add_all = jax.jit(self._accumulate_all, donate_argnums=(0,))
         self._add_part = jax.jit(self._accumulate_part, donate_argnums=(0,))
         self._scale = jax.jit(lambda leaf, share: leaf.astype(jnp.result_type(float)) * share)
         term = jax.eval_shape(lambda wire: federated.lift(wire, template), wire)
@@ -115,6 +118,7 @@ class Reducer:
         lift = jax.make_jaxpr(lambda wire: federated.lift(wire, template))(wire)
         count = len(jax.tree.leaves(wire))
         own = _carried(lift, count, widened=True) == list(range(count))
+        self._small = schema_bytes(trees.schema(wire)) * size <= _SMALL
         self._leafwise = own and schema_bytes(trees.schema(wire)) >= _LARGE
         self._stacked = jax.jit(self._reduce)
         self._step = jax.jit(self._server_step)
@@ -157,11 +161,13 @@ class Reducer:
         """The sum of all terms. A large wire is added leaf by leaf where it is its own term: one of its leaves is in
         memory at a time; the numbers are the same."""
         total = self._zeros()
+        if self._small and isinstance(shares, itertools.repeat):
+            return self._sum_at_once(total, [self._whole(wire) for wire in wires])
         if not self._leafwise:
             for wire, share in zip(wires, shares, strict=False):
                 whole = self._whole(wire)
                 total = self._add(total, whole) if share == 1 else self._add_part(total, whole, np.float32(share))
-                jax.block_until_ready(total)
+                jax.block_until_ready(total)  # else all wires would be in memory at once
             return total
         place = {name: at for at, name in enumerate(trees.names(self.wire))}
         leaves, structure = jax.tree.flatten(total)
@@ -175,6 +181,25 @@ class Reducer:
                 del new
                 del found  # before the next is read
         return jax.tree.unflatten(structure, leaves)
+
+    def _sum_at_once(self, total: PyTree, wires: list[PyTree]) -> PyTree:
+        """The same sum, in the same order, of small wires in one call: a call a wire takes longer than adding it."""
+        rows = max(self.size, len(wires))
+
+        def stacked(*leaves):
+            out = np.zeros((rows, *leaves[0].shape), leaves[0].dtype)
+            for place, leaf in enumerate(leaves):
+                out[place] = leaf
+            return out
+
+        return self._add_all(total, jax.tree.map(stacked, *wires), np.int32(len(wires))) if wires else total
+
+    def _accumulate_all(self, total: PyTree, wires: PyTree, count: Any) -> PyTree:
+        def turn(place, total):
+            wire = jax.tree.map(lambda rows: jax.lax.dynamic_index_in_dim(rows, place, 0, keepdims=False), wires)
+            return rounds.accumulate(self.federated, self.template, 1, total, wire)
+
+        return jax.lax.fori_loop(0, count, turn, total)
 
     def _whole(self, wire: PyTree | Leaves) -> PyTree:
         return trees.rebuild(self.wire, dict(wire)) if isinstance(wire, Iterator) else wire

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,29 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class SharedSync:
+    """Makes the names in a folder durable for several threads at a time: who comes while a sync is under way waits for
+    the next, which is one for all of them.
+
+    Args:
+      folder: there.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._turn = folder, threading.Lock()
+        self._begun = self._over = 0
+
+    def __call__(self) -> None:
+        """Returns when a sync that began after this call is over."""
+        wanted = self._begun + 1
+        with self._turn:
+            if self._over >= wanted:
+                return
+            self._begun += 1
+            fsync_folder(self._folder)
+            self._over = self._begun
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview, mode: int = 0o644, point: str = "") -> None:

@@ -19,12 +19,42 @@ from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.leaves import site_id
 from learner_jax.protocol.transfers import Held
-from learner_jax.storage.atomic import TEMPORARY, fsync_folder, sweep_temporary, write_all
+from learner_jax.storage.atomic import TEMPORARY, SharedSync, sweep_temporary, write_all
 from learner_jax.storage.held import OnDisk
+
+_SMALL = 2**20
+"""Bytes up to which an update is held until all of it is there, and read in one go."""
+
+
+class _Held:
+    """A small update that is coming: it goes to the disk when it is kept."""
+
+    def __init__(self, path: Path, size: int):
+        self.path, self.size, self.data = path, size, bytearray()
+
+    @property
+    def written(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.data += data
+
+    def read(self) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+    def settle(self) -> None:
+        """Writes it, durably; it has no name yet."""
+        with self.path.open("wb", buffering=0) as file:
+            write_all(file, memoryview(self.data))
+            failpoints.here("coordinator.spool.before_fsync")
+            os.fsync(file.fileno())
+
+    def drop(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 class _Part:
-    """An update that is coming."""
+    """An update that is coming, on its way to the disk."""
 
     def __init__(self, path: Path, size: int):
         self.path, self.size, self.written = path, size, 0
@@ -40,6 +70,15 @@ class _Part:
     def write(self, data: bytes | memoryview) -> None:
         write_all(self.file, data)
         self.written += len(data)
+
+    def read(self) -> io.FileIO:
+        return self.path.open("rb", buffering=0)
+
+    def settle(self) -> None:
+        """Makes it durable; it has no name yet."""
+        with self.file:
+            failpoints.here("coordinator.spool.before_fsync")
+            os.fsync(self.file.fileno())
 
     def drop(self) -> None:
         self.file.close()
@@ -79,7 +118,8 @@ class Spool:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep_temporary(self.folder)
-        self._parts: dict[tuple[str, str], _Part] = {}  # on their way, by site and digest
+        self._sync = SharedSync(self.folder)
+        self._parts: dict[tuple[str, str], _Held | _Part] = {}  # on their way, by site and digest
 
     def path(self, digest: str) -> Path:
         """Where a digest's bytes lie, or would lie."""
@@ -106,7 +146,8 @@ class Spool:
                 for key in [key for key in list(self._parts) if key[0] == site]:
                     self._forget(key)
                 failpoints.here("coordinator.spool.before_write")
-                part = self._parts[site, digest] = _Part(self._part(site, digest), size)
+                kind = _Held if size <= _SMALL else _Part
+                part = self._parts[site, digest] = kind(self._part(site, digest), size)
             if part is None or part.written != offset:
                 raise OSError(errno.EIO, f"expected its bytes from {part.written if part else 0} on, got {offset}")
             part.write(data)
@@ -131,13 +172,11 @@ class Spool:
         try:
             if part is None or part.written != part.size:
                 raise OSError(errno.EIO, "not all of it is there")
-            with part.file:
-                failpoints.here("coordinator.spool.before_fsync")
-                os.fsync(part.file.fileno())
+            part.settle()
             failpoints.here("coordinator.spool.before_rename")
             part.path.replace(self.path(digest))
             failpoints.here("coordinator.spool.after_rename")
-            fsync_folder(self.folder)
+            self._sync()
         except OSError as error:
             if part is not None:
                 part.drop()
@@ -159,14 +198,17 @@ class Spool:
         return self.path(digest).with_suffix(".pieces")
 
     @contextlib.contextmanager
-    def arrived(self, site: str, digest: str) -> Iterator[io.FileIO]:
+    def arrived(self, site: str, digest: str) -> Iterator[io.FileIO | io.BytesIO]:
         """What was appended of an update, open for reading.
 
         Raises:
           StorageError: it is not there.
         """
+        part = self._parts.get((site, digest))
         try:
-            file = self._part(site, digest).open("rb", buffering=0)
+            if part is None:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            file = part.read()
         except OSError as error:
             raise StorageError(f"expected an update in {self.folder}, got: {error.strerror}") from None
         with file:
@@ -181,7 +223,7 @@ class Spool:
             part.drop()
 
     @contextlib.contextmanager
-    def opened(self, digest: str) -> Iterator[Checked]:
+    def opened(self, digest: str) -> Iterator[Checked | io.BytesIO]:
         """An update, to be read from the start to its end, piece by piece, and held against its digest.
 
         Raises:
@@ -194,10 +236,18 @@ class Spool:
         except OSError as error:
             raise StorageError(f"expected an update in {path}, got: {error.strerror}") from None
         with file:
+            if os.fstat(file.fileno()).st_size <= _SMALL:
+                data = file.read()
+                self._compare(path, hashlib.sha256(data).hexdigest())
+                yield io.BytesIO(data)
+                return
             checked = Checked(file)
             yield checked
             got = checked.digest()
-        if got != digest:
+        self._compare(path, got)
+
+    def _compare(self, path: Path, got: str) -> None:
+        if got != path.name:
             raise CorruptError(f"expected {path} to hold what its name says, got sha256 {got[:16]}...")
 
     def get(self, digest: str) -> bytes:
@@ -250,6 +300,6 @@ class Spool:
 
     def _settle(self) -> None:
         try:
-            fsync_folder(self.folder)
+            self._sync()
         except OSError as error:
             raise StorageError(f"expected to keep the names in {self.folder}, got: {error.strerror}") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,32 @@ def test_json_both_ways_and_what_is_not_json(tmp_path):
         atomic.read_json(tmp_path / "a.json")
     with pytest.raises(StorageError, match="none"):
         atomic.read_json(tmp_path / "none")
+
+
+def test_a_shared_sync_begins_after_each_call_and_is_one_for_all_who_wait(tmp_path, monkeypatch):
+    begun, go = [], threading.Event()
+
+    def slow(folder):
+        begun.append(len(done))
+        go.wait(10)
+
+    monkeypatch.setattr(atomic, "fsync_folder", slow)
+    sync, done = atomic.SharedSync(tmp_path), []
+
+    def call() -> None:
+        sync()
+        done.append(len(begun))
+
+    threads = [threading.Thread(target=call) for _ in range(9)]
+    threads[0].start()
+    while not begun:
+        time.sleep(0.001)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.2)  # all wait by now
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(done) == [1] + [2] * 8 and len(begun) == 2
+    sync()
+    assert len(begun) == 3
