@@ -86,13 +86,9 @@ class Stores(NamedTuple):
     journal: Journal
     spool: Spool
 
-    def newest(self) -> dict[str, str]:
-        """site -> digest of its newest accepted update of a learning round."""
-        return {site: digest for (_, phase, site), digest in self.journal.accepted().items() if phase == "train"}
-
     def held(self) -> dict[str, Held]:
         """site -> the same with its bytes, where they are here."""
-        found = {site: self.spool.held(digest) for site, digest in self.newest().items()}
+        found = {site: self.spool.held(digest) for site, digest in self.journal.newest().items()}
         return {site: held for site, held in found.items() if held is not None}
 
 
@@ -189,7 +185,7 @@ class Rounds:
           The accepted (site, digest) in ascending order of site id, and the sites that were lost.
         """
         self._expected = asked.expected
-        closed = self.stores.journal.closed().get((asked.round, asked.phase))
+        closed = self.stores.journal.closed_at(asked.round, asked.phase)
         if closed is not None:
             return list(closed.accepted), list(closed.lost)
         attempt, accepted, damaged = 1, {}, {}
@@ -458,9 +454,8 @@ def _sweep(rounds: Rounds, keeper: Keeper) -> None:
     oldest = keeper.oldest()
     if oldest is None:
         return
-    keep = {digest for (number, phase, _), digest in stores.journal.accepted().items()
-            if phase != "train" or number > oldest}  # fmt: skip
+    newest = stores.journal.newest().values()  # the next may share pieces with them
     try:
-        stores.spool.sweep(keep | set(stores.newest().values()))  # of these, the next may hold some pieces
+        stores.spool.sweep({*stores.journal.accepted(after=oldest).values(), *newest})
     except StorageError as error:  # they only take room, and are swept after the next round
         rounds.note(str(error))

@@ -127,7 +127,6 @@ class Keeper:
         if before is None:
             journal = self._journal
             self._write(lambda: journal.write(*rows, Committed(round_number, digest)))
-            self._committed[round_number] = digest
 
     def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:
         """Saves the newest round on the way out, durably, unless its arrays are gone into the round at hand."""

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +112,8 @@ _SAYINGS = 10
 """How often a minute a site is said to be lost or back."""
 _CHUNKS = 2000.0, 4000.0
 """Chunks a second for one site, and at once: 16 Gbit/s."""
+_REMEMBERED = 128
+"""Accepted updates of one site that are acknowledged again."""
 _UNDER_WAY = (Part.QUEUED, Part.FETCHING, Part.CHECKING, Part.SPOOLING)
 
 
@@ -205,7 +208,11 @@ class RoundKeeper:
         self.study, self.epoch = m.check_name(study, "a study's name"), epoch
         self._manifest, self._manifest_digest = manifest, manifest_digest
         self._enrolled = tuple(enrolled)
-        self._closed, self._accepted = set(closed), dict(accepted or {})
+        self._closed = max(map(_order, closed), default=(-1, 0))  # rounds are closed in their order
+        self._accepted: dict[tuple[int, str, str], str] = {}
+        self._remembered: dict[str, deque[tuple[int, str, str]]] = {}
+        for (number, phase, site), digest in (accepted or {}).items():
+            self._remember((number, phase), site, digest)
         self._lease, self._retry, self._patience = lease_s, retry_s, patience_s
         self._room, self._limit = upload_bytes, size_limit
         self._sessions: dict[str, _Session] = {}
@@ -241,6 +248,15 @@ class RoundKeeper:
             self._maybe_drained()
         return self._out
 
+    def _remember(self, place: tuple[int, str], site: str, digest: str) -> None:
+        """Accepted, to be acknowledged again: of each site the last many, since it offers one after another."""
+        of_site = self._remembered.setdefault(site, deque())
+        if (*place, site) not in self._accepted:
+            of_site.append((*place, site))
+        self._accepted[(*place, site)] = digest
+        while len(of_site) > _REMEMBERED:
+            self._accepted.pop(of_site.popleft(), None)
+
     def here(self) -> tuple[str, ...]:
         """Names of the sites that are there."""
         return tuple(site for site, session in self._sessions.items() if session.here)
@@ -263,9 +279,8 @@ class RoundKeeper:
 
     def _on_start(self, event: c.StartRound) -> None:
         place = (event.round, event.phase)
-        newest = max(map(_order, self._closed), default=(-1, 0))
-        if self._round is not None or place in self._closed or self._done or _order(place) < newest:
-            raise LocalProtocolError(f"expected to open a round after {newest}, with none open, got {place}")
+        if self._round is not None or self._done or _order(place) <= self._closed:
+            raise LocalProtocolError(f"expected to open a round after {self._closed}, with none open, got {place}")
         if not 1 <= event.quorum <= len(event.cohort) or not set(event.accepted) <= set(event.cohort):
             text = f"expected a cohort, and a quorum within it, got {event.quorum} of {event.cohort}"
             raise LocalProtocolError(text)
@@ -278,10 +293,12 @@ class RoundKeeper:
         for site, digest in event.accepted.items():
             shares[site] = _Share(Part.ACCEPTED, digest=digest)
             if not event.buffer:
-                self._accepted[(*place, site)] = digest
+                self._remember(place, site, digest)
         for site in event.again:
             self._accepted.pop((*place, site), None)
         self._buffered, self._broadcasts[place] = bool(event.buffer), blob.digest
+        for older in list(self._broadcasts)[: -event.round + event.oldest - 8 if event.buffer else -8]:
+            del self._broadcasts[older]
         self._round = _Round(event, blob, shares)
         self._go_on_with(self._round)
         self._out.append(c.WriteRow(rows.Opened(*place, event.attempt, self.epoch, tuple(event.cohort), blob.digest)))
@@ -511,7 +528,7 @@ class RoundKeeper:
             reason = f"another update of this site was accepted in this round: {accepted[:12]}"
         elif self._too_old(place):
             reason = f"too stale: expected an update of round {self._round.start.oldest} or later"  # type: ignore[union-attr]
-        elif place in self._closed and not self._takes(place):
+        elif _order(place) <= self._closed and not self._takes(place):
             reason = "late: the round was closed without it"
         elif self._round is not None and _order(place) > _order(self._round.place):
             reason = f"it is of a later round than {self._round.start.round}, where this coordinator, restored, goes on"
@@ -670,7 +687,7 @@ class RoundKeeper:
             self._kept[site] = Held(share.offer.pieces, share.data)
         assert share.offer is not None
         origin = share.offer.round, share.offer.phase
-        self._accepted[(*origin, site)] = digest
+        self._remember(origin, site, digest)
         self._send(site, m.Accepted(self.study, self.epoch, *origin, digest))
         count = len(self._round.within(Part.ACCEPTED))
         size = share.offer.blob.size
@@ -746,7 +763,7 @@ class RoundKeeper:
 
     def _close(self, row: rows.Closed) -> None:
         assert self._round is not None
-        self._closed.add(self._round.place)
+        self._closed = _order(self._round.place)
         for site, share in self._round.shares.items():
             if share.part in _UNDER_WAY and self._buffered:
                 self._under_way[site] = share

@@ -13,11 +13,12 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 from learner_jax import failpoints
 from learner_jax.errors import CorruptError, LocalProtocolError, StorageError, StudyError
 from learner_jax.protocol import rows
-from learner_jax.protocol.rows import Accepted, Aggregated, Closed, Committed, Opened, Row
+from learner_jax.protocol.rows import Closed, Opened, Row
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -85,7 +86,7 @@ class Journal:
             self._own(study, manifest_digest)
             cursor = self._base.execute("INSERT INTO epochs (process) VALUES (?)", (os.getpid(),))
             self.epoch = int(cursor.lastrowid or 0)
-            self._rows = list(rows_in(self._base))  # kept: the same few are asked for several times a round
+            rows_in(self._base)  # each of them is one of ours
             # an epoch that went with a damaged log would be given twice
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             failpoints.here("coordinator.journal.after_epoch")
@@ -131,19 +132,18 @@ class Journal:
             with self._guard:
                 self._sql("BEGIN IMMEDIATE")
                 try:
-                    new = [row for row in added if self._insert(row)]
+                    for row in added:
+                        self._insert(row)
                     self._sql("COMMIT")
                 except BaseException:
                     self._roll_back()
                     raise
-                self._rows += new
             for row in added:
                 failpoints.here(f"coordinator.journal.after_{_kind(row)}")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"expected to write a row to {self.path}, got: {error}") from None
 
-    def _insert(self, row: Row) -> bool:
-        """Whether the row is new."""
+    def _insert(self, row: Row) -> None:
         fields = row._asdict()
         place = (_kind(row), row.round, fields.get("phase", ""), fields.get("site", ""), fields.get("attempt", 0))
         body = json.dumps(fields, sort_keys=True)
@@ -154,61 +154,68 @@ class Journal:
             self._sql(
                 "INSERT INTO rows (kind, round, phase, site, attempt, body) VALUES (?, ?, ?, ?, ?, ?)", (*place, body)
             )
-        return not there
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error, StorageError):  # the error before it is said
             self._sql("ROLLBACK")
 
+    def _found(self, where: str, *values: Any) -> list[Any]:
+        """Rows by a condition, oldest first. Only these are read: a study may have very many."""
+        found = self._sql(f"SELECT kind, body FROM rows WHERE {where} ORDER BY seq", values)
+        return [_row(*row) for row in found]
+
     def history(self) -> tuple[Row, ...]:
         """All rows, oldest first."""
-        with self._guard:
-            if self._base is None:
-                raise StorageError(f"expected an open journal, got one that was closed: {self.path}")
-            return tuple(self._rows)
+        return tuple(self._found("TRUE"))
 
     def open_round(self) -> tuple[Opened, dict[str, str]] | None:
-        """The last opening of a round that is not closed, and {site: digest} accepted in it so far."""
-        history = self.history()
-        closed = {(row.round, row.phase) for row in history if isinstance(row, Closed)}
-        opened = [row for row in history if isinstance(row, Opened) and (row.round, row.phase) not in closed]
-        if not opened:
+        """The last opening of a round, if it is not closed, and {site: digest} accepted in it so far."""
+        last = self._found("kind = 'opened' AND seq = (SELECT max(seq) FROM rows WHERE kind = 'opened')")
+        if not last or self.closed_at(last[0].round, last[0].phase) is not None:
             return None
-        last = opened[-1]
-        place = (last.round, last.phase)
-        accepted = {r.site: r.digest for r in history if isinstance(r, Accepted) and (r.round, r.phase) == place}
-        return last, accepted
+        there = self._found("kind = 'accepted' AND round = ? AND phase = ?", last[0].round, last[0].phase)
+        return last[0], {row.site: row.digest for row in there}
+
+    def closed_at(self, number: int, phase: str) -> Closed | None:
+        """The frozen list of a round, if it is closed."""
+        found = self._found("kind = 'closed' AND round = ? AND phase = ?", number, phase)
+        return found[0] if found else None
 
     def closed(self) -> dict[tuple[int, str], Closed]:
         """(round, phase) -> its frozen list, oldest first."""
-        return {(row.round, row.phase): row for row in self.history() if isinstance(row, Closed)}
+        return {(row.round, row.phase): row for row in self._found("kind = 'closed'")}
 
-    def accepted(self) -> dict[tuple[int, str, str], str]:
-        """(round, phase, site) -> digest, of every update that counts or counted."""
-        return {(r.round, r.phase, r.site): r.digest for r in self.history() if isinstance(r, Accepted)}
+    def accepted(self, after: int = -1) -> dict[tuple[int, str, str], str]:
+        """(round, phase, site) -> digest, of every update that counts or counted. after: of rounds after this one, and
+        of what came before the first."""
+        found = self._found("kind = 'accepted' AND (round > ? OR round = 0)", after)
+        return {(row.round, row.phase, row.site): row.digest for row in found}
 
     def origins(self) -> dict[tuple[int, str, str], str]:
         """The same by the round whose broadcast each update was computed from."""
-        found = [row for row in self.history() if isinstance(row, Accepted)]
-        return {(row.origin or row.round, row.phase, row.site): row.digest for row in found}
+        return {(row.origin or row.round, row.phase, row.site): row.digest for row in self._found("kind = 'accepted'")}
+
+    def newest(self) -> dict[str, str]:
+        """site -> digest of its newest accepted update of a learning round."""
+        newest = "SELECT max(seq) FROM rows WHERE kind = 'accepted' AND phase = 'train' GROUP BY site"
+        return {row.site: row.digest for row in self._found(f"seq IN ({newest})")}
 
     def staleness(self, number: int) -> dict[str, int]:
         """site -> by how many rounds the update that counts in this learning round was late."""
-        found = [row for row in self.history() if isinstance(row, Accepted)]
-        return {row.site: row.round - (row.origin or row.round) for row in found
-                if (row.round, row.phase) == (number, "train")}  # fmt: skip
+        found = self._found("kind = 'accepted' AND round = ? AND phase = 'train'", number)
+        return {row.site: row.round - (row.origin or row.round) for row in found}
 
     def broadcasts(self) -> dict[tuple[int, str], str]:
         """(round, phase) -> sha256 of what was sent when it was last opened."""
-        return {(row.round, row.phase): row.broadcast for row in self.history() if isinstance(row, Opened)}
+        return {(row.round, row.phase): row.broadcast for row in self._found("kind = 'opened'")}
 
     def aggregated(self) -> frozenset[tuple[int, str]]:
         """(round, phase) of what was added up."""
-        return frozenset((row.round, row.phase) for row in self.history() if isinstance(row, Aggregated))
+        return frozenset((row.round, row.phase) for row in self._found("kind = 'aggregated'"))
 
     def committed(self) -> dict[int, str]:
         """round -> digest of its server state, oldest first."""
-        return {row.round: row.digest for row in self.history() if isinstance(row, Committed)}
+        return {row.round: row.digest for row in self._found("kind = 'committed'")}
 
     def close(self) -> None:
         """Lets the folder go. May be called twice."""

@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.endurance.clock import THINK
 from tests.endurance.faults import FAULTS, Times, deck, goes_on, load
 from tests.endurance.federation import SITES, Enduring, Violation, account_of, study_of
 from tests.endurance.memory import Sampler, slope
@@ -160,6 +161,7 @@ def main() -> int:
     parser.add_argument("--stop", type=float, default=20.0, help="seconds of SIGSTOP")
     parser.add_argument("--partition", type=float, default=600.0, help="seconds in which two of five sites are apart")
     parser.add_argument("--recover", type=float, default=120.0, help="seconds within which the study must go on")
+    parser.add_argument("--think", type=float, default=0.4, help="seconds that a site takes over a round, beside")
     parser.add_argument("--rounds", type=int, default=0, help="0: measured, so that the study lasts as long")
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), help="kinds of faults")
     parser.add_argument("--all", action="store_true", help="each kind must have been done")
@@ -171,6 +173,7 @@ def main() -> int:
         os.execvp(OWN[0], [*OWN, sys.executable, "-m", "tests.endurance", *sys.argv[1:], "--inside"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which the first process of a namespace else ignores
     given.disks = given.inside
+    os.environ[THINK] = str(given.think)
     if not given.inside:
         say("not run: full disks, since no namespaces can be made here (unshare -rmpf)")
     with tempfile.TemporaryDirectory(prefix="learner-endurance-") as folder:
