@@ -887,8 +887,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "survival: updates are swept with the newest step, not the oldest",
         "learner_jax/engines/coordinator.py",
-        'if phase != "train" or number > oldest}',
-        'if phase != "train" or number > oldest + 1}',
+        "stores.journal.accepted(after=oldest)",
+        "stores.journal.accepted(after=oldest + 1)",
         ("tests/federation/test_failpoints.py", "-k", "sample"),
     ),
     Plant(

@@ -6,6 +6,7 @@ Reference: Nguyen et al., Federated Learning with Buffered Asynchronous Aggregat
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 
@@ -31,9 +32,13 @@ ROUNDS, D = 8, "0" * 64
 
 
 class Slow(SiteStudy):
-    """h01 takes its time, the others some."""
+    """h01 takes its time, the others some; from round 5 on all wait until they may go on."""
+
+    go_on = threading.Event()
 
     def work(self, asked, data, committed):
+        if asked.phase == "train" and asked.round >= 5:
+            assert self.go_on.wait(60)
         if asked.phase == "train":
             time.sleep({"h01": 1.0, "h00": 0.1}.get(self.name, 0.15))
         return super().work(asked, data, committed)
@@ -79,6 +84,7 @@ def by_numpy(study: Study, folder, lists: Mapping[int, list[tuple[str, int]]]) -
 def test_a_buffered_study_is_that_of_a_loop_over_what_the_journal_says(source, tmp_path, monkeypatch):
     study = small(source, "fedavg", rounds=ROUNDS, federation=Federation(buffer=2, deadline_s=60.0))
     monkeypatch.setattr(worker, "SiteStudy", Slow)
+    Slow.go_on.set()
     ended = federated(study, tmp_path)
     assert [site.error for site in ended.sites.values()] == [None] * 3
     with Journal(tmp_path / "run" / "journal.sqlite", study.name, specs.manifest_digest(study)) as journal:
@@ -106,6 +112,7 @@ def test_a_buffered_study_is_that_of_a_loop_over_what_the_journal_says(source, t
 def test_a_buffered_study_goes_on_where_its_coordinator_was_stopped(source, tmp_path, monkeypatch):
     study = small(source, "fedavg", rounds=ROUNDS, federation=Federation(buffer=2, deadline_s=60.0))
     monkeypatch.setattr(worker, "SiteStudy", Slow)
+    monkeypatch.setattr(Slow, "go_on", threading.Event())
     there: dict[str, Site] = {}
 
     class PowerCut(Exception):
@@ -122,6 +129,7 @@ def test_a_buffered_study_goes_on_where_its_coordinator_was_stopped(source, tmp_
 
     with pytest.raises(PowerCut):
         federated(study, tmp_path, begin=begin, check=check)
+    Slow.go_on.set()
     ended = federated(study, tmp_path, begin=lambda sites: None)
     for site in there.values():
         site.join(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 
 import jax
@@ -39,14 +40,17 @@ def study_of(source, rounds: int) -> Study:
 
 
 class Leaving(SiteStudy):
-    """The power goes off at h01 in its third round, once."""
+    """The power goes off at h01 in its third round, once; from round 5 on all wait until they may go on."""
 
     off: list[str] = []
+    go_on = threading.Event()
 
     def work(self, asked, data, committed):
         if (self.name, asked.phase, asked.round) == ("h01", "train", 3) and not self.off:
             self.off.append(self.name)
             raise StudyError("the power went off")
+        if asked.phase == "train" and asked.round >= 5:
+            assert self.go_on.wait(60)
         return super().work(asked, data, committed)
 
 
@@ -59,6 +63,7 @@ def test_a_frozen_leaf_is_sent_once_and_not_again_after_restarts(source, tmp_pat
     study = study_of(source, 6)
     monkeypatch.setattr(worker, "SiteStudy", Leaving)
     monkeypatch.setattr(Leaving, "off", [])
+    monkeypatch.setattr(Leaving, "go_on", threading.Event())
     there: dict[str, Site] = {}
 
     def begin(sites: dict[str, Site]) -> None:
@@ -76,6 +81,7 @@ def test_a_frozen_leaf_is_sent_once_and_not_again_after_restarts(source, tmp_pat
 
     with pytest.raises(PowerCut):
         federated(study, tmp_path, begin=begin, check=check)
+    Leaving.go_on.set()
     ended = federated(study, tmp_path, begin=lambda sites: None)
     for site in there.values():
         site.join(20)
