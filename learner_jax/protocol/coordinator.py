@@ -61,6 +61,8 @@ from learner_jax.protocol.transfers import Held, Holder, Receiver
 class Part(enum.Enum):
     """How far a site is in the open round."""
 
+    __hash__ = object.__hash__  # each is one object; by its name takes much longer, and tables are asked all the time
+
     ASKED = enum.auto()
     QUEUED = enum.auto()
     FETCHING = enum.auto()
@@ -224,7 +226,7 @@ class RoundKeeper:
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
         self._done: m.Done | None = None
-        self._drained = self._fenced = False
+        self._drained = self._fenced = self._changed = False
         self._out: list[c.Command] = []
         self._now = 0.0
 
@@ -243,8 +245,10 @@ class RoundKeeper:
         self._now, self._out = now, []
         if not self._fenced:
             _EVENTS[type(event)](self, event)
-            self._make_room()
-            self._maybe_close()
+            if self._changed:  # these look at all sites, and most messages change no part
+                self._changed = False
+                self._make_room()
+                self._maybe_close()
             self._maybe_drained()
         return self._out
 
@@ -318,7 +322,7 @@ class RoundKeeper:
         self._under_way = {}
 
     def _on_journaled(self, event: c.Journaled) -> None:
-        row, open_round = event.row, self._round
+        row, open_round, self._changed = event.row, self._round, True
         if open_round is None or (row.round, getattr(row, "phase", "")) != open_round.place:
             return
         if isinstance(row, rows.Opened) and open_round.state == "opening":
@@ -386,6 +390,7 @@ class RoundKeeper:
         self._sessions.pop(event.site, None)
 
     def _on_tick(self, _: c.Tick) -> None:
+        self._changed = True
         for site, session in self._sessions.items():
             if session.here and self._now - session.seen > self._lease:
                 self._gone(site, f"not heard from for {self._lease:.0f} s")
@@ -611,6 +616,7 @@ class RoundKeeper:
         if share is None or (share.part, what) not in TABLE:
             return
         share.part, method = TABLE[share.part, what]
+        self._changed = True
         getattr(self, method)(site, share, given)
 
     def _nothing(self, site: str, share: _Share, _: Any) -> None:

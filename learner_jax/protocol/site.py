@@ -38,6 +38,8 @@ from learner_jax.protocol.transfers import Held, Holder, Receiver
 class Job(enum.Enum):
     """What the site is at."""
 
+    __hash__ = object.__hash__  # as Part's
+
     IDLE = enum.auto()
     FETCHING = enum.auto()
     WORKING = enum.auto()
