@@ -577,6 +577,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/protocol/test_transfers.py",),
     ),
     Plant(
+        "pieces: a broker sees digests of an update's parts",
+        "learner_jax/protocol/messages.py",
+        "if name != BESIDE.get(cls)}",
+        "if name}",
+        ("tests/protocol/test_messages.py",),
+    ),
+    Plant(
         "zstd: a bomb is believed",
         "learner_jax/protocol/zipped.py",
         "        if said != length:",

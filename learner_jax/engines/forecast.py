@@ -125,8 +125,9 @@ def _traffic(
     down, wanted = _blob(study, broadcast)
     up, wants = _blob(study, update)
     return Traffic(
-        wanted + len(m.encode(offer)) + up, len(m.encode(opened)) + down + wants + len(m.encode(accepted))
-    )  # fmt: skip
+        wanted + len(m.encode(offer)) + len(tables[1]) + up,
+        len(m.encode(opened)) + len(tables[0]) + down + wants + len(m.encode(accepted)),
+    )
 
 
 @functools.lru_cache(64)

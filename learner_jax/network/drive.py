@@ -171,7 +171,8 @@ class _Drive:
 
     def _hear(self, sender: str, header: bytes, payload: Any) -> None:
         try:
-            self._heard(sender, m.decode(header, sender or "the coordinator"), payload)
+            who = sender or "the coordinator"
+            self._heard(sender, m.joined(m.decode(header, who), payload, who), payload)
         except RemoteProtocolError as error:
             self._give(c.Garbled(sender, error.reason))
 
@@ -242,8 +243,6 @@ class CoordinatorDrive(_Drive):
                 self._give(c.Enlist(name))
         else:
             self._hear(user, header, payload)
-            if payload:
-                failpoints.here("coordinator.upload.after_chunk")
 
     def _heard(self, sender: str, message: m.Message, payload: Any) -> None:
         if isinstance(message, m.Ask):  # the machine has no clock, and a question begins no session
@@ -252,12 +251,14 @@ class CoordinatorDrive(_Drive):
             self.link.send(sender, m.encode(self._desk.rotate(sender, message)))
         else:
             super()._heard(sender, message, payload)
+            if isinstance(message, m.Chunk):
+                failpoints.here("coordinator.upload.after_chunk")
 
     def _perform(self, command: Any) -> None:
         do = self._handlers
         match command:
             case c.Send(site, message, payload, minor):
-                self.link.send(site, m.encode(message, minor), payload)
+                self.link.send(site, m.encode(message, minor), payload or m.beside(message, minor))
                 if isinstance(message, m.Chunk):
                     failpoints.here("coordinator.broadcast.after_chunk")
             case c.Append():
@@ -347,7 +348,7 @@ class SiteDrive(_Drive):
         do = self._handlers
         match command:
             case c.Send(_, message, payload, minor):
-                self.link.send(m.encode(message, minor), payload)
+                self.link.send(m.encode(message, minor), payload or m.beside(message, minor))
                 if isinstance(message, m.Chunk):
                     failpoints.here("site.upload.after_chunk")
             case c.Approve():

@@ -1,8 +1,8 @@
 """What coordinator and site say to each other: one NamedTuple a kind, a strict schema, and bytes both ways.
 
 A message is a msgpack map of at most 64 KiB: its kind and exactly the fields below, each of one type and within bounds;
-anything else is a `RemoteProtocolError` that names the field. A `Chunk` has a second frame, the raw bytes. Every
-message names its study, so that one link can carry several.
+anything else is a `RemoteProtocolError` that names the field. A `Chunk` has a second frame, the raw bytes; so have
+`Open` and `Offer`, a table (`BESIDE`). Every message names its study, so that one link can carry several.
 
 A minor version of the protocol only adds fields, each with a default (`SINCE`). They are left out of what is said to an
 older side, and may be missing from what it says; what was agreed in Hello and Welcome says who is older. A Hello comes
@@ -112,8 +112,8 @@ class Welcome(NamedTuple):
 
 
 class Open(NamedTuple):
-    """A round is open and this site is in it. cohort, enrolled: how many are asked, and known; pieces: of the blob
-    (`leaves.pieces`), b"" where it does not say."""
+    """A round is open and this site is in it. cohort, enrolled: how many are asked, and known; pieces: table of the
+    blob's (`leaves.pieces`), b"" where it does not say; travels as the payload."""
 
     study: str
     epoch: int
@@ -276,12 +276,13 @@ Message = (
 
 SINCE: Mapping[type, Mapping[str, int]] = {
     Hello: {"incarnation": 1},
-    Open: {"pieces": 2},
-    Offer: {"pieces": 2},
     Want: {"have": 2, "zip": 2},
     Chunk: {"have": 2, "zip": 2},
 }
 """The minor that added a field; what is not named here is of minor 0."""
+BESIDE: Mapping[type, str] = {Open: "pieces", Offer: "pieces"}
+"""Fields that travel as the payload, since minor 2: a broker sees headers, and digests of parts of an update might let
+it guess what is in them."""
 
 # A check takes a decoded value and returns it in its final type, or raises ValueError("expected ...").
 Check = Callable[[Any], Any]
@@ -370,7 +371,6 @@ _digest = _text(64, "[0-9a-f]{64}", "a sha256 in hexadecimal")
 _maybe_digest = _text(64, "([0-9a-f]{64})?", "a sha256 in hexadecimal, or nothing,")
 _incarnation = _text(32, "[0-9a-f]*", "hexadecimal text")
 _size = _integer(0, 2**40)
-_pieces = _raw(TABLE_LIMIT)
 _have = _raw(HAVE_LIMIT)
 _zip = _text(8, "|".join(ZIPS), f"a compression ({', '.join(filter(None, ZIPS))}, or nothing)")
 _line = _text(2000)
@@ -397,7 +397,7 @@ _SCHEMA: dict[type, dict[str, Check]] = {
     },
     Open: {
         "study": _name, "epoch": _epoch, "round": _round, "phase": _phase, "attempt": _count, "cohort": _count,
-        "enrolled": _count, "blob": _blob, "fields": _fields, "pieces": _pieces,
+        "enrolled": _count, "blob": _blob, "fields": _fields,
     },
     Want: {
         "study": _name, "digest": _digest, "offset": _size, "credit": _integer(1, 64), "have": _have, "zip": _zip,
@@ -405,7 +405,7 @@ _SCHEMA: dict[type, dict[str, Check]] = {
     Chunk: {"study": _name, "digest": _digest, "offset": _size, "last": _flag, "have": _have, "zip": _zip},
     Offer: {
         "study": _name, "epoch": _epoch, "round": _round, "phase": _phase, "attempt": _count, "site": _name,
-        "broadcast": _digest, "blob": _blob, "pieces": _pieces,
+        "broadcast": _digest, "blob": _blob,
     },
     Accepted: {"study": _name, "epoch": _epoch, "round": _round, "phase": _phase, "digest": _digest},
     Rejected: {
@@ -457,7 +457,9 @@ def encode(message: Message, minor: int = PROTOCOL[1]) -> bytes:
     """
     cls = type(message)
     try:
-        values, added = _checked(cls, message._asdict())._asdict(), SINCE.get(cls, {})
+        said = {name: value for name, value in message._asdict().items() if name != BESIDE.get(cls)}
+        values, added = _checked(cls, said)._asdict(), SINCE.get(cls, {})
+        values.pop(BESIDE.get(cls, ""), None)
         known = {name: value for name, value in values.items() if added.get(name, 0) <= minor}
         header: Any = msgpack.packb({"kind": cls.__name__.lower(), **known})
     except (ValueError, KeyError) as error:
@@ -465,6 +467,26 @@ def encode(message: Message, minor: int = PROTOCOL[1]) -> bytes:
     if len(header) > HEADER_LIMIT:
         raise LocalProtocolError(f"expected a {cls.__name__} of at most {HEADER_LIMIT} bytes, got {len(header)}")
     return header
+
+
+def beside(message: Message, minor: int = PROTOCOL[1]) -> bytes:
+    """What of a message travels as its payload."""
+    field = BESIDE.get(type(message))
+    return getattr(message, field) if field is not None and minor >= 2 else b""
+
+
+def joined(message: Message, payload: bytes | memoryview, peer: str = "unknown") -> Message:
+    """A decoded message with what came beside it.
+
+    Raises:
+      RemoteProtocolError: too long a payload.
+    """
+    field = BESIDE.get(type(message))
+    if field is None or not len(payload):
+        return message
+    if len(payload) > TABLE_LIMIT:
+        raise RemoteProtocolError(peer, f"expected a table of at most {TABLE_LIMIT} bytes, got {len(payload)}")
+    return message._replace(**{field: bytes(payload)})  # type: ignore[arg-type]
 
 
 def _pairs(pairs: Any) -> dict:

@@ -17,11 +17,11 @@ def check_told(study: Study, ended: Ended) -> None:
     result, sites = ended.outcome.result, tuple(ended.sites)
     assert (first["measured"], second["measured"]) == (False, True) and first["bytes_up"] == second["bytes_up"]
     up = {len(m.encode(m.Ping(study.name, 1, 1, phase))) for phase in ("train", "look")}
-    pieces, n = bytes(240), len(sites)
-    up |= {len(m.encode(m.Offer(study.name, 1, 1, "train", 1, s, D, m.Blob(D, size, D), pieces))) for s in sites
+    pieces, n = 240, len(sites)
+    up |= {pieces + len(m.encode(m.Offer(study.name, 1, 1, "train", 1, s, D, m.Blob(D, size, D)))) for s in sites
            for size in (5000, 70_000)}  # fmt: skip
     down = {len(m.encode(m.Pong(study.name, 1))), len(m.encode(m.Accepted(study.name, 1, 1, "train", D)))}
-    down |= {len(m.encode(m.Open(study.name, 1, 1, "train", 1, n, n, m.Blob(D, size, D), {}, pieces)))
+    down |= {pieces + len(m.encode(m.Open(study.name, 1, 1, "train", 1, n, n, m.Blob(D, size, D), {})))
              for size in (5000, 70_000)}  # fmt: skip
     for row in result["curve"]:
         most = len(sites) * (8 + row["seconds"])  # said again: a site's few messages, and about two each second

@@ -430,7 +430,7 @@ class World:
         if type(message) is m.Accepted:
             self.acknowledge(name, message)
         if self.encoded:
-            message = m.decode(m.encode(message, command.minor))
+            message = m.joined(m.decode(m.encode(message, command.minor)), m.beside(message, command.minor))
         if name in self.parted:
             return
         if payload and "flip" in self.kinds and self.now < FAULTS_END and self.random() < self.chance["flip"] / 3:

@@ -72,15 +72,24 @@ def test_there_and_back(message):
 
 @given(opens)
 def test_there_and_back_for_any_open(message):
-    assert m.decode(m.encode(message)) == message
+    assert m.joined(m.decode(m.encode(message)), m.beside(message)) == message
+
+
+def test_a_table_travels_beside_and_older_sides_get_none():
+    opened = m.Open("s", 3, 1, "train", 1, 2, 10, BLOB, {}, b"t" * 48)
+    assert b"t" * 9 not in m.encode(opened) and m.beside(opened) == b"t" * 48 and m.beside(opened, 1) == b""
+    assert m.joined(m.decode(m.encode(opened)), memoryview(b"t" * 48)) == opened
+    assert m.joined(m.Ping("s", 1, 1, ""), b"x") == m.Ping("s", 1, 1, "") and m.beside(m.Ping("s", 1, 1, "")) == b""
+    with pytest.raises(RemoteProtocolError, match=f"h00: expected a table of at most {m.TABLE_LIMIT} bytes, got"):
+        m.joined(opened, bytes(m.TABLE_LIMIT + 1), "h00")
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda e: type(e).__name__)
 def test_a_missing_or_unknown_field_is_named(message):
     values = msgpack.unpackb(m.encode(message))
     for name in message._fields:
-        if name in m.SINCE.get(type(message), {}):
-            continue  # an older side does not say it
+        if name in m.SINCE.get(type(message), {}) or name == m.BESIDE.get(type(message)):
+            continue  # an older side does not say it; it is no part of the header
         with pytest.raises(RemoteProtocolError, match=f"h00: .*'{name}', which is missing"):
             m.decode(pack({k: v for k, v in values.items() if k != name}), "h00")
     with pytest.raises(RemoteProtocolError, match="unknown field str 'extra'"):
