@@ -200,12 +200,14 @@ class Packed(Joined):
 PIECES = 1024
 """Pieces in a table, at most."""
 PIECE_ENTRY = 24
-_SMALLEST = 256
-"""Bytes of the smallest piece: what is shorter goes with its neighbours, so that a table costs little."""
+_SMALLEST, _LARGEST = 256, 4 * 2**20
+"""Bytes of a piece: short leaves go with their neighbours, so that a table costs little; of long ones a part may be
+new."""
 
 
 def pieces(parts: Iterable[bytes | memoryview]) -> bytes:
-    """The table by which who has some of these bytes already sees what is new: leaves, or runs of small ones.
+    """The table by which who has some of these bytes already sees what is new: of leaves, runs of small ones, and parts
+    of large ones.
 
     Args:
       parts: the bytes of each leaf, in order.
@@ -214,25 +216,43 @@ def pieces(parts: Iterable[bytes | memoryview]) -> bytes:
       24 bytes a piece: its length (uint64, little-endian), and the first 16 bytes of its sha256; b"" of no bytes.
     """
     parts = list(parts)
-    return b"".join(piece(*parts[start:end]) for start, end in itertools.pairwise(_runs([*map(len, parts)])))
+    whole = Joined((part, 0, len(part)) for part in parts)
+    cuts = _cuts([*map(len, parts)])
+    return b"".join(piece(whole[start:stop]) for start, stop in itertools.pairwise(cuts))
 
 
 def count_pieces(schema: Schema) -> int:
     """How many pieces leaves with this schema are."""
-    return len(_runs([spec.size for spec in schema])) - 1
+    return max(0, len(_cuts([spec.size for spec in schema])) - 1)
 
 
-def _runs(sizes: Sequence[int]) -> list[int]:
-    """Where each piece begins, by number of the leaf, and where the last one ends."""
-    ends, size = [0], 0
-    for at, more in enumerate(sizes, 1):
-        size += more
-        if size >= _SMALLEST:
-            ends.append(at)
-            size = 0
-    every = max(1, -(-(len(ends) - 1) // PIECES))
-    whole = [len(sizes)] if any(sizes) else []
-    return [0, *ends[every::every][:-1], *whole]
+def _cuts(sizes: Sequence[int]) -> list[int]:
+    """Where each piece begins, in bytes, and where the last one ends: at most half of them because leaves end there."""
+    ends, since = [], 0
+    for end in itertools.accumulate(sizes):
+        if end - since >= _SMALLEST:
+            ends.append(end)
+            since = end
+    total = sum(sizes)
+    every = max(1, -(-len(ends) // (PIECES // 2)))
+    ends = [*ends[every - 1 :: every], total]
+    if len(ends) > 1 and total - ends[-2] < _SMALLEST:
+        del ends[-2]
+    longest = max(_LARGEST, -(-total // (PIECES // 2 - 1)))
+    cuts = [0]
+    for end in ends:
+        cuts += [*range(cuts[-1] + longest, end, longest), end] if end > cuts[-1] else []
+    return cuts
+
+
+def fitting(table: bytes, data: Bytes) -> bytes:
+    """The beginning of a table, of those pieces with which data begins."""
+    at = 0
+    for number, (length, digest) in enumerate(read_pieces(table)):
+        if at + length > len(data) or piece(data[at : at + length])[8:] != digest:
+            return table[: number * PIECE_ENTRY]
+        at += length
+    return table
 
 
 def piece(*parts: bytes | memoryview) -> bytes:

@@ -577,6 +577,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/protocol/test_transfers.py",),
     ),
     Plant(
+        "pieces: what had come of a large update is forgotten in a restart",
+        "learner_jax/protocol/coordinator.py",
+        "        data = self._parts.pop((site, offer.blob.digest), None)\n",
+        "        data = None\n",
+        ("tests/network/test_resume.py",),
+    ),
+    Plant(
         "pieces: a broker sees digests of an update's parts",
         "learner_jax/protocol/messages.py",
         "if name != BESIDE.get(cls)}",

@@ -169,7 +169,30 @@ def test_the_pieces_of_a_table_are_all_of_the_bytes_in_order(sizes):
 def test_a_model_of_many_leaves_has_a_table_that_fits_a_header():
     table = leaves.pieces(bytes(256) for _ in range(10_000))
     assert len(table) <= leaves.PIECES * leaves.PIECE_ENTRY and sum(sizes_of(table)) == 2_560_000
-    assert max(sizes_of(table)) == 10 * 256
+    assert max(sizes_of(table)) == 20 * 256
+
+
+def test_a_long_leaf_is_several_pieces_of_which_one_may_be_new():
+    old, new = bytes(10 * 2**20), bytearray(10 * 2**20)
+    new[-1] = 1
+    first, second = (leaves.read_pieces(leaves.pieces([bytes(300), data])) for data in (old, bytes(new)))
+    assert [size for size, _ in first] == [300, 2**22, 2**22, 2**21] and first[:3] == second[:3] != second[1:]
+    assert len(leaves.pieces([bytes(2**22)] * 3)) == 3 * leaves.PIECE_ENTRY
+
+
+@given(st.lists(st.integers(0, 2**36), max_size=4000))
+def test_no_table_is_longer_than_it_may_be(sizes):
+    cuts = leaves._cuts(sizes)
+    assert len(cuts) <= leaves.PIECES + 1 and cuts == sorted(set(cuts)) and cuts[-1] == sum(sizes)
+
+
+@given(st.lists(st.binary(min_size=256, max_size=300), max_size=5), st.integers(0, 1600))
+def test_what_fits_is_the_pieces_with_which_the_bytes_begin(parts, kept):
+    table, whole = leaves.pieces(parts), b"".join(parts)
+    found = leaves.fitting(table, whole[:kept])
+    there = sum(sizes_of(found))
+    assert table.startswith(found) and there <= kept and (kept < len(whole) or found == table)
+    assert not kept or leaves.fitting(table, bytes([whole[0] ^ 1]) + whole[1:kept] if whole else b"") == b""
 
 
 def test_packed_and_packed_bytes_have_the_same_table():

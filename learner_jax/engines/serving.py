@@ -139,6 +139,7 @@ def _serve(
         journal.origins(),
         kept=stores.held(),
         broadcasts=journal.broadcasts(),
+        parts=stores.spool.parts(desk.roster.sites),
     )
     rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
 

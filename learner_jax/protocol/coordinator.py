@@ -49,7 +49,7 @@ from typing import Any
 
 from learner_jax import events
 from learner_jax.errors import LocalProtocolError, RemoteProtocolError
-from learner_jax.leaves import Bytes, site_id
+from learner_jax.leaves import Bytes, fitting, site_id
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
 from learner_jax.protocol import rows, transfers
@@ -188,6 +188,7 @@ class RoundKeeper:
       upload_bytes: on their way here at a time, a window an update at most; one update is always let in.
       size_limit: bytes of an update whose size is not known beforehand.
       kept: site -> its newest accepted update, where it still lies here.
+      parts: (site, digest) -> what had come of an update when an earlier process ended.
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class RoundKeeper:
         size_limit: int = 4 * 2**30,
         kept: Mapping[str, Held] | None = None,
         broadcasts: Mapping[tuple[int, str], str] | None = None,
+        parts: Mapping[tuple[str, str], Bytes] | None = None,
     ):
         self.study, self.epoch = m.check_name(study, "a study's name"), epoch
         self._manifest, self._manifest_digest = manifest, manifest_digest
@@ -220,7 +222,7 @@ class RoundKeeper:
         self._sessions: dict[str, _Session] = {}
         self._round: _Round | None = None
         self._holder, self._kept = Holder(keep=1), dict(kept or {})
-        self._broadcasts = dict(broadcasts or {})
+        self._broadcasts, self._parts = dict(broadcasts or {}), dict(parts or {})
         self._buffered = False  # the last round was
         self._under_way: dict[str, _Share] = {}  # of a buffered round, into the next
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
@@ -634,14 +636,20 @@ class RoundKeeper:
         assert share.offer is not None
         share.moved = self._now
         if share.receiver is None:
-            held = None if share.garbled else self._kept.get(site)
             offer = share.offer
+            held = None if share.garbled else self._held(site, offer)
             share.receiver = Receiver(
                 self.study, offer.blob, patience_s=self._patience, peer=site, pieces=offer.pieces, held=held
             )
         if not share.offer.blob.size:
             self._append(site, share, 0, b"")
         self._take(site, share)
+
+    def _held(self, site: str, offer: m.Offer) -> Held | None:
+        """What is here of the same bytes: some of this very update, from before a restart, or the site's last one."""
+        data = self._parts.pop((site, offer.blob.digest), None)
+        there = b"" if data is None else fitting(offer.pieces, data)
+        return Held(there, data) if there and data is not None else self._kept.get(site)
 
     def _fetch_anew(self, site: str, share: _Share, _: Any) -> None:
         kind = "its update came garbled"

@@ -22,6 +22,7 @@ from learner_jax.protocol.transfers import Held
 from learner_jax.storage.atomic import TEMPORARY, SharedSync, sweep_temporary, write_all
 from learner_jax.storage.held import OnDisk
 
+_HALF = ".half-"
 _SMALL = 2**20
 """Bytes up to which an update is held until all of it is there, and read in one go."""
 
@@ -117,6 +118,7 @@ class Spool:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._halves = self._left_over()
         sweep_temporary(self.folder)
         self._sync = SharedSync(self.folder)
         self._parts: dict[tuple[str, str], _Held | _Part] = {}  # on their way, by site and digest
@@ -181,10 +183,29 @@ class Spool:
             if part is not None:
                 part.drop()
             raise StorageError(f"expected to keep an update in {self.folder}, got: {error.strerror}") from None
+        self._forget_halves(site)
         if pieces:
             with contextlib.suppress(OSError):  # without it all of the next update is sent, no more
                 self._table(digest).write_bytes(pieces)
         return OnDisk(self.path(digest), 0, part.size)
+
+    def _left_over(self) -> dict[tuple[int, str], Path]:
+        """What an earlier process had of updates on their way; by site id and digest."""
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            if path.stat().st_size > _SMALL:
+                path.replace(self.folder / f"{_HALF}{path.name.removeprefix(TEMPORARY)}")
+        found = {}
+        for path in self.folder.glob(f"{_HALF}*"):
+            digest, _, number = path.name.removeprefix(_HALF).partition("-")
+            found[int(number, 16), digest] = path
+        return found
+
+    def parts(self, sites: Iterable[str]) -> dict[tuple[str, str], OnDisk]:
+        """(site, digest) -> what had come of an update when an earlier process ended; of unknown bytes from some place
+        on."""
+        names = {site_id(site): site for site in sites}
+        return {(names[number], digest): OnDisk(path, 0, path.stat().st_size)
+                for (number, digest), path in self._halves.items() if number in names}  # fmt: skip
 
     def held(self, digest: str) -> Held | None:
         """An update and its table, if both are here."""
@@ -216,6 +237,12 @@ class Spool:
 
     def _part(self, site: str, digest: str) -> Path:
         return self.folder / f"{TEMPORARY}{self.path(digest).name}-{site_id(site):08x}"
+
+    def _forget_halves(self, site: str) -> None:
+        number = site_id(site)
+        for key in [key for key in list(self._halves) if key[0] == number]:
+            with contextlib.suppress(OSError):
+                self._halves.pop(key).unlink(missing_ok=True)
 
     def _forget(self, key: tuple[str, str]) -> None:
         part = self._parts.pop(key, None)
@@ -261,9 +288,11 @@ class Spool:
             return file.read()
 
     def close(self) -> None:
-        """Drops what is on its way."""
-        for key in list(self._parts):
-            self._forget(key)
+        """Lets go of what is on its way; of a large update the next process finds what has come."""
+        for part in self._parts.values():
+            if isinstance(part, _Part):
+                part.file.close()
+        self._parts.clear()
 
     def drop(self, digest: str) -> None:
         """Removes an update; quietly if it is not there."""

@@ -577,6 +577,16 @@ def test_nor_after_a_restart_where_it_still_lies_here():
     spooled(bench, steps, b"abcdef")
 
 
+@pytest.mark.parametrize(("half", "have"), [(b"abcX\0\0", b"\1"), (b"ab\0\0\0\0", b""), (b"abcXYZ", b"\3")])
+def test_what_had_come_of_an_update_before_a_restart_is_not_asked_for_again(half, have):
+    bench = one_site(2, epoch=2, parts={("a", blob(b"abcXYZ").digest): half})
+    steps = bench.offer("a", b"abcXYZ", 2)
+    assert [want.have for want in said(steps, m.Want)] == ([have] if have != b"\3" else [])
+    steps += bench.serve(steps)
+    assert appended(steps) == b"abcXYZ"
+    spooled(bench, steps, b"abcXYZ")
+
+
 @pytest.mark.parametrize("lying", [b"", b"ABC"], ids=["gone", "spoilt"])
 def test_what_is_lost_or_spoilt_on_this_disk_is_asked_for(lying):
     bench = one_site(2, epoch=2, kept={"a": Held(table(b"abcdef"), lying)})

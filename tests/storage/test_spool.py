@@ -69,8 +69,25 @@ def test_what_is_on_its_way_has_no_name_and_is_gone_after_a_crash(tmp_path):
     spool.append("h00", name, 6, 0, b"upd")
     with spool.arrived("h00", name) as file:
         assert file.read()[:3] == b"upd"
-    assert spool.list() == () and Spool(tmp_path).list() == () and not list(tmp_path.iterdir())
     spool.close()
+    assert spool.list() == () and Spool(tmp_path).list() == ()
+    assert all(path.name.startswith(".half-") for path in tmp_path.iterdir())
+
+
+def test_of_a_large_update_an_earlier_process_leaves_what_has_come(tmp_path, monkeypatch):
+    monkeypatch.setattr("learner_jax.storage.spool._SMALL", 4)
+    whole, name = b"0123456789", digest(b"0123456789")
+    for _ in range(2):  # killed twice
+        spool = Spool(tmp_path)
+        spool.append("h00", name, 10, 0, whole[:7])
+        spool.close()
+    spool = Spool(tmp_path)
+    assert list(spool.parts(["h00", "h01"])) == [("h00", name)] and spool.parts(["h01"]) == {}
+    half = spool.parts(["h00"])["h00", name]
+    assert half[0:7] == whole[:7] and half[0:10] != whole
+    put(spool, whole)
+    assert spool.get(name) == whole and [path.name for path in tmp_path.iterdir()] == [name]
+    assert Spool(tmp_path).parts(["h00"]) == {}
 
 
 def test_a_gap_is_refused_and_what_came_is_dropped(tmp_path):
