@@ -1,4 +1,4 @@
-"""A large update goes on where it was when the coordinator's process ended, from what lies on its disk; over a socket."""
+"""A large update goes on where it was when the coordinator's process ended, from what lies on its disk."""
 
 from __future__ import annotations
 
