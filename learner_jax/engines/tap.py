@@ -1,6 +1,7 @@
 """What leaves and comes, to the byte, for whoever wants to look: LEARNER_TAP names a folder.
 
-What is written is what encryption hides from everyone else: updates, which can tell about patients, in the clear.
+What is written is what encryption hides from everyone else: updates, which can tell about patients, in the clear, and
+as they were before chunks were compressed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from learner_jax.errors import RemoteProtocolError
+from learner_jax.protocol import messages as m
+from learner_jax.protocol.zipped import unzipped
 
 VARIABLE = "LEARNER_TAP"
 
@@ -33,12 +38,24 @@ def tap_to(who: str) -> Callable[[str, str, bytes, bytes | memoryview], None] | 
     print(warning + "it can tell about patients; unset it unless you are looking", file=sys.stderr, flush=True)
 
     def tap(direction: str, peer: str, header: bytes, payload: bytes | memoryview) -> None:
+        payload = plain(header, payload)
         with open(path, "ab", opener=_private) as file:
             file.write(f"\n{direction} {peer} {len(header)} {len(payload)}\n".encode())
             file.write(header)
             file.write(payload)
 
     return tap
+
+
+def plain(header: bytes, payload: bytes | memoryview) -> bytes | memoryview:
+    """What a payload says: a compressed chunk's bytes, else itself."""
+    try:
+        message = m.decode(header)
+        if isinstance(message, m.Chunk) and message.zip:
+            return unzipped(payload, None, "the line")
+    except RemoteProtocolError:  # it will be refused, and is looked at as it came
+        pass
+    return payload
 
 
 def _private(path: str, flags: int) -> int:

@@ -10,6 +10,7 @@ import zstandard
 
 from learner_jax.errors import RemoteProtocolError
 from learner_jax.leaves import Bytes
+from learner_jax.protocol.messages import CHUNK
 
 GAIN = 0.75
 """A sample that shrinks to less than this share of itself gains."""
@@ -30,12 +31,12 @@ def zipped(payload: bytes | memoryview) -> bytes:
     return zstandard.compress(payload, _LEVEL)
 
 
-def unzipped(payload: bytes | memoryview, length: int, peer: str) -> bytes:
+def unzipped(payload: bytes | memoryview, length: int | None, peer: str) -> bytes:
     """One chunk as it was.
 
     Args:
       payload: compressed.
-      length: in bytes, of the chunk as it was; nothing longer is made.
+      length: in bytes, of the chunk as it was; nothing longer is made. None: whatever a chunk may have.
       peer: whom an error names.
 
     Raises:
@@ -43,6 +44,7 @@ def unzipped(payload: bytes | memoryview, length: int, peer: str) -> bytes:
     """
     try:
         said = zstandard.get_frame_parameters(payload).content_size
+        length = min(said, CHUNK) if length is None else length
         if said != length:  # what it says is what is made room for
             raise RemoteProtocolError(peer, f"expected a compressed chunk of {length} bytes, got one of {said}")
         found = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)

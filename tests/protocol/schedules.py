@@ -52,8 +52,8 @@ KINDS = (
     "revoke", "join", "garble", "flip", "misfit",
 )  # fmt: skip
 SCHEMA, DIGEST = "5" * 64, "d" * 64
-LEASE, RESEND, TICK, DEADLINE = 3.0, 0.7, 0.8, 4.0
-FAULTS_END, LATEST = 14.0, 120.0
+LEASE, RESEND, TICK, DEADLINE = 3.0, 0.7, 1.0, 4.0
+FAULTS_END, LATEST = 12.0, 120.0
 NAMES: tuple[str, ...] = ("h00", "h01", "h02", "h03")
 _IDS = {name: site_id(name) for name in NAMES}
 
