@@ -245,11 +245,17 @@ def _cuts(sizes: Sequence[int]) -> list[int]:
     return cuts
 
 
-def fitting(table: bytes, data: Bytes) -> bytes:
-    """The beginning of a table, of those pieces with which data begins."""
-    at = 0
+def fitting(table: bytes, data: Bytes, most: int = 2**30) -> bytes:
+    """The beginning of a table, of those pieces with which data begins; no more than `most` bytes are looked at, a
+    megabyte at a time."""
+    at, most = 0, min(most, len(data))
     for number, (length, digest) in enumerate(read_pieces(table)):
-        if at + length > len(data) or piece(data[at : at + length])[8:] != digest:
+        if at + length > most:
+            return table[: number * PIECE_ENTRY]
+        found = hashlib.sha256()
+        for start in range(at, at + length, _BLOCK):
+            found.update(data[start : min(start + _BLOCK, at + length)])
+        if found.digest()[:16] != digest:
             return table[: number * PIECE_ENTRY]
         at += length
     return table

@@ -540,6 +540,27 @@ PLANTS: tuple[Plant, ...] = (
         "number > newest.round",
         ("tests/protocol/test_site.py",),
     ),
+    Plant(
+        "buffer: a slow site begins its download anew with each round",
+        "learner_jax/protocol/site.py",
+        "        if under_way and before.phase",
+        "        if under_way and not before.phase",
+        ("tests/protocol/test_site.py",),
+    ),
+    Plant(
+        "buffer: a restarted coordinator refuses for good what its first round would take",
+        "learner_jax/protocol/coordinator.py",
+        "        self._buffered = buffered  # the last round was\n",
+        "        self._buffered = False\n",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
+        "flood: another view of a blob for each question",
+        "learner_jax/protocol/coordinator.py",
+        "!= want.have and not self._turns.allow(site, self._now):",
+        "!= want.have and not site:",
+        ("tests/protocol/test_coordinator.py",),
+    ),
     # ---- what is here already, and what compresses
     Plant(
         "pieces: a leaf that is as it was is sent again",
@@ -658,8 +679,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "flood: chunks are handed out as fast as they are asked for",
         "learner_jax/protocol/coordinator.py",
-        "if self._chunks.allow(site, self._now):",
-        "if self._chunks.allow(site, self._now) or True:",
+        "if not self._chunks.allow(site, self._now):",
+        "if not self._chunks.allow(site, self._now) and not site:",
         ("tests/protocol/test_coordinator.py",),
     ),
     Plant(
@@ -700,8 +721,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "transfer: memory is set aside for what is claimed",
         "learner_jax/protocol/transfers.py",
-        "if index >= self._next or index",
-        "if index",
+        "new = self._hashed <= index < self._next and index not in self._ahead",
+        "new = self._hashed <= index and index not in self._ahead",
         ("tests/protocol/test_transfers.py",),
     ),
     Plant(

@@ -140,6 +140,7 @@ def _serve(
         kept=stores.held(),
         broadcasts=journal.broadcasts(),
         parts=stores.spool.parts(desk.roster.sites),
+        buffered=study.federation.buffer is not None,
     )
     rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
 

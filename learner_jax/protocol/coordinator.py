@@ -114,6 +114,10 @@ _SAYINGS = 10
 """How often a minute a site is said to be lost or back."""
 _CHUNKS = 2000.0, 4000.0
 """Chunks a second for one site, and at once: 16 Gbit/s."""
+_TURNS = 2.0, 64.0
+"""Times a second, and at once, that a site may say that it has other pieces than before: it does so once a blob."""
+_BUFFERED = 3
+"""Broadcasts that may be fetched in buffered rounds."""
 _REMEMBERED = 128
 """Accepted updates of one site that are acknowledged again."""
 _UNDER_WAY = (Part.QUEUED, Part.FETCHING, Part.CHECKING, Part.SPOOLING)
@@ -189,6 +193,7 @@ class RoundKeeper:
       size_limit: bytes of an update whose size is not known beforehand.
       kept: site -> its newest accepted update, where it still lies here.
       parts: (site, digest) -> what had come of an update when an earlier process ended.
+      buffered: the study's rounds are: an update of an earlier one may count in the first that is opened here.
     """
 
     def __init__(
@@ -208,6 +213,7 @@ class RoundKeeper:
         kept: Mapping[str, Held] | None = None,
         broadcasts: Mapping[tuple[int, str], str] | None = None,
         parts: Mapping[tuple[str, str], Bytes] | None = None,
+        buffered: bool = False,
     ):
         self.study, self.epoch = m.check_name(study, "a study's name"), epoch
         self._manifest, self._manifest_digest = manifest, manifest_digest
@@ -223,7 +229,9 @@ class RoundKeeper:
         self._round: _Round | None = None
         self._holder, self._kept = Holder(keep=1), dict(kept or {})
         self._broadcasts, self._parts = dict(broadcasts or {}), dict(parts or {})
-        self._buffered = False  # the last round was
+        self._buffered = buffered  # the last round was
+        self._views: dict[str, bytes] = {}  # which pieces a site last said that it has
+        self._turns = Meter(*_TURNS)
         self._under_way: dict[str, _Share] = {}  # of a buffered round, into the next
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
@@ -292,6 +300,7 @@ class RoundKeeper:
             raise LocalProtocolError(text)
         digest = event.digest or hashlib.sha256(event.data[:]).hexdigest()
         blob = m.Blob(digest, len(event.data), event.schema_digest)
+        self._holder.keep = _BUFFERED if event.buffer else 1  # who is slow is still fetching an earlier one
         self._holder.hold(blob.digest, event.data, event.pieces)
         shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
         for site in set(event.cohort) - set(self._enrolled):
@@ -318,7 +327,12 @@ class RoundKeeper:
             if not open_round.start.buffer:
                 reason = "late: the round was closed without it"
                 self._send(site, m.Rejected(self.study, self.epoch, *place, digest, True, reason))
-            elif share is not None and share.part is Part.ASKED and before.offer.round >= open_round.start.oldest:
+            elif (
+                share is not None
+                and share.part is Part.ASKED
+                and before.offer.round >= open_round.start.oldest
+                and site in self.here()
+            ):
                 share.part, share.offer, share.garbled = Part.QUEUED, before.offer, before.garbled
                 share.receiver = before.receiver
         self._under_way = {}
@@ -510,15 +524,20 @@ class RoundKeeper:
         if self._done is not None:
             self._send(site, self._done)
         if self._round is not None and (ping.round, ping.phase) != self._round.place:
-            self._step(site, "unaware")
             share = self._round.shares.get(site)
+            if share is None or share.offer is None or (share.offer.round, share.offer.phase) == self._round.place:
+                self._step(site, "unaware")  # an offer of an earlier round is of a site that needs not know of this one
             if share is not None and share.part is Part.ASKED:
                 self._tell_open(site)
 
     def _want(self, site: str, want: m.Want, _: Any) -> None:
-        for chunk, payload in self._holder.chunks(want):
-            if self._chunks.allow(site, self._now):
-                self._send(site, chunk, payload)
+        if self._views.get(site, b"") != want.have and not self._turns.allow(site, self._now):
+            return  # another view each time would cost more here than there
+        self._views[site] = want.have
+        for place in self._holder.places(want):
+            if not self._chunks.allow(site, self._now):
+                return
+            self._send(site, *self._holder.chunk(want, place))
 
     def _offered(self, site: str, offer: m.Offer, _: Any) -> None:
         place, digest = (offer.round, offer.phase), offer.blob.digest
@@ -583,10 +602,29 @@ class RoundKeeper:
             self._step(site, "offer", offer)
 
     def _chunk(self, site: str, chunk: m.Chunk, payload: bytes | memoryview) -> None:
-        share = self._round.shares.get(site) if self._round and self._round.state == "open" else None
-        if share is None or share.part is not Part.FETCHING or share.receiver is None:
+        is_open = self._round is not None and self._round.state == "open"
+        shares = self._under_way if self._round is None else self._round.shares
+        share = shares.get(site)
+        if share is None or share.receiver is None:
             return
-        self._take(site, share, chunk, payload)
+        if is_open and share.part is Part.FETCHING:
+            self._take(site, share, chunk, payload)
+        elif self._buffered and not is_open and share.part in (Part.FETCHING, Part.QUEUED):
+            self._take_meanwhile(site, share, chunk, payload)
+
+    def _take_meanwhile(self, site: str, share: _Share, chunk: m.Chunk, payload: bytes | memoryview) -> None:
+        """While a buffered round closes and the next is not yet open, what is on its way goes on."""
+        receiver = share.receiver
+        assert receiver is not None
+        offset = receiver.handed
+        try:
+            for part in receiver.take(chunk, payload, self._now):
+                self._append(site, share, offset, part)
+                offset += len(part)
+            for want in receiver.wants(self._now):
+                self._send(site, want)
+        except RemoteProtocolError:
+            share.receiver = None  # it will be fetched anew
 
     def _take(self, site: str, share: _Share, chunk: m.Chunk | None = None, payload: bytes | memoryview = b"") -> None:
         """Hands on what comes next of an update: with a chunk that came, or of what was here already."""
@@ -685,8 +723,9 @@ class RoundKeeper:
         self._out.append(c.Spool(site, *self._what(share), share.offer.pieces))
 
     def _what(self, share: _Share) -> tuple[int, str, str]:
-        assert self._round is not None and share.offer is not None
-        return *self._round.place, share.offer.blob.digest
+        assert share.offer is not None
+        place = self._round.place if self._round else (share.offer.round, share.offer.phase)
+        return *place, share.offer.blob.digest
 
     def _journal(self, site: str, share: _Share, _: Any) -> None:
         assert share.offer is not None

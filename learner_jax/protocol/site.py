@@ -66,6 +66,8 @@ TABLE: Mapping[tuple[Job, str], tuple[Job, str]] = {
     (Job.COMMITTING, "settled"): (Job.IDLE, "_next"),
     (Job.DISCARDING, "settled"): (Job.IDLE, "_next"),
 }
+_AT_ONCE = 64 * 2**20
+"""Bytes of pieces that are here already, taken in one go: a site has one transfer."""
 _OLDEST = 3
 """Every third Hello that goes unanswered is said in the words of minor 0, which any coordinator of this major knows: it
 may be too old to read ours."""
@@ -109,7 +111,7 @@ class SiteKeeper:
         self._epoch_seen, self._approved, self._incarnation = epoch_seen, approved, incarnation
         self._lease, self._resend, self._patience = lease_s, resend_s, patience_s
         self._epoch = 0  # of the session; 0 while there is none
-        self._heard = self._said = self._moved = float("-inf")
+        self._heard = self._said = self._moved = self._came = float("-inf")
         self._hellos = 0
         self._minor = m.PROTOCOL[1]  # of what is said, as last agreed
         self.job = Job.IDLE
@@ -191,7 +193,10 @@ class SiteKeeper:
             self._send(m.Ping(self.study, self._epoch, *known))
         if self._now - self._moved >= self._resend:
             self._step("silence")
-        if self.job is Job.FETCHING:
+        if self.job is Job.FETCHING and self._open is not None and self._newest is not None and self._gone(self._open):
+            self._receiver = None
+            self._step("open", self._newest)
+        elif self.job is Job.FETCHING:
             self._take()
 
     def _hello(self) -> None:
@@ -302,10 +307,20 @@ class SiteKeeper:
         return False
 
     def _fetch(self, opened: m.Open) -> None:
+        before = self._open
+        under_way = self._receiver is not None and before is not None and not _same(opened, before)
+        if under_way and before.phase == "train" and self._still_counts(before.round) and not self._gone(before):
+            self._take()  # a buffered round: what is being fetched may be worked on all the same
+            return
         if self._receiver is None or self._receiver.blob != opened.blob:
             self._receiver = self._receive(opened, self._held)
+            self._came = self._now
         self._open = opened
         self._take()
+
+    def _gone(self, opened: m.Open) -> bool:
+        """Whether a broadcast is not to be had any more: nothing of it comes, and there is a newer one."""
+        return self._now - self._came > 2 * self._patience and not _same(opened, self._newest)
 
     def _fetch_anew(self, _: Any) -> None:
         assert self._open is not None
@@ -315,8 +330,9 @@ class SiteKeeper:
     def _receive(self, opened: m.Open, held: Held | None) -> Receiver:
         self._incoming = bytearray()
         return Receiver(
-            self.study, opened.blob, patience_s=self._patience, peer="the coordinator", pieces=opened.pieces, held=held
-        )
+            self.study, opened.blob, patience_s=self._patience, peer="the coordinator", pieces=opened.pieces, held=held,
+            at_once=_AT_ONCE,
+        )  # fmt: skip
 
     def _ask(self) -> None:
         if self._epoch and self._receiver is not None:
@@ -325,6 +341,7 @@ class SiteKeeper:
 
     def _chunk(self, chunk: m.Chunk, payload: bytes | memoryview) -> None:
         if self.job is Job.FETCHING:
+            self._came = self._now
             self._take(chunk, payload)
 
     def _take(self, chunk: m.Chunk | None = None, payload: bytes | memoryview = b"") -> None:

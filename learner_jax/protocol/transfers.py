@@ -25,8 +25,8 @@ from learner_jax.protocol.zipped import gains, unzipped, zipped
 
 WINDOW = 8
 """Chunks under way at most, of one transfer."""
-AT_ONCE = 64 * 2**20
-"""Bytes of old pieces that are handed on in one go: hashing more would keep the line waiting."""
+AT_ONCE = WINDOW * CHUNK
+"""Bytes of old pieces that are handed on in one go, no more than a window: hashing more would keep the line waiting."""
 Payload = bytes | memoryview
 Frame = tuple[Chunk, Payload]
 
@@ -75,6 +75,7 @@ class Receiver:
       peer: whom an error names.
       pieces: table of the blob's pieces, as announced; b"" if it was not.
       held: an earlier blob, whose pieces need not be sent again.
+      at_once: bytes of its pieces that are handed on in one go; None: as many as are in a window.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class Receiver:
         peer: str = "unknown",
         pieces: bytes = b"",
         held: Held | None = None,
+        at_once: int | None = None,
     ):
-        self.blob = blob
+        self.blob, self._at_once = blob, at_once
         self._study, self._peer, self._window, self._patience = study, peer, window, patience_s
         self._have, old = _both(pieces, blob.size, held)
         self._held, self._old = held, old[::-1]  # the next one last
@@ -155,13 +157,16 @@ class Receiver:
             return []
         index, rest = divmod(chunk.offset, CHUNK)
         sound = not rest and chunk.offset < self._rest
-        if sound and chunk.zip and index < self._next:
+        new = self._hashed <= index < self._next and index not in self._ahead
+        if sound and chunk.zip and not new:
+            return []
+        if sound and chunk.zip:
             payload = unzipped(payload, self._length(index), self._peer)
         if not sound or len(payload) != self._length(index):
             expected = f"expected chunks of {CHUNK} bytes of {self._rest}"
             raise RemoteProtocolError(self._peer, f"{expected}, got {len(payload)} at {chunk.offset}")
         self._came = now
-        if index >= self._next or index < self._hashed or index in self._ahead:
+        if not new:
             return []
         self._lost.discard(index)
         self._asked.pop(index, None)
@@ -179,7 +184,7 @@ class Receiver:
           RemoteProtocolError: an old piece is not there any more.
         """
         turn: list[Payload] = []
-        room = AT_ONCE
+        room = AT_ONCE if self._at_once is None else self._at_once
         while room > 0:
             old = self._old[-1] if self._old else None
             if old is not None and old.start == self.handed:
@@ -285,14 +290,14 @@ class Holder:
     """
 
     def __init__(self, keep: int = 2):
-        self._keep = keep
+        self.keep = keep
         self._blobs: OrderedDict[str, _Blob] = OrderedDict()
 
     def hold(self, digest: str, data: Bytes, pieces: bytes = b"") -> None:
         """Offers these bytes under their digest. pieces: their table."""
         self._blobs[digest] = _Blob(memoryview(data) if isinstance(data, bytes) else data, pieces)
         self._blobs.move_to_end(digest)
-        while len(self._blobs) > self._keep:
+        while len(self._blobs) > self.keep:
             self._blobs.popitem(last=False)
 
     def get(self, digest: str) -> Bytes | None:
@@ -300,14 +305,21 @@ class Holder:
         found = self._blobs.get(digest)
         return None if found is None else found.data
 
-    def chunks(self, want: Want) -> list[Frame]:
-        """The chunks that a Want asks for; none if the blob is not held or the offset is not on the grid."""
+    def places(self, want: Want) -> range:
+        """Where the chunks begin that a Want asks for; none if the blob is not held, or the offset is off the grid."""
         blob = self._blobs.get(want.digest)
         if blob is None or want.offset % CHUNK:
-            return []
+            return range(0)
+        return range(want.offset, min(len(blob.view(want.have)), want.offset + want.credit * CHUNK), CHUNK)
+
+    def chunk(self, want: Want, at: int) -> Frame:
+        """The chunk at one of these places."""
+        blob = self._blobs[want.digest]
         view = blob.view(want.have)
-        size, found = len(view), []
-        for at in range(want.offset, min(size, want.offset + want.credit * CHUNK), CHUNK):
-            how, payload = blob.chunk(view, want, at, min(at + CHUNK, size))
-            found.append((Chunk(want.study, want.digest, at, at + CHUNK >= size, want.have, how), payload))
-        return found
+        stop = min(at + CHUNK, len(view))
+        how, payload = blob.chunk(view, want, at, stop)
+        return Chunk(want.study, want.digest, at, stop == len(view), want.have, how), payload
+
+    def chunks(self, want: Want) -> list[Frame]:
+        """All chunks that a Want asks for."""
+        return [self.chunk(want, at) for at in self.places(want)]

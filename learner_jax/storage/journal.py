@@ -18,7 +18,7 @@ from typing import Any
 from learner_jax import failpoints
 from learner_jax.errors import CorruptError, LocalProtocolError, StorageError, StudyError
 from learner_jax.protocol import rows
-from learner_jax.protocol.rows import Closed, Opened, Row
+from learner_jax.protocol.rows import Accepted, Closed, Opened, Row
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -86,7 +86,8 @@ class Journal:
             self._own(study, manifest_digest)
             cursor = self._base.execute("INSERT INTO epochs (process) VALUES (?)", (os.getpid(),))
             self.epoch = int(cursor.lastrowid or 0)
-            rows_in(self._base)  # each of them is one of ours
+            there = rows_in(self._base)  # each of them is one of ours
+            self._newest = {row.site: row.digest for row in there if isinstance(row, Accepted) and row.phase == "train"}
             # an epoch that went with a damaged log would be given twice
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             failpoints.here("coordinator.journal.after_epoch")
@@ -138,6 +139,9 @@ class Journal:
                 except BaseException:
                     self._roll_back()
                     raise
+                for row in added:
+                    if isinstance(row, Accepted) and row.phase == "train":
+                        self._newest[row.site] = row.digest
             for row in added:
                 failpoints.here(f"coordinator.journal.after_{_kind(row)}")
         except (sqlite3.Error, OSError) as error:
@@ -188,7 +192,8 @@ class Journal:
     def accepted(self, after: int = -1) -> dict[tuple[int, str, str], str]:
         """(round, phase, site) -> digest, of every update that counts or counted. after: of rounds after this one, and
         of what came before the first."""
-        found = self._found("kind = 'accepted' AND (round > ? OR round = 0)", after)
+        first = self._found("kind = 'accepted' AND round = 0") if after >= 0 else []  # OR would read all of them
+        found = first + self._found("kind = 'accepted' AND round > ?", after)
         return {(row.round, row.phase, row.site): row.digest for row in found}
 
     def origins(self) -> dict[tuple[int, str, str], str]:
@@ -197,8 +202,8 @@ class Journal:
 
     def newest(self) -> dict[str, str]:
         """site -> digest of its newest accepted update of a learning round."""
-        newest = "SELECT max(seq) FROM rows WHERE kind = 'accepted' AND phase = 'train' GROUP BY site"
-        return {row.site: row.digest for row in self._found(f"seq IN ({newest})")}
+        with self._guard:
+            return dict(self._newest)
 
     def staleness(self, number: int) -> dict[str, int]:
         """site -> by how many rounds the update that counts in this learning round was late."""

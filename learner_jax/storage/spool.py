@@ -118,6 +118,7 @@ class Spool:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._count = 0
         self._halves = self._left_over()
         sweep_temporary(self.folder)
         self._sync = SharedSync(self.folder)
@@ -148,14 +149,25 @@ class Spool:
                 for key in [key for key in list(self._parts) if key[0] == site]:
                     self._forget(key)
                 failpoints.here("coordinator.spool.before_write")
-                kind = _Held if size <= _SMALL else _Part
-                part = self._parts[site, digest] = kind(self._part(site, digest), size)
+                part = self._parts[site, digest] = self._begin(self._part(site, digest), size)
             if part is None or part.written != offset:
                 raise OSError(errno.EIO, f"expected its bytes from {part.written if part else 0} on, got {offset}")
             part.write(data)
         except OSError as error:
             self._forget((site, digest))
             raise StorageError(f"expected to write {size} bytes to {self.folder}, got: {error.strerror}") from None
+
+    def _begin(self, path: Path, size: int) -> _Held | _Part:
+        if size <= _SMALL:
+            return _Held(path, size)
+        try:
+            return _Part(path, size)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self._halves:
+                raise
+            for number, _ in list(self._halves):  # better sent again than waited for
+                self._forget_halves(number)
+            return _Part(path, size)
 
     def keep(self, site: str, digest: str, pieces: bytes = b"") -> OnDisk:
         """Makes an update durable, under its digest, once all of it was appended (the caller has checked it).
@@ -183,7 +195,7 @@ class Spool:
             if part is not None:
                 part.drop()
             raise StorageError(f"expected to keep an update in {self.folder}, got: {error.strerror}") from None
-        self._forget_halves(site)
+        self._forget_halves(site_id(site))
         if pieces:
             with contextlib.suppress(OSError):  # without it all of the next update is sent, no more
                 self._table(digest).write_bytes(pieces)
@@ -193,7 +205,8 @@ class Spool:
         """What an earlier process had of updates on their way; by site id and digest."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if path.stat().st_size > _SMALL:
-                path.replace(self.folder / f"{_HALF}{path.name.removeprefix(TEMPORARY)}")
+                name, _, _ = path.name.removeprefix(TEMPORARY).rpartition("-")
+                path.replace(self.folder / f"{_HALF}{name}")
         found = {}
         for path in self.folder.glob(f"{_HALF}*"):
             digest, _, number = path.name.removeprefix(_HALF).partition("-")
@@ -204,6 +217,8 @@ class Spool:
         """(site, digest) -> what had come of an update when an earlier process ended; of unknown bytes from some place
         on."""
         names = {site_id(site): site for site in sites}
+        for number in {number for number, _ in self._halves} - set(names):
+            self._forget_halves(number)
         return {(names[number], digest): OnDisk(path, 0, path.stat().st_size)
                 for (number, digest), path in self._halves.items() if number in names}  # fmt: skip
 
@@ -236,10 +251,10 @@ class Spool:
             yield file
 
     def _part(self, site: str, digest: str) -> Path:
-        return self.folder / f"{TEMPORARY}{self.path(digest).name}-{site_id(site):08x}"
+        self._count += 1  # an older one of the same name may still be on its way to the disk
+        return self.folder / f"{TEMPORARY}{self.path(digest).name}-{site_id(site):08x}-{self._count}"
 
-    def _forget_halves(self, site: str) -> None:
-        number = site_id(site)
+    def _forget_halves(self, number: int) -> None:
         for key in [key for key in list(self._halves) if key[0] == number]:
             with contextlib.suppress(OSError):
                 self._halves.pop(key).unlink(missing_ok=True)

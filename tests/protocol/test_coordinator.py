@@ -11,7 +11,7 @@ from learner_jax.errors import LocalProtocolError
 from learner_jax.leaves import piece
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
-from learner_jax.protocol import rows
+from learner_jax.protocol import rows, transfers
 from learner_jax.protocol.coordinator import Part, RoundKeeper
 from learner_jax.protocol.transfers import Held, Holder
 
@@ -678,3 +678,38 @@ def test_at_the_deadline_a_quorum_is_enough(buffer):
     assert len(closed(buffer.log)) == 2
     (done,) = kind(buffer.do(c.Tick(), 101.0), c.WriteRow)
     assert done.row.accepted[0][0] == "c" and set(done.row.lost) == {"a", "b"}
+
+
+def test_an_update_of_an_earlier_round_is_not_refused_for_good_before_a_restarted_coordinator_opens_one():
+    bench = Bench(epoch=2, closed=[(1, "train")], broadcasts={(1, "train"): SENT}, buffered=True)
+    bench.hello(*SITES)
+    (answer,) = said(bench.offer("b"), m.Rejected, "b")
+    assert not answer.final and answer.reason == "this round is not open"
+    buffered(bench, 2)
+    assert said(bench.whole("b"), m.Accepted, "b")
+
+
+def test_what_comes_while_a_buffered_round_closes_is_not_lost(buffer, monkeypatch):
+    monkeypatch.setattr(transfers, "CHUNK", 2)
+    (first,) = said(buffer.offer("b"), m.Want, "b")
+    frames = buffer.held.chunks(first)
+    buffer.do(c.Heard("b", *frames[0]))
+    buffer.whole("c", number=2)  # the round is closed; none is open
+    assert appended(buffer.do(c.Heard("b", *frames[1]))) == b"da"
+    begin = c.StartRound(3, "train", SITES, BROADCAST, SCHEMA, SCHEMA, 6, 1, 100.0, buffer=1, oldest=1)
+    (row,) = kind(buffer.do(begin), c.WriteRow)
+    assert appended(buffer.do(c.Heard("b", *frames[2]))) == b"te"  # nor is it yet
+    steps = buffer.disk(buffer.do(c.Journaled(row.row)))
+    assert said(steps, m.Accepted, "b") and closed(steps) == [("b",)]
+
+
+def test_a_ping_of_a_site_at_work_on_an_earlier_round_stops_no_upload(buffer):
+    steps = buffer.offer("b")
+    buffer.do(c.Heard("b", m.Ping("s", 1, 1, "train")))
+    assert said(buffer.disk(buffer.serve(steps)), m.Accepted, "b")
+
+
+def test_other_pieces_in_each_want_are_not_made_for_it():
+    bench = one_site(1)
+    wants = [m.Want("s", SENT, 0, 1, number.to_bytes(2, "little")) for number in range(1, 500)]
+    assert sum(len(said(bench.do(c.Heard("a", want)), m.Chunk)) for want in wants) < 70

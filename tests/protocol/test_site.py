@@ -11,6 +11,7 @@ from learner_jax.errors import LocalProtocolError
 from learner_jax.leaves import piece
 from learner_jax.protocol import commands as c
 from learner_jax.protocol import messages as m
+from learner_jax.protocol import transfers
 from learner_jax.protocol.entry import Entry
 from learner_jax.protocol.site import Job, SiteKeeper
 from learner_jax.protocol.transfers import Held
@@ -351,3 +352,24 @@ def test_work_that_a_later_round_takes_is_offered(bench, fields, offers):
     if offers:
         bench.accept()
         assert said(bench.do(c.Settled(blob(b"update").digest)), m.Want)  # and on with the newest
+
+
+def test_a_buffered_round_does_not_begin_a_slow_fetch_anew(bench, monkeypatch):
+    monkeypatch.setattr(transfers, "CHUNK", 4)
+    bench.hear(opened(1, data=b"weights of 1")._replace(fields={"oldest": 1}))
+    bench.hear(m.Chunk("s", blob(b"weights of 1").digest, 0, False), b"weig")
+    assert not said(bench.hear(opened(2, data=b"weights of 2")._replace(fields={"oldest": 1})), m.Want)
+    for at, part in ((4, b"hts "), (8, b"of 1")):
+        steps = bench.hear(m.Chunk("s", blob(b"weights of 1").digest, at, at == 8), part)
+    (work,) = kind(steps, c.Work)
+    assert (work.open.round, bytes(work.data)) == (1, b"weights of 1")
+
+
+def test_nor_is_one_waited_for_of_which_nothing_comes(bench):
+    bench.hear(opened(1)._replace(fields={"oldest": 1}))
+    bench.hear(opened(2, data=b"others")._replace(fields={"oldest": 1}))
+    for _ in range(25):
+        bench.hear(m.Pong("s", 1))
+        bench.do(c.Tick(), 1.0)
+    assert said(bench.log, m.Want)[-1].digest == blob(b"others").digest
+    assert kind(bench.hear(m.Chunk("s", blob(b"others").digest, 0, True), b"others"), c.Work)[0].open.round == 2

@@ -271,3 +271,8 @@ def test_whatever_is_compressed_or_claims_to_be_is_the_bytes_or_refused(data, at
     for found in (spoilt, packed + b"x", packed[:-1]):
         with contextlib.suppress(RemoteProtocolError):
             assert len(unzipped(found, len(data), "h00")) == len(data)
+
+
+def test_a_compressed_chunk_that_was_not_asked_for_is_passed_over_as_a_plain_one():
+    here = Receiver("s", blob(bytes(27)))
+    assert here.take(Chunk("s", blob(bytes(27)).digest, 8, False, b"", "zstd"), zipped(bytes(8)), 0.0) == []

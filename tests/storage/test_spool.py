@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 
 import pytest
 
@@ -82,12 +84,34 @@ def test_of_a_large_update_an_earlier_process_leaves_what_has_come(tmp_path, mon
         spool.append("h00", name, 10, 0, whole[:7])
         spool.close()
     spool = Spool(tmp_path)
-    assert list(spool.parts(["h00", "h01"])) == [("h00", name)] and spool.parts(["h01"]) == {}
+    assert list(spool.parts(["h00", "h01"])) == [("h00", name)]
     half = spool.parts(["h00"])["h00", name]
     assert half[0:7] == whole[:7] and half[0:10] != whole
     put(spool, whole)
     assert spool.get(name) == whole and [path.name for path in tmp_path.iterdir()] == [name]
     assert Spool(tmp_path).parts(["h00"]) == {}
+
+
+def test_halves_go_when_their_site_does_or_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("learner_jax.storage.spool._SMALL", 4)
+
+    def killed() -> Spool:
+        spool = Spool(tmp_path)
+        spool.append("h00", digest(b"0123456789"), 10, 0, b"0123456")
+        spool.close()
+        return Spool(tmp_path)
+
+    assert killed().parts(["h01"]) == {} and list(tmp_path.iterdir()) == []
+    spool, tried = killed(), []
+
+    def no_room(handle: int, start: int, size: int) -> None:
+        tried.append(size)
+        if len(tried) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    put(spool, b"9876543210")
+    assert tried == [10, 10] and spool.list() == (digest(b"9876543210"),) and spool.parts(["h00"]) == {}
 
 
 def test_a_gap_is_refused_and_what_came_is_dropped(tmp_path):
