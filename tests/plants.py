@@ -543,8 +543,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "buffer: a slow site begins its download anew with each round",
         "learner_jax/protocol/site.py",
-        "        if under_way and before.phase",
-        "        if under_way and not before.phase",
+        "        return counts and not self._gone(before)\n",
+        "        return False\n",
         ("tests/protocol/test_site.py",),
     ),
     Plant(

@@ -308,15 +308,19 @@ class SiteKeeper:
 
     def _fetch(self, opened: m.Open) -> None:
         before = self._open
-        under_way = self._receiver is not None and before is not None and not _same(opened, before)
-        if under_way and before.phase == "train" and self._still_counts(before.round) and not self._gone(before):
-            self._take()  # a buffered round: what is being fetched may be worked on all the same
+        if self._receiver is not None and before is not None and self._goes_on(before, opened):
+            self._take()
             return
         if self._receiver is None or self._receiver.blob != opened.blob:
             self._receiver = self._receive(opened, self._held)
             self._came = self._now
         self._open = opened
         self._take()
+
+    def _goes_on(self, before: m.Open, opened: m.Open) -> bool:
+        """Whether what is being fetched may be worked on although a round was opened since: a buffered one."""
+        counts = not _same(opened, before) and before.phase == "train" and self._still_counts(before.round)
+        return counts and not self._gone(before)
 
     def _gone(self, opened: m.Open) -> bool:
         """Whether a broadcast is not to be had any more: nothing of it comes, and there is a newer one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from learner_jax import failpoints
 from learner_jax.protocol.rows import Accepted
+from learner_jax.specs import Checkpoint
 from tests.federation.chains import Federation, ended, slow_study
 from tests.federation.hospitals import simulated
 from tests.federation.kills import events, rows_of
@@ -60,7 +62,10 @@ def test_a_sample_of_full_disks(source, nursery, tmp_path):
 @pytest.mark.parametrize("action", WORDS)
 def test_the_disk_refuses_at_every_point(action, source, nursery, tmp_path):
     """A process at a time; then it is killed, and the next one finds its disk refuse elsewhere."""
-    study = slow_study(source, "scaffold", 400)
+    every = Checkpoint(
+        keep_last=2, wait=True
+    )  # a step each round, so that the last is there when it is saved once more
+    study = dataclasses.replace(slow_study(source, "scaffold", 300), checkpoint=every)
     there = Federation(nursery, study, tmp_path)
     coordinator = there.coordinator()
     h00, h01 = there.site("h00", coordinator), there.site("h01", coordinator, f"{AT_THE_START[0]}:1:{action}")
