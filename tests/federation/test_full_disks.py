@@ -62,9 +62,7 @@ def test_a_sample_of_full_disks(source, nursery, tmp_path):
 @pytest.mark.parametrize("action", WORDS)
 def test_the_disk_refuses_at_every_point(action, source, nursery, tmp_path):
     """A process at a time; then it is killed, and the next one finds its disk refuse elsewhere."""
-    every = Checkpoint(
-        keep_last=2, wait=True
-    )  # a step each round, so that the last is there when it is saved once more
+    every = Checkpoint(keep_last=2, wait=True)  # so that the last is there when it is saved once more
     study = dataclasses.replace(slow_study(source, "scaffold", 300), checkpoint=every)
     there = Federation(nursery, study, tmp_path)
     coordinator = there.coordinator()
