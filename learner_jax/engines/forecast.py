@@ -1,9 +1,9 @@
 """What a study will take, before it starts: bytes on each line, memory of each process, seconds a round and hours.
 
 Bytes are those of the messages that a round cannot do without, at the sizes that the wire gives them: exact where all
-that is sent is new and does not compress; of buffered rounds, as if every site answered each. What is said again on a bad line, and a ping every few
-seconds, come on top. Time and memory are estimates: of the
-compute nothing is known before the first rounds have shown it, and the line is what somebody says that it is.
+that is sent is new and does not compress; of buffered rounds, as if every site answered each. What is said again on a
+bad line, and a ping every few seconds, come on top. Time and memory are estimates: of the compute nothing is known
+before the first rounds have shown it, and the line is what somebody says that it is.
 """
 
 from __future__ import annotations
