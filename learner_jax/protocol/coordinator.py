@@ -230,6 +230,7 @@ class RoundKeeper:
         self._holder, self._kept = Holder(keep=1), dict(kept or {})
         self._broadcasts, self._parts = dict(broadcasts or {}), dict(parts or {})
         self._buffered = buffered  # the last round was
+        self._final: dict[tuple[int, str, str], str] = {}  # what was refused for good in buffered rounds, and why
         self._views: dict[str, bytes] = {}  # which pieces a site last said that it has
         self._turns = Meter(*_TURNS)
         self._under_way: dict[str, _Share] = {}  # of a buffered round, into the next
@@ -278,6 +279,8 @@ class RoundKeeper:
     def _send(self, site: str, message: m.Message, payload: bytes | memoryview = b"") -> None:
         session = self._sessions.get(site)
         minor = session.protocol[1] if session else 0  # nothing was agreed with it yet
+        if self._buffered and isinstance(message, m.Rejected) and message.final:
+            self._final[message.round, message.phase, site] = message.reason
         self._out.append(c.Send(site, message, payload, minor))
 
     def _tell(self, kind: str, site: str | None = None, **data: Any) -> None:
@@ -300,6 +303,7 @@ class RoundKeeper:
             raise LocalProtocolError(text)
         digest = event.digest or hashlib.sha256(event.data[:]).hexdigest()
         blob = m.Blob(digest, len(event.data), event.schema_digest)
+        self._final = {about: why for about, why in self._final.items() if event.buffer and about[0] >= event.oldest}
         self._holder.keep = _BUFFERED if event.buffer else 1  # who is slow is still fetching an earlier one
         self._holder.hold(blob.digest, event.data, event.pieces)
         shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
@@ -552,6 +556,8 @@ class RoundKeeper:
             return
         elif accepted is not None:
             reason = f"another update of this site was accepted in this round: {accepted[:12]}"
+        elif (*place, site) in self._final:  # its site has dropped it: no later round may count it
+            reason = self._final[*place, site]
         elif self._too_old(place):
             reason = f"too stale: expected an update of round {self._round.start.oldest} or later"  # type: ignore[union-attr]
         elif _order(place) <= self._closed and not self._takes(place):

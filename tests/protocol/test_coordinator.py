@@ -713,3 +713,12 @@ def test_other_pieces_in_each_want_are_not_made_for_it():
     bench = one_site(1)
     wants = [m.Want("s", SENT, 0, 1, number.to_bytes(2, "little")) for number in range(1, 500)]
     assert sum(len(said(bench.do(c.Heard("a", want)), m.Chunk)) for want in wants) < 70
+
+
+def test_what_a_buffered_round_refused_for_good_counts_in_no_later_one(buffer):
+    (answer,) = said(buffer.offer("b", blob=blob(b"update", "6" * 64)), m.Rejected, "b")
+    assert answer.final and "schema" in answer.reason
+    buffer.whole("c", number=2)
+    buffered(buffer, 3)
+    (again,) = said(buffer.offer("b"), m.Rejected, "b")  # said before the refusal came, and heard after
+    assert again.final and again.reason == answer.reason
