@@ -555,6 +555,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/protocol/test_coordinator.py",),
     ),
     Plant(
+        "buffer: what was refused for good counts in a later round",
+        "learner_jax/protocol/coordinator.py",
+        "        elif (*place, site) in self._final:",
+        "        elif (*place, site) is self._final:",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
         "flood: another view of a blob for each question",
         "learner_jax/protocol/coordinator.py",
         "!= want.have and not self._turns.allow(site, self._now):",
