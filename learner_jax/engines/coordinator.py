@@ -87,7 +87,7 @@ class Stores(NamedTuple):
     spool: Spool
 
     def held(self) -> dict[str, Held]:
-        """site -> the same with its bytes, where they are here."""
+        """site -> its newest accepted update of a learning round, where it lies here."""
         found = {site: self.spool.held(digest) for site, digest in self.journal.newest().items()}
         return {site: held for site, held in found.items() if held is not None}
 

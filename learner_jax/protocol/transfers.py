@@ -46,7 +46,7 @@ class _Piece(NamedTuple):
     there: int
 
 
-def _both(table: bytes, size: int, held: Held | None) -> tuple[bytes, list[_Piece]]:
+def _lying(table: bytes, size: int, held: Held | None) -> tuple[bytes, list[_Piece]]:
     """Which pieces of a blob are here: as a Want says it, and where they lie."""
     entries = read_pieces(table)
     if held is None or not entries or sum(length for length, _ in entries) != size:
@@ -91,7 +91,7 @@ class Receiver:
     ):
         self.blob, self._at_once = blob, at_once
         self._study, self._peer, self._window, self._patience = study, peer, window, patience_s
-        self._have, old = _both(pieces, blob.size, held)
+        self._have, old = _lying(pieces, blob.size, held)
         self._held, self._old = held, old[::-1]  # the next one last
         self._rest = blob.size - sum(piece.length for piece in old)  # bytes to be sent
         self._count = -(-self._rest // CHUNK)
