@@ -107,7 +107,7 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.SPOOLING, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.REFUSED, "enlisted"): (Part.ASKED, "_nothing"),
 }
-_SETTLED = (Part.ACCEPTED, Part.REFUSED)
+_SETTLED = frozenset((Part.ACCEPTED, Part.REFUSED))
 _TRIES = 3
 _UNKNOWN = "it is not on the roster"
 _SAYINGS = 10
@@ -782,8 +782,9 @@ class RoundKeeper:
         """Lets queued updates in, while what is on its way is not too much for memory, and the disk takes them."""
         if self._round is None or self._round.state != "open":
             return
-        for site in self._round.within(Part.QUEUED):
-            share = self._round.shares[site]
+        for site, share in self._round.shares.items():
+            if share.part is not Part.QUEUED:
+                continue
             used = sum(_in_memory(s) for s in self._round.shares.values() if s.part is Part.FETCHING)
             if share.later <= self._now and (not used or used + _in_memory(share) <= self._room):
                 self._step(site, "room")
@@ -792,13 +793,14 @@ class RoundKeeper:
 
     def _maybe_close(self) -> None:
         open_round = self._round
-        if open_round is None or open_round.state != "open" or open_round.within(Part.JOURNALING):
+        if open_round is None or open_round.state != "open":
             return
-        settled = len(open_round.within(*_SETTLED)) == len(open_round.shares)
-        accepted, buffer = open_round.within(Part.ACCEPTED), open_round.start.buffer
-        full = 0 < buffer <= len(accepted) and not open_round.within(Part.CHECKING, Part.SPOOLING)
-        if not settled and not full and self._now < open_round.deadline:
+        parts, buffer = [share.part for share in open_round.shares.values()], open_round.start.buffer
+        full = 0 < buffer <= parts.count(Part.ACCEPTED) and Part.CHECKING not in parts and Part.SPOOLING not in parts
+        settled = full or self._now >= open_round.deadline or _SETTLED.issuperset(parts)
+        if Part.JOURNALING in parts or not settled:
             return
+        accepted = open_round.within(Part.ACCEPTED)
         if len(accepted) < open_round.start.quorum or not set(open_round.start.again) <= set(accepted):
             self._say_waiting(open_round, accepted)
             return

@@ -175,9 +175,9 @@ class SiteKeeper:
     # ---------------------------------------------------------------- the session
 
     def _on_tick(self, _: c.Tick) -> None:
-        due = [command for at, command in self._again if at <= self._now]
-        self._again = [(at, command) for at, command in self._again if at > self._now]
-        self._out += due
+        if self._again:
+            self._out += [command for at, command in self._again if at <= self._now]
+            self._again = [(at, command) for at, command in self._again if at > self._now]
         for _peer, kind, more in self._complaints.due(self._now):
             self._tell("note", text=f"{kind}: {more} more times within {EVERY_S:.0f} s", times=more)
         if self._epoch and self._now - self._heard > self._lease:

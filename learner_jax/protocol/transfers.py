@@ -121,14 +121,15 @@ class Receiver:
 
     def wants(self, now: float) -> list[Want]:
         """What to ask for now."""
-        for index, asked in list(self._asked.items()):
-            if now - max(asked, self._came) >= self._patience:
-                del self._asked[index]
-                self._lost.add(index)
+        if now - self._came >= self._patience:
+            for index, asked in list(self._asked.items()):
+                if now - asked >= self._patience:
+                    del self._asked[index]
+                    self._lost.add(index)
         free = self._window - len(self._asked)
         if free <= 0 or (self._asked and free < self._window // 2):
             return []
-        picked = sorted(self._lost)[:free]
+        picked = sorted(self._lost)[:free] if self._lost else []
         most = min(self._count, self._next + free - len(picked), self._hashed + self._window)
         fresh = range(self._next, most)
         picked += fresh
