@@ -1,8 +1,8 @@
 """Mutation testing of protocol/: small faults of every kind, one at a time, and whether a test notices.
 
-`make mutants` (`python -m tests.mutants --seconds=600 [--seed=1] [FILE...]`) makes all mutants of the files (a
-comparison turned, a number moved, `and` for `or`, a condition or a statement gone, ...), puts them in an order drawn
-by the seed, and plays as many as there is time for: each in a process of its own that has the libraries loaded
+`make mutants` (`python -m tests.mutants --seconds=600 [--seed=1] [--at-once=2] [FILE...]`) makes all mutants of the
+files (a comparison turned, a number moved, `and` for `or`, a condition or a statement gone, ...), puts them in an order
+drawn by the seed, and plays as many as there is time for: each in a process of its own that has the libraries loaded
 already, so that a mutant costs a second or two. It prints a line for each survivor, and how many were noticed.
 `tests/protocol/mutants.md` lists survivors and why.
 
@@ -16,13 +16,14 @@ import argparse
 import ast
 import copy
 import functools
+import itertools
 import json
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ TESTS = {
 SCHEDULES = 200
 """Played where the tests notice nothing."""
 LIMIT_S = 120
-"""A mutant that takes longer is stuck, which is noticed."""
+"""A mutant that takes more of a processor is stuck, which is noticed."""
 
 TURNED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -140,31 +141,45 @@ def code_of(mutant: Mutant) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
-def noticed(mutant: Mutant) -> tuple[bool, str]:
-    """Plays one in a child of this process.
+def noticed(chosen: Iterable[Mutant], at_once: int = 1) -> Iterator[tuple[Mutant, bool, str]]:
+    """Plays each in a child of this process, so many at a time.
 
-    Returns:
-      (whether it was noticed, by what).
+    Yields:
+      (mutant, whether it was noticed, by what), as they end.
     """
+    waiting, there = iter(chosen), dict[int, tuple[Mutant, int]]()
+    while True:
+        while len(there) < at_once and (mutant := next(waiting, None)) is not None:
+            pid, line = _begun(mutant)
+            there[pid] = mutant, line
+        if not there:
+            return
+        pid, status = os.wait()
+        mutant, line = there.pop(pid)
+        with os.fdopen(line) as said:
+            how = said.read()
+        yield mutant, status != 0 or how != "", "stuck" if status else how
+
+
+def _begun(mutant: Mutant) -> tuple[int, int]:
+    """A child that plays one, and the pipe on which it says by what it was noticed; nothing if by nothing."""
     come, go = os.pipe()
     child = os.fork()
-    if not child:
-        os.close(come)
-        with Path(os.devnull).open("w") as null:
-            os.dup2(null.fileno(), 1)
-            os.dup2(null.fileno(), 2)
-        signal.alarm(LIMIT_S)
-        try:
-            how = _play(mutant)
-        except BaseException as error:
-            how = type(error).__name__
-        os.write(go, how.encode()[:200])
-        os._exit(0)
-    os.close(go)
-    with os.fdopen(come) as line:
-        how = line.read()
-    _, status = os.waitpid(child, 0)
-    return (True, "stuck") if status else (how != "", how)
+    if child:
+        os.close(go)
+        return child, come
+    os.close(come)
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
+    signal.alarm(10 * LIMIT_S)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+    try:
+        how = _play(mutant)
+    except BaseException as error:
+        how = type(error).__name__
+    os.write(go, how.encode()[:200])
+    os._exit(0)
 
 
 def _play(mutant: Mutant) -> str:
@@ -205,6 +220,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", default=FILES)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
@@ -219,17 +235,15 @@ def main() -> int:
     chosen = [mutant for file in given.files for mutant in mutants(file)]
     whole = len(chosen)
     random.Random(given.seed).shuffle(chosen)
-    seen, how = noticed(Mutant(given.files[0], -1, 0, ""))
+    _, seen, how = next(noticed([Mutant(given.files[0], -1, 0, "")]))
     if seen:  # red without a fault would show nothing
         print(f"before anything was planted: {how}", file=sys.stderr)
         return 1
     begun, played, survived = time.monotonic(), 0, []
     by: dict[str, int] = {}
-    for mutant in chosen:
-        if time.monotonic() - begun > given.seconds:
-            break
+    in_time = itertools.takewhile(lambda _: time.monotonic() - begun < given.seconds, chosen)
+    for mutant, seen, how in noticed(in_time, given.at_once):
         played += 1
-        seen, how = noticed(mutant)
         by[how] = by.get(how, 0) + 1
         if not seen:
             survived.append(mutant)
