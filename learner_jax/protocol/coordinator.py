@@ -229,7 +229,7 @@ class RoundKeeper:
         self._round: _Round | None = None
         self._holder, self._kept = Holder(keep=1), dict(kept or {})
         self._broadcasts, self._parts = dict(broadcasts or {}), dict(parts or {})
-        self._buffered = buffered  # the last round was
+        self._may_buffer = self._buffered = buffered  # the study's rounds are; the last one was
         self._final: dict[tuple[int, str, str], str] = {}  # what was refused for good in buffered rounds, and why
         self._views: dict[str, bytes] = {}  # which pieces a site last said that it has
         self._turns = Meter(*_TURNS)
@@ -298,6 +298,10 @@ class RoundKeeper:
         place = (event.round, event.phase)
         if self._round is not None or self._done or _order(place) <= self._closed:
             raise LocalProtocolError(f"expected to open a round after {self._closed}, with none open, got {place}")
+        if event.buffer and not self._may_buffer:  # what was refused for good before it would count in it
+            event.buffer and not self._may_buffer
+        ):  # what was refused for good between two rounds would count in the next
+            raise LocalProtocolError("expected no buffer in a study whose rounds are not buffered")
         if not 1 <= event.quorum <= len(event.cohort) or not set(event.accepted) <= set(event.cohort):
             text = f"expected a cohort, and a quorum within it, got {event.quorum} of {event.cohort}"
             raise LocalProtocolError(text)

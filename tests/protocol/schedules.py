@@ -279,6 +279,7 @@ class World:
                 self.room,
                 kept={name: held for (_, _, name), digest in accepted.items() if (held := self.lying(digest))},
                 broadcasts=broadcasts,
+                buffered=self.buffered,
             )
             self.later(who, "next", 1.0)
         self.later(who, "tick", TICK)

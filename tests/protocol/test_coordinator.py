@@ -609,7 +609,7 @@ def buffered(bench: Bench, number: int, buffer: int = 1, oldest: int = 1) -> lis
 @pytest.fixture
 def buffer() -> Bench:
     """In round 2, which takes what was computed from round 1's broadcast; "a" counted in round 1."""
-    bench = Bench()
+    bench = Bench(buffered=True)
     bench.hello(*SITES)
     buffered(bench, 1)
     bench.whole("a")
@@ -628,7 +628,7 @@ def test_an_update_of_an_earlier_round_counts_in_the_open_one(buffer):
 
 
 def test_a_site_counts_once_in_a_round_and_its_next_update_in_the_next():
-    bench = Bench()
+    bench = Bench(buffered=True)
     bench.hello(*SITES)
     buffered(bench, 1)
     bench.whole("a")
@@ -687,6 +687,12 @@ def test_an_update_of_an_earlier_round_is_not_refused_for_good_before_a_restarte
     assert not answer.final and answer.reason == "this round is not open"
     buffered(bench, 2)
     assert said(bench.whole("b"), m.Accepted, "b")
+
+
+def test_a_buffered_round_needs_a_keeper_that_was_told_of_such_rounds():
+    bench = Bench()  # what it refuses for good before the first one would count in it
+    with pytest.raises(LocalProtocolError, match="expected no buffer in a study whose rounds are not buffered"):
+        buffered(bench, 1)
 
 
 def test_what_comes_while_a_buffered_round_closes_is_not_lost(buffer, monkeypatch):
