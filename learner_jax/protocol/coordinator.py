@@ -299,8 +299,6 @@ class RoundKeeper:
         if self._round is not None or self._done or _order(place) <= self._closed:
             raise LocalProtocolError(f"expected to open a round after {self._closed}, with none open, got {place}")
         if event.buffer and not self._may_buffer:  # what was refused for good before it would count in it
-            event.buffer and not self._may_buffer
-        ):  # what was refused for good between two rounds would count in the next
             raise LocalProtocolError("expected no buffer in a study whose rounds are not buffered")
         if not 1 <= event.quorum <= len(event.cohort) or not set(event.accepted) <= set(event.cohort):
             text = f"expected a cohort, and a quorum within it, got {event.quorum} of {event.cohort}"
