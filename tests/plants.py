@@ -141,6 +141,20 @@ PLANTS: tuple[Plant, ...] = (
         _RESUME,
     ),
     Plant(
+        "resume: what a round found of the one before is forgotten",
+        "learner_jax/engines/history.py",
+        'self.curve[-1].update(told["before"])',
+        "pass",
+        _RESUME,
+    ),
+    Plant(
+        "resume: a journal that does not say all rounds is gone on with",
+        "learner_jax/engines/keeper.py",
+        "if there != step:",
+        "if there > step:",
+        _RESUME,
+    ),
+    Plant(
         "resume: other rows are not seen",
         "learner_jax/engines/keeper.py",
         'if items["meta"].get("rows", self._rows) != self._rows:',
@@ -360,8 +374,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "accounts: closes while a row is being written",
         "learner_jax/protocol/coordinator.py",
-        'or open_round.state != "open" or open_round.within(Part.JOURNALING):',
-        'or open_round.state != "open":',
+        "if Part.JOURNALING in parts or not settled:",
+        "if not settled:",
         _SCHEDULES,
     ),
     Plant(
@@ -437,7 +451,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "transfer: lost chunks are not asked for again",
         "learner_jax/protocol/transfers.py",
-        "if now - max(asked, self._came) >= self._patience:",
+        "if now - asked >= self._patience:",
         "if now < asked:",
         _SCHEDULES,
     ),
@@ -550,8 +564,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "buffer: a restarted coordinator refuses for good what its first round would take",
         "learner_jax/protocol/coordinator.py",
-        "        self._buffered = buffered  # the last round was\n",
-        "        self._buffered = False\n",
+        "self._may_buffer = self._buffered = buffered",
+        "self._may_buffer, self._buffered = buffered, False",
         ("tests/protocol/test_coordinator.py",),
     ),
     Plant(

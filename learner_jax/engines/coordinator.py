@@ -390,7 +390,7 @@ def run_study(
             history.add(figures, **row)
             if number == SEEN < study.rounds:
                 on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
-            keeper.commit(number, trees.digest_hex(digest), Aggregated(number, "train"))
+            keeper.commit(number, trees.digest_hex(digest), history.said(), Aggregated(number, "train"))
             newest = number, server, (), history.to_json()
             on_event(  # before its step: a run that goes on after a step has said all rounds up to it
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})

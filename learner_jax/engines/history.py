@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from learner_jax.engines.parts import Parts, better
@@ -31,6 +32,8 @@ class History:
         self.best_round: int | None = None
         self.best_value: float | None = None
         self.ended = False
+        self._looked: dict[str, float] = {}  # what was set last under "valid/"
+        self._unsaid: list[dict[str, Any]] = []  # the first rounds, where the journal says nothing of them
 
     def add(self, figures: Mapping[str, float], **about: Any) -> None:
         """A round is over. Figures under "valid/" are of the round before, and left to `look`."""
@@ -41,7 +44,8 @@ class History:
         """The last round's model was looked at; True if it is the best so far."""
         if not self.curve:
             return False
-        self.curve[-1].update({name: value for name, value in figures.items() if name.startswith("valid/")})
+        self._looked = {name: value for name, value in figures.items() if name.startswith("valid/")}
+        self.curve[-1].update(self._looked)
         value = figures.get(self.target)
         if value is None or not self._better(value, self.best_value):
             return False
@@ -57,11 +61,30 @@ class History:
             and len(self.curve) - 1 - self.best_round >= self.patience
         )
 
-    def to_json(self) -> dict[str, Any]:
-        curve = [dict(row) for row in self.curve]  # a copy: it is written while rounds go on
-        return {"curve": curve, "best_round": self.best_round, "best_value": self.best_value, "ended": self.ended}
+    def said(self) -> str:
+        """The last round's row, and what was found in it of the round before, as JSON: the journal's line of a round.
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        self.curve = [dict(row) for row in saved["curve"]]
+        So a step need not hold all rounds before it: each is written once.
+        """
+        return json.dumps({"row": self.curve[-1], "before": self._looked})
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the curve; of that, rounds of which nothing is said."""
+        best = {"best_round": self.best_round, "best_value": self.best_value, "ended": self.ended}
+        return best | ({"curve": self._unsaid} if self._unsaid else {})
+
+    def restore(self, saved: Mapping[str, Any], said: Sequence[str]) -> None:
+        """As it was.
+
+        Args:
+          saved: what `to_json` gave.
+          said: what `said` gave, of each round; "" of those that are in `saved`, as earlier versions kept them all.
+        """
+        self.curve, self._unsaid = [], saved.get("curve", [])
+        for number, text in enumerate(said):
+            told = json.loads(text) if text else {"row": dict(self._unsaid[number]), "before": {}}
+            if self.curve:
+                self.curve[-1].update(told["before"])
+            self.curve.append(told["row"])
         self.best_round, self.best_value = saved["best_round"], saved["best_value"]
         self.ended = saved["ended"]

@@ -94,10 +94,26 @@ class Keeper:
                 raise StudyError(
                     f"expected the rows that step {step} in {self.folder} was trained on, got others; name a new folder"
                 )
-            history.restore(items["meta"])
+            history.restore(items["meta"], self._said_until(step, items["meta"]))
             restored, states = self._fitted(step, server, items["server"]), self._fitted(step, states, items["sites"])
             return step, restored, states, best_round, notes
         return 0, server, states, None, notes
+
+    def _said_until(self, step: int, meta: Mapping[str, Any]) -> list[str]:
+        """What the journal says of each round up to a step's; the first ones may be in the step.
+
+        Raises:
+          StudyError: one is in neither.
+        """
+        assert self._journal is not None
+        said = self._journal.figures(step)
+        there = sum(text != "" or at < len(meta.get("curve", ())) for at, text in enumerate(said))
+        if there != step:
+            raise StudyError(
+                f"expected the figures of rounds 1 to {step} in the journal in {self.folder}, got those of {there}: "
+                "it is not the journal of these steps; name a new folder"
+            )
+        return said
 
     def _fitted(self, step: int, like: PyTree, leaves: Mapping[str, Any]) -> PyTree:
         """The tree of saved leaves, if they are those of this study's model."""
@@ -106,11 +122,12 @@ class Keeper:
                              "name a new folder")  # fmt: skip
         return trees.rebuild(like, leaves)
 
-    def commit(self, round_number: int, digest: str, *rows: Row) -> None:
+    def commit(self, round_number: int, digest: str, figures: str, *rows: Row) -> None:
         """Writes the round's digest, or holds it against the one of an earlier run of the same round.
 
         Args:
           round_number, digest: of the round's new state.
+          figures: of the round, see `History.said`.
           *rows: what is to be journaled with it, before it.
 
         Raises:
@@ -126,7 +143,7 @@ class Keeper:
             )
         if before is None:
             journal = self._journal
-            self._write(lambda: journal.write(*rows, Committed(round_number, digest)))
+            self._write(lambda: journal.write(*rows, Committed(round_number, digest, figures)))
 
     def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:
         """Saves the newest round on the way out, durably, unless its arrays are gone into the round at hand."""

@@ -72,10 +72,12 @@ class Committed(NamedTuple):
 
     Attributes:
       digest: of the server state, 128 bits in hex.
+      figures: the round's row of the curve, and what it found of the round before, as JSON; "" if it was not said.
     """
 
     round: int
     digest: str
+    figures: str = ""
 
 
 Row = Opened | Accepted | Closed | Aggregated | Committed

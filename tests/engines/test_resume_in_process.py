@@ -13,6 +13,7 @@ import pytest
 import learner_jax as lr
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.keeper import Keeper
+from learner_jax.errors import StudyError
 from tests.algorithms.studies import make_sites
 
 ROUNDS = 6
@@ -59,6 +60,15 @@ def same(one, other):
         [{k: v for k, v in row.items() if k != "seconds"} for row in found.result["curve"]] for found in (one, other)
     ]
     assert figures[0] == figures[1]
+
+
+def test_steps_without_their_journal_are_not_gone_on_with(workdir):
+    run(workdir, rounds=3)
+    for path in workdir.glob("journal.sqlite*"):
+        path.unlink()
+    (workdir / "result.json").unlink()
+    with pytest.raises(StudyError, match=r"expected the figures of rounds 1 to 3 .*, got those of 0: "):
+        run(workdir, rounds=3)
 
 
 def test_stopped_again_and_again_it_ends_in_the_same_weights(workdir, undisturbed):

@@ -238,7 +238,7 @@ def test_corrupt_checkpoints_of_a_coordinator(tmp_path):
     steps = tmp_path / "run" / "checkpoints"
 
     def spoil(step: Path) -> None:
-        (step / "step.json").write_text((step / "step.json").read_text().replace("curve", "curse", 1))
+        (step / "step.json").write_text((step / "step.json").read_text().replace("best_round", "worst_round", 1))
 
     def again():
         return federated(study, tmp_path, begin=lambda sites: None)  # no site is there, and none is asked
