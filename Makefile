@@ -12,6 +12,8 @@ SOURCES := learner_jax configs launch sites benchmarks tests
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TESTS ?=
+# They have both processors to themselves, before all others.
+SCHEDULES := tests/protocol/test_simulation.py
 WORKDIR ?= runs/demo
 SECONDS ?= 60
 MINUTES ?= 60
@@ -28,7 +30,8 @@ demo: $(VENV)/.ready ## ten hospitals, one readmission model: real processes, 50
 install: $(VENV)/.ready ## the package and what it needs, into .venv
 
 test: $(VENV)/.ready-test lint ## lint, types, and every test but the soak ones (TESTS=tests/data for a part)
-	@$(PYTEST) $(TESTS)
+	@$(if $(TESTS),,$(BIN)/python -m pytest -n 0 -q -s $(SCHEDULES))
+	@$(PYTEST) $(or $(TESTS),--ignore=$(SCHEDULES))
 
 lint: $(VENV)/.ready-test ## ruff (rules, format) and pyright
 	@$(BIN)/ruff check --quiet .
