@@ -372,6 +372,13 @@ PLANTS: tuple[Plant, ...] = (
         _SCHEDULES,
     ),
     Plant(
+        "accounts: an upload that stands still takes its room again at once",
+        "learner_jax/protocol/coordinator.py",
+        "in sorted(queued, key=lambda pair: pair[1].moved) if len(queued) > 1 else queued:",
+        "in queued:",
+        ("tests/protocol/test_coordinator.py",),
+    ),
+    Plant(
         "accounts: closes while a row is being written",
         "learner_jax/protocol/coordinator.py",
         "if Part.JOURNALING in parts or not settled:",

@@ -781,12 +781,12 @@ class RoundKeeper:
             self._send(site, m.Rejected(self.study, self.epoch, number, phase, digest, False, reason))
 
     def _make_room(self) -> None:
-        """Lets queued updates in, while what is on its way is not too much for memory, and the disk takes them."""
+        """Lets queued updates in, while what is on its way is not too much for memory, and the disk takes them; first
+        those that had their turn longest ago, so that one that stands still does not take its room again at once."""
         if self._round is None or self._round.state != "open":
             return
-        for site, share in self._round.shares.items():
-            if share.part is not Part.QUEUED:
-                continue
+        queued = [(site, share) for site, share in self._round.shares.items() if share.part is Part.QUEUED]
+        for site, share in sorted(queued, key=lambda pair: pair[1].moved) if len(queued) > 1 else queued:
             used = sum(_in_memory(s) for s in self._round.shares.values() if s.part is Part.FETCHING)
             if share.later <= self._now and (not used or used + _in_memory(share) <= self._room):
                 self._step(site, "room")

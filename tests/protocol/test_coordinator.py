@@ -730,3 +730,42 @@ def test_what_a_buffered_round_refused_for_good_counts_in_no_later_one(buffer):
     buffered(buffer, 3)
     (again,) = said(buffer.offer("b"), m.Rejected, "b")  # said before the refusal came, and heard after
     assert again.final and again.reason == answer.reason
+
+
+# ---------------------------------------------------------------- what small faults passed by (see mutants.md)
+
+
+def test_what_is_accepted_is_told_with_its_size_and_how_many_are_there(bench):
+    told = [k.event for k in kind(bench.whole("a") + bench.whole("b"), c.Tell) if k.event.kind == "site_done"]
+    assert [(event.site, dict(event.data)) for event in told] == [
+        ("a", {"bytes": 6, "accepted": 1, "of": 3}), ("b", {"bytes": 6, "accepted": 2, "of": 3}),
+    ]  # fmt: skip
+
+
+def test_an_upload_that_moves_is_not_put_off_and_one_that_stands_still_gives_its_room_away(monkeypatch):
+    monkeypatch.setattr(transfers, "CHUNK", 2)
+    bench = Bench(upload_bytes=6, lease_s=4.0)
+    bench.hello(*SITES)
+    bench.start()
+    frames = bench.held.chunks(said(bench.offer("a"), m.Want, "a")[0])
+    assert not said(bench.offer("b"), m.Want, "b")
+    for frame in frames[:2]:  # a chunk each three seconds: slow, and it moves
+        bench.do(c.Heard("b", m.Ping("s", 1, 1, "train")), 3.0)
+        bench.do(c.Heard("a", *frame))
+        assert not said(bench.do(c.Tick()), m.Want, "b")
+    for _ in range(3):  # it is there, and sends nothing more
+        bench.do(c.Heard("a", m.Ping("s", 1, 1, "train")), 1.5)
+        bench.do(c.Heard("b", m.Ping("s", 1, 1, "train")))
+    assert said(bench.do(c.Tick()), m.Want, "b")
+
+
+def test_of_a_sites_accepted_updates_the_last_ones_are_remembered():
+    bench = Bench()
+    for number in range(1, 140):
+        bench.hello(*SITES)
+        bench.start(number, quorum=1, cohort=("a",))
+        bench.whole("a", b"update", number)
+    assert len(bench.keeper._accepted) == 128
+    assert said(bench.offer("a", number=139), m.Accepted) and said(bench.offer("a", number=12), m.Accepted)
+    (answer,) = said(bench.offer("a", number=11), m.Rejected)
+    assert answer.final and answer.reason.startswith("late")

@@ -373,3 +373,26 @@ def test_nor_is_one_waited_for_of_which_nothing_comes(bench):
         bench.do(c.Tick(), 1.0)
     assert said(bench.log, m.Want)[-1].digest == blob(b"others").digest
     assert kind(bench.hear(m.Chunk("s", blob(b"others").digest, 0, True), b"others"), c.Work)[0].open.round == 2
+
+
+# ---------------------------------------------------------------- what small faults passed by (see mutants.md)
+
+
+def test_hellos_that_nobody_answers_come_less_and_less_often():
+    bench, times = Bench(resend_s=1.0), []
+    for step in range(600):
+        if said(bench.do(c.Tick(), 0.1), m.Hello):
+            times.append(round(step / 10, 1))
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert (
+        gaps[0] < 2.0 and all(b >= a - 0.11 for a, b in zip(gaps, gaps[1:], strict=False)) and 9.9 <= gaps[-1] <= 10.2
+    )
+    bench.welcome()
+    bench.do(c.Connected())  # the line was made anew: at once, and often again
+    assert said(bench.log[-3:], m.Hello)
+
+
+@pytest.mark.parametrize("event", [c.Denied("no"), c.Stop("no")])
+def test_a_study_that_is_not_wanted_here_ends_without_success(bench, event):
+    (ended,) = kind(bench.do(event), c.Finished)
+    assert (ended.ok, ended.weights_sha256, ended.reason) == (False, "", "no")
