@@ -24,7 +24,7 @@ from learner_jax.errors import ConfigError
 
 VARIABLE = "LEARNER_FAILPOINT"
 
-_ROWS = ("opened", "accepted", "closed", "aggregated", "committed")
+_ROWS = ("opened", "accepted", "closed", "aggregated", "measured", "committed")
 _WHOLE = ("before_write", "before_fsync", "before_rename", "after_rename")
 _STEP = ("before_save", "before_finalise", "before_rename", "after_rename")
 

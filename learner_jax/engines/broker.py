@@ -7,6 +7,7 @@ nobody is dropped, and the machines at the ends make that good. A coordinator ge
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from learner_jax.network.enrol import Desk, invite
 from learner_jax.network.keys import load_or_make_keys
 from learner_jax.network.links import CoordinatorLink, Received
 from learner_jax.protocol import broker
+from learner_jax.protocol.complaints import EVERY_S, Complaints
 from learner_jax.storage.lock import only_one
 
 NAME = "broker"
 """What a broker's roster and join codes call it in place of a study."""
 QUEUE = 512
 """Messages that wait for one peer: all that a coordinator with a full window asks for."""
-SAY_S = 60.0
 
 
 class Switch:
@@ -33,18 +34,22 @@ class Switch:
     Args:
       link: the port.
       desk: enrols coordinators.
-      on_event: told who is refused, and why; a reason once a minute.
+      on_event: told who is refused, and why: once a minute, and how often.
     """
 
     def __init__(self, link: CoordinatorLink, desk: Desk, on_event: Observer):
         self._link, self._desk, self._tell = link, desk, on_event
         self._meter = broker.Meter()
         self._guests: dict[str, dict[str, str]] = {}  # coordinator -> CURVE key -> user
-        self._said: dict[tuple[str, str], float] = {}
+        self._complaints, self._next_look = Complaints(), 0.0
 
     def turn(self, timeout_s: float) -> None:
         """Takes and passes on one message, if one comes in time."""
         found = self._link.recv(timeout_s)
+        if (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + 1.0
+            for user, kind, more in self._complaints.due(now):
+                self._note(user, f"{user}: {kind}: {more} more times within {EVERY_S:.0f} s", times=more)
         if found is None:
             return
         try:
@@ -91,10 +96,12 @@ class Switch:
         self._guests[coordinator] = users
 
     def _refuse(self, user: str, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._said.get((user, reason), -SAY_S) >= SAY_S:
-            self._said = {about: at for about, at in self._said.items() if now - at < SAY_S} | {(user, reason): now}
-            self._tell(Event("note", NAME, site=user, data={"text": f"{user}: {reason}"}))
+        kind = re.sub(r"\d+", "", reason)  # a reason names sizes, of which there are very many
+        if self._complaints.first(user, kind, time.monotonic()):
+            self._note(user, f"{user}: {reason}")
+
+    def _note(self, user: str, text: str, **more: int) -> None:
+        self._tell(Event("note", NAME, site=user, data={"text": text, **more}))
 
 
 def run_broker(

@@ -142,7 +142,8 @@ class Rounds:
         )
 
     def _fenced(self, epoch: int) -> None:
-        self.fail(StudyError(f"a newer coordinator of this study runs (epoch {epoch}); this one stops"))
+        text = f"most sites have met a newer coordinator of this study (epoch {epoch}), so this one stops"
+        self.fail(StudyError(text))
 
     def _append(self, command: c.Append) -> None:
         self.stores.spool.append(command.site, command.digest, command.size, command.offset, command.data)

@@ -33,7 +33,6 @@ class History:
         self.best_value: float | None = None
         self.ended = False
         self._looked: dict[str, float] = {}  # what was set last under "valid/"
-        self._unsaid: list[dict[str, Any]] = []  # the first rounds, where the journal says nothing of them
 
     def add(self, figures: Mapping[str, float], **about: Any) -> None:
         """A round is over. Figures under "valid/" are of the round before, and left to `look`."""
@@ -66,25 +65,28 @@ class History:
 
         So a step need not hold all rounds before it: each is written once.
         """
-        return json.dumps({"row": self.curve[-1], "before": self._looked})
+        return said(self.curve[-1], self._looked)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the curve; of that, rounds of which nothing is said."""
-        best = {"best_round": self.best_round, "best_value": self.best_value, "ended": self.ended}
-        return best | ({"curve": self._unsaid} if self._unsaid else {})
+        """All but the curve."""
+        return {"best_round": self.best_round, "best_value": self.best_value, "ended": self.ended}
 
     def restore(self, saved: Mapping[str, Any], said: Sequence[str]) -> None:
         """As it was.
 
         Args:
           saved: what `to_json` gave.
-          said: what `said` gave, of each round; "" of those that are in `saved`, as earlier versions kept them all.
+          said: what `said` gave, of each round.
         """
-        self.curve, self._unsaid = [], saved.get("curve", [])
-        for number, text in enumerate(said):
-            told = json.loads(text) if text else {"row": dict(self._unsaid[number]), "before": {}}
+        self.curve = []
+        for told in map(json.loads, said):
             if self.curve:
                 self.curve[-1].update(told["before"])
             self.curve.append(told["row"])
         self.best_round, self.best_value = saved["best_round"], saved["best_value"]
         self.ended = saved["ended"]
+
+
+def said(row: Mapping[str, Any], before: Mapping[str, float]) -> str:
+    """A round's line: its row of the curve, and what was found in it of the round before."""
+    return json.dumps({"row": dict(row), "before": dict(before)})

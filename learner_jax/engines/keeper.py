@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from learner_jax import specs, trees
-from learner_jax.engines.history import History
+from learner_jax.engines.history import History, said
 from learner_jax.errors import StorageError, StudyError
 from learner_jax.leaves import schema_of
-from learner_jax.protocol.rows import Committed, Row
+from learner_jax.protocol.rows import Committed, Measured, Row
 from learner_jax.specs import Study
 from learner_jax.storage.journal import Journal
 from learner_jax.storage.patience import patiently
@@ -52,12 +52,13 @@ class Keeper:
         self.folder, self._checkpoint, self._rows = folder, study.checkpoint, rows
         self._steps = self._best = self._journal = None
         self._committed: dict[int, str] = {}
+        self._measured: set[int] = set()  # rounds whose figures the journal has
         self._names: dict[int, int] = {}  # step -> the best round that it names
         if folder is None:
             return
         self._own_journal = journal is None
         self._journal = journal or Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
-        self._committed = self._journal.committed()
+        self._committed, self._measured = self._journal.committed(), set(self._journal.measured())
         steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0, point="coordinator.steps", busy=_BUSY)
         self._steps = steps
         # a step is of no use without the best model that it names
@@ -100,20 +101,24 @@ class Keeper:
         return 0, server, states, None, notes
 
     def _said_until(self, step: int, meta: Mapping[str, Any]) -> list[str]:
-        """What the journal says of each round up to a step's; the first ones may be in the step.
+        """What the journal says of each round up to a step's. Earlier versions kept it in the step: it is taken over.
 
         Raises:
-          StudyError: one is in neither.
+          StudyError: of some round nothing is said.
         """
         assert self._journal is not None
-        said = self._journal.figures(step)
-        there = sum(text != "" or at < len(meta.get("curve", ())) for at, text in enumerate(said))
-        if there != step:
+        there = self._journal.measured()
+        kept = {number: said(row, {}) for number, row in enumerate(meta.get("curve", ()), 1) if number not in there}
+        if kept:
+            self._journal.write(*(Measured(number, figures) for number, figures in kept.items()))
+        self._measured |= kept.keys()
+        found = [text for number, text in sorted((there | kept).items()) if number <= step]
+        if len(found) != step:
             raise StudyError(
-                f"expected the figures of rounds 1 to {step} in the journal in {self.folder}, got those of {there}: "
-                "it is not the journal of these steps; name a new folder"
+                f"expected the figures of rounds 1 to {step} in the journal in {self.folder}, got those of "
+                f"{len(found)}: it is not the journal of these steps; name a new folder"
             )
-        return said
+        return found
 
     def _fitted(self, step: int, like: PyTree, leaves: Mapping[str, Any]) -> PyTree:
         """The tree of saved leaves, if they are those of this study's model."""
@@ -141,9 +146,13 @@ class Keeper:
                 f"expected round {round_number} to end in state {before[:12]}, as it did before in {self.folder}, got "
                 f"{digest[:12]}: other data, versions, devices or XLA flags than at the start; name a new folder"
             )
-        if before is None:
+        new: list[Row] = [*rows] if before is None else []
+        new += [Measured(round_number, figures)] if round_number not in self._measured else []
+        new += [Committed(round_number, digest)] if before is None else []
+        if new:
             journal = self._journal
-            self._write(lambda: journal.write(*rows, Committed(round_number, digest, figures)))
+            self._write(lambda: journal.write(*new))
+            self._measured.add(round_number)
 
     def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:
         """Saves the newest round on the way out, durably, unless its arrays are gone into the round at hand."""

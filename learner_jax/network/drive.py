@@ -29,6 +29,8 @@ from learner_jax.protocol.site import SiteKeeper
 TICK_S = 0.1
 _AT_ONCE = 4
 """Updates that are checked and made durable at a time."""
+_ROTATIONS = 0.1, 10.0
+"""Rotations a second, and at once, of one site."""
 FLOOD = "sent more messages a second than a peer may"
 
 
@@ -43,7 +45,7 @@ class CoordinatorHandlers(NamedTuple):
       journal: appends rows durably, all or none; StorageError means "again later".
       close: the round is closed: hand it to the thread that adds up.
       tell: an event for whoever listens.
-      fenced: a newer coordinator of this study runs: stop.
+      fenced: most sites have met a newer coordinator of this study: stop.
     """
 
     append: Callable[[c.Append], None]
@@ -219,6 +221,7 @@ class CoordinatorDrive(_Drive):
     ):
         super().__init__(link, keeper, tick_s)
         self._handlers, self._desk, self._meter = handlers, desk, meter or broker.Meter()
+        self._rotations = broker.Meter(*_ROTATIONS)
         self._on_end = on_end
         # several at a time, so that a file system makes them durable together
         self._disk = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="disk")
@@ -248,6 +251,9 @@ class CoordinatorDrive(_Drive):
         if isinstance(message, m.Ask):  # the machine has no clock, and a question begins no session
             self.link.send(sender, m.encode(m.Told(message.study, time.time())))
         elif isinstance(message, m.Rotate) and self._desk is not None:
+            if not self._rotations.allow(sender, time.monotonic()):  # each is written durably, on this thread
+                self._give(c.Garbled(sender, "the rest is dropped", "asked for new keys again and again"))
+                return
             self.link.send(sender, m.encode(self._desk.rotate(sender, message)))
         else:
             super()._heard(sender, message, payload)

@@ -254,6 +254,7 @@ class CoordinatorLink:
     def revoke(self, public: str) -> str | None:
         """Keeps a CURVE key out, also on a connection that it has; returns who it was."""
         user = self.zap.revoke(public)
+        self._watched_keys.pop(public, None)
         if user is not None:
             self.forget(user)
         return user

@@ -62,20 +62,35 @@ class _Side:
         self._about, self._own, self._sign, self._way = about, own, sign, way
         self.public = own.public_key().public_bytes_raw()
         self.other, self.count, self.heard = _NOBODY, 0, 0
+        self._shared = b""
         self._keys: dict[bytes, AESGCM] = {}
 
-    def meet(self, other: bytes) -> None:
-        """From now on the peer's process is the one with this ephemeral key."""
-        if other != self.other:
-            self.other, self.heard = other, 0
-            self._keys.clear()
+    def meet(self, other: bytes, peer: str) -> None:
+        """From now on the peer's process is the one with this ephemeral key.
+
+        Raises:
+          RemoteProtocolError: one of the few keys with which the secret would be known to all (RFC 7748, section 6.1);
+            whom this side has met stays as it was.
+        """
+        if self._shared and other == self.other:
+            return
+        try:
+            shared = self._own.exchange(X25519PublicKey.from_public_bytes(other))
+        except ValueError:
+            raise RemoteProtocolError(peer, "expected an ephemeral key, got one that makes no secret") from None
+        self.other, self.heard, self._shared = other, 0, shared
+        self._keys.clear()
+
+    @property
+    def met(self) -> bool:
+        """Whether there is a process to seal for."""
+        return bool(self._shared)
 
     def _key(self, way: bytes) -> AESGCM:
         if way not in self._keys:
-            shared = self._own.exchange(X25519PublicKey.from_public_bytes(self.other))
             both = b"".join(sorted((self.public, self.other)))
             info = b"learner payload\0" + self._about + b"\0" + way + both
-            self._keys[way] = AESGCM(HKDF(hashes.SHA256(), 32, None, info).derive(shared))
+            self._keys[way] = AESGCM(HKDF(hashes.SHA256(), 32, None, info).derive(self._shared))
         return self._keys[way]
 
     def seal(self, header: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
@@ -147,7 +162,7 @@ class SiteSeal:
         _check(self._coordinator, DOWN, self._about, sealed, peer)
         if own != self._side.public:
             raise RemoteProtocolError(peer, "expected a message for this process, got one for an earlier one")
-        self._side.meet(other)
+        self._side.meet(other, peer)
         if count <= self._side.heard:
             raise RemoteProtocolError(peer, "expected a message not said before, got one again")
         found = header, self._side.payload(sealed, payload, peer)
@@ -180,7 +195,7 @@ class CoordinatorSeal:
     def seal(self, site: str, header: bytes, payload: bytes | memoryview = b"") -> tuple[bytes, bytes] | None:
         """A message for a site, as it goes through a broker; None for one that has not said Hello."""
         side = self._sides.get(site)
-        return None if side is None else side.seal(header, payload)
+        return side.seal(header, payload) if side is not None and side.met else None
 
     def open(self, site: str, sealed: bytes, payload: bytes | memoryview = b"") -> tuple[bytes, bytes]:
         """A message of a site.
@@ -189,10 +204,10 @@ class CoordinatorSeal:
           RemoteProtocolError: as `SiteSeal.open`.
         """
         keys = tuple(self._who(site))
+        if not keys:  # a broker may make up as many names as it likes
+            raise RemoteProtocolError("the broker", "expected a message of a site of the roster, got one of another")
         other, own, count, header = _parts(sealed, site)
         about = _about(self._study, site)
-        if not keys:
-            raise RemoteProtocolError(site, "expected a site of the roster, got another")
         signer = next((key for key in keys[1:] if _signed(key, UP, about, sealed)), keys[0])
         _check(signer, UP, about, sealed, site)
         if signer != keys[0]:
@@ -203,9 +218,9 @@ class CoordinatorSeal:
         if own != side.public:  # it does not know this process yet, so that it may have been said to another
             if not isinstance(m.decode(header, site), m.Hello):
                 raise NotMet(site, self._bye(about, other))
-            side.meet(other)
+            side.meet(other, site)
             return header, b""
-        side.meet(other)
+        side.meet(other, site)
         if count <= side.heard:
             raise RemoteProtocolError(site, "expected a message not said before, got one again")
         found = header, side.payload(sealed, payload, site)
@@ -214,7 +229,7 @@ class CoordinatorSeal:
 
     def _bye(self, about: bytes, other: bytes) -> bytes:
         once = _Side(about, self._own, self._sign, DOWN)
-        once.meet(other)
+        once.other = other  # there is no payload, so no secret
         return once.seal(m.encode(m.Bye(self._study, "it was started anew")), b"")[0]
 
     def forget(self, site: str) -> None:

@@ -40,6 +40,10 @@ def admit(user: str, header: int, payload: int, sealed: bool = False) -> str | N
     return None
 
 
+_ACCOUNTS = 4096
+"""Peers of which an account is kept: whoever makes up names makes no more."""
+
+
 class Bucket(NamedTuple):
     """How much a peer may still send at once, and when that was."""
 
@@ -64,7 +68,14 @@ class Meter:
         left, at = self._buckets.get(user, Bucket(self._burst, now))
         left = min(self._burst, left + (now - at) * self._rate)
         self._buckets[user] = Bucket(left - 1 if left >= 1 else left, now)
+        if len(self._buckets) > _ACCOUNTS:
+            self._drop_the_full(now)
         return left >= 1
+
+    def _drop_the_full(self, now: float) -> None:
+        """An account that is full again is as a new one; of the others, if they are many, those used last stay."""
+        busy = [item for item in self._buckets.items() if item[1].left + (now - item[1].at) * self._rate < self._burst]
+        self._buckets = dict(sorted(busy, key=lambda item: item[1].at)[-_ACCOUNTS // 2 :])
 
     def forget(self, user: str) -> None:
         """Drops a peer's account."""

@@ -226,11 +226,13 @@ class RoundKeeper:
         self._lease, self._retry, self._patience = lease_s, retry_s, patience_s
         self._room, self._limit = upload_bytes, size_limit
         self._sessions: dict[str, _Session] = {}
+        self._newer: dict[str, int] = {}  # sites that say that they have met a newer coordinator, and its epoch
+        self._forgotten: set[str] = set()
         self._round: _Round | None = None
         self._holder, self._kept = Holder(keep=1), dict(kept or {})
         self._broadcasts, self._parts = dict(broadcasts or {}), dict(parts or {})
         self._may_buffer = self._buffered = buffered  # the study's rounds are; the last one was
-        self._final: dict[tuple[int, str, str], str] = {}  # what was refused for good in buffered rounds, and why
+        self._final: dict[tuple[int, str, str], tuple[str, str]] = {}  # refused for good in buffered rounds, and why
         self._views: dict[str, bytes] = {}  # which pieces a site last said that it has
         self._turns = Meter(*_TURNS)
         self._under_way: dict[str, _Share] = {}  # of a buffered round, into the next
@@ -280,8 +282,13 @@ class RoundKeeper:
         session = self._sessions.get(site)
         minor = session.protocol[1] if session else 0  # nothing was agreed with it yet
         if self._buffered and isinstance(message, m.Rejected) and message.final:
-            self._final[message.round, message.phase, site] = message.reason
+            self._refused_for_good(site, message)
         self._out.append(c.Send(site, message, payload, minor))
+
+    def _refused_for_good(self, site: str, said: m.Rejected) -> None:
+        """Its site drops it, so no later round may count these very bytes; one of a round to come may be made again."""
+        if (said.round, said.phase) in self._broadcasts:
+            self._final[said.round, said.phase, site] = said.digest, said.reason
 
     def _tell(self, kind: str, site: str | None = None, **data: Any) -> None:
         number = self._round.start.round if self._round else None
@@ -398,6 +405,7 @@ class RoundKeeper:
             self._send(site, self._done)
 
     def _on_enlist(self, event: c.Enlist) -> None:
+        self._forgotten.discard(event.site)
         if event.site not in self._enrolled:
             self._enrolled = (*self._enrolled, event.site)
         share = self._round.shares.get(event.site) if self._round else None
@@ -410,6 +418,18 @@ class RoundKeeper:
         self._gone(event.site, "it was taken off the roster")
         self._step(event.site, "revoked")
         self._sessions.pop(event.site, None)
+        self._newer.pop(event.site, None)
+        self._forgotten.add(event.site)
+        if self._round is not None:
+            self._without_the_forgotten(self._round)
+
+    def _without_the_forgotten(self, open_round: _Round) -> None:
+        """The round needs no more sites than there are that can still answer: it goes on with the others."""
+        counts = (Part.JOURNALING, Part.ACCEPTED)
+        able = sum(site not in self._forgotten or share.part in counts for site, share in open_round.shares.items())
+        start = open_round.start
+        fewer = {"quorum": max(1, min(start.quorum, able)), "buffer": min(start.buffer, max(1, able))}
+        open_round.start, self._changed = start._replace(**fewer), True
 
     def _on_tick(self, _: c.Tick) -> None:
         self._changed = True
@@ -468,9 +488,9 @@ class RoundKeeper:
             self._send(site, m.Refused(self.study, f"expected '{site}', whose key this is, got '{hello.site}'"))
             return
         if hello.epoch_seen > self.epoch:
-            self._fenced = True
-            self._out.append(c.Fenced(hello.epoch_seen))
+            self._met_a_newer_one(site, hello.epoch_seen, protocol)
             return
+        self._newer.pop(site, None)
         session = self._sessions.get(site)
         if session is None:
             self._sessions[site] = session = _Session(self._now)
@@ -487,6 +507,21 @@ class RoundKeeper:
         if share is not None and share.receiver is not None:
             share.receiver.resume()  # what was under way went with the old line
         self._tell_open(site)
+
+    def _met_a_newer_one(self, site: str, epoch: int, protocol: tuple[int, int]) -> None:
+        """A site says that it has met a coordinator that is newer than this one, and takes no part here. One site may
+        say what it likes; that most of them do is what stops this coordinator."""
+        self._newer[site] = epoch
+        self._gone(site, f"it has met a newer coordinator (epoch {epoch})")
+        if 2 * len(self._newer) > len(self._enrolled):
+            self._fenced = True
+            self._out.append(c.Fenced(max(self._newer.values())))
+            return
+        kind = "says that it has met a newer coordinator of this study, and takes no part here"
+        text = f"{kind} (epoch {epoch}, this is {self.epoch}): stop this one if another runs, else revoke the site"
+        self._complain(site, kind, text)
+        welcome = (protocol, self.epoch, self._manifest, self._manifest_digest, self._enrolled)
+        self._send(site, m.Welcome(self.study, *welcome))
 
     def _back(self, site: str, session: _Session) -> None:
         session.seen, session.here = self._now, True
@@ -558,8 +593,8 @@ class RoundKeeper:
             return
         elif accepted is not None:
             reason = f"another update of this site was accepted in this round: {accepted[:12]}"
-        elif (*place, site) in self._final:  # its site has dropped it: no later round may count it
-            reason = self._final[*place, site]
+        elif self._final.get((*place, site), ("", ""))[0] == digest:
+            reason = self._final[*place, site][1]
         elif self._too_old(place):
             reason = f"too stale: expected an update of round {self._round.start.oldest} or later"  # type: ignore[union-attr]
         elif _order(place) <= self._closed and not self._takes(place):
@@ -815,7 +850,7 @@ class RoundKeeper:
         if self._now - open_round.told_waiting < 10 * self._retry:
             return
         open_round.told_waiting = self._now
-        missing = [site for site in open_round.shares if site not in accepted]
+        missing = [site for site in open_round.shares if site not in accepted and site not in self._forgotten]
         text = (
             f"waiting for a quorum: {len(accepted)} of {open_round.start.quorum} sites; not yet: {', '.join(missing)}"
         )

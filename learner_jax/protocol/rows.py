@@ -1,7 +1,7 @@
 """What a coordinator's journal holds: one NamedTuple a kind of row.
 
-A round goes OPENED -> ACCEPTED (once a site) -> CLOSED -> AGGREGATED -> COMMITTED. The round keeper asks for the first
-three; the engine writes the last two.
+A round goes OPENED -> ACCEPTED (once a site) -> CLOSED -> AGGREGATED -> MEASURED -> COMMITTED. The round keeper asks
+for the first three; the engine writes the others.
 """
 
 from __future__ import annotations
@@ -67,18 +67,27 @@ class Aggregated(NamedTuple):
     phase: str
 
 
+class Measured(NamedTuple):
+    """What is told of a round that is over.
+
+    Attributes:
+      figures: its row of the curve, and what it found of the round before, as JSON.
+    """
+
+    round: int
+    figures: str
+
+
 class Committed(NamedTuple):
     """The round's new server state is known.
 
     Attributes:
       digest: of the server state, 128 bits in hex.
-      figures: the round's row of the curve, and what it found of the round before, as JSON; "" if it was not said.
     """
 
     round: int
     digest: str
-    figures: str = ""
 
 
-Row = Opened | Accepted | Closed | Aggregated | Committed
+Row = Opened | Accepted | Closed | Aggregated | Measured | Committed
 """Any row of the journal."""

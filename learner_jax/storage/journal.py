@@ -222,9 +222,9 @@ class Journal:
         """round -> digest of its server state, oldest first."""
         return {row.round: row.digest for row in self._found("kind = 'committed'")}
 
-    def figures(self, until: int) -> list[str]:
-        """What is said of each committed round up to this one, from the first; "" where nothing is."""
-        return [row.figures for row in self._found("kind = 'committed' AND round <= ?", until)]
+    def measured(self) -> dict[int, str]:
+        """round -> its figures, oldest first."""
+        return {row.round: row.figures for row in self._found("kind = 'measured'")}
 
     def close(self) -> None:
         """Lets the folder go. May be called twice."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import sqlite3
 
 import jax
 import numpy as np
@@ -69,6 +71,29 @@ def test_steps_without_their_journal_are_not_gone_on_with(workdir):
     (workdir / "result.json").unlink()
     with pytest.raises(StudyError, match=r"expected the figures of rounds 1 to 3 .*, got those of 0: "):
         run(workdir, rounds=3)
+
+
+def test_a_run_of_an_earlier_version_whose_journal_is_ahead_of_its_steps_is_gone_on_with(workdir, undisturbed):
+    """Its figures lie in its steps, and its last rounds are run again."""
+    with pytest.raises(Stopped):
+        run(workdir, on_event=stop_at("round_open", 5), checkpoint=lr.Checkpoint(wait=True))
+    for number in (3, 4):
+        shutil.rmtree(workdir / "checkpoints" / str(number), ignore_errors=True)
+    base = sqlite3.connect(workdir / "journal.sqlite")
+    told = [json.loads(json.loads(body)["figures"]) for (body,) in base.execute(
+        "SELECT body FROM rows WHERE kind = 'measured' ORDER BY round")]  # fmt: skip
+    base.execute("DROP TRIGGER rows_last")
+    base.execute("DELETE FROM rows WHERE kind = 'measured'")
+    base.commit()
+    base.close()
+    (step,) = [path for path in (workdir / "checkpoints").iterdir() if path.name == "2"]
+    about = json.loads((step / "step.json").read_text())["about"]
+    about["meta"]["curve"] = [told[0]["row"] | told[1]["before"], told[1]["row"]]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (step / "step.json").write_text(json.dumps({"about": about, "sha256": digest}))
+    with pytest.raises(Stopped):
+        run(workdir, on_event=stop_at("round_open", 6), checkpoint=lr.Checkpoint(wait=True))
+    same(run(workdir), undisturbed)
 
 
 def test_stopped_again_and_again_it_ends_in_the_same_weights(workdir, undisturbed):

@@ -92,14 +92,3 @@ def test_a_history_sets_figures_one_round_late_and_knows_which_way_is_up():
     again.restore(history.to_json(), said)
     assert (again.curve, again.best_round, again.best_value) == (history.curve, 2, 0.2)
     assert "curve" not in again.to_json()  # each round is written once
-
-
-def test_a_history_whose_first_rounds_are_in_the_step_as_earlier_versions_kept_them():
-    parts = build(Study(name="s", task=Spec("tasks", "given"), target="valid/brier"), TASK)
-    history, first = History(parts), [{"round": 1, "valid/brier": 0.3}, {"round": 2}]
-    history.restore({"curve": first, "best_round": 1, "best_value": 0.3, "ended": False}, ["", ""])
-    history.look({"valid/brier": 0.2})
-    history.add({"train/loss": 1.0})
-    again = History(parts)
-    again.restore(history.to_json(), ["", "", history.said()])
-    assert again.curve == history.curve and again.curve[1] == {"round": 2, "valid/brier": 0.2}

@@ -153,6 +153,21 @@ def test_what_a_coordinator_may_not_send(place):
     assert "a message for a site, or a list of guests" in said and "a list of at most" in said
 
 
+def test_a_guest_that_sends_too_much_is_a_line_a_minute_whatever_the_sizes(place):
+    with place.coordinator() as here, place.site("a") as there:
+        for _ in range(60):
+            here.recv(0.02)
+            there.recv(0.02)
+            if there.connected:
+                break
+        for size in range(40):
+            there._line.send(bytes(70_000 + size))
+        for _ in range(10):
+            here.recv(0.05)
+    lines = [text for text in place.told if "a header of at most" in text]
+    assert len(lines) == 1
+
+
 def test_a_key_that_nobody_let_in_ends_with_one_line(place, monkeypatch):
     monkeypatch.setattr("learner_jax.network.brokered.REFUSED_S", 0.5)
     with place.site("b") as there, pytest.raises(CryptoError, match="does not know this key"):

@@ -60,6 +60,33 @@ def test_no_byte_of_a_message_can_be_changed(data):
     assert here.open("a", header, payload) == (PING, b"update"), "the true one still counts"
 
 
+LOW = [bytes(32), b"\1" + bytes(31), bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800")]
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_an_ephemeral_key_that_makes_no_secret_is_refused_and_nothing_is_sealed_for_it(low):
+    """Points of low order (RFC 7748, section 6.1): the site of the roster signs them itself."""
+    here, there = coordinator(), site()
+    there._side.public = low
+    with pytest.raises(RemoteProtocolError, match="makes no secret"):
+        here.open("a", *there.seal(HELLO))
+    assert here.seal("a", WELCOME, b"manifest") is None
+    here, there = met()
+    there._side.public = low
+    with pytest.raises(RemoteProtocolError, match="makes no secret"):
+        here.open("a", there.seal(PING)[0], b"sealed with what all know")
+    answer = here.seal("a", WELCOME, b"manifest")
+    assert answer is not None  # for the process that it met before
+
+
+def test_names_that_are_not_on_the_roster_are_the_brokers():
+    here, there = coordinator(), site(OTHER, "z")
+    for name in ("z", "made up", ""):
+        with pytest.raises(RemoteProtocolError, match="a site of the roster") as caught:
+            here.open(name, *there.seal(HELLO))
+        assert caught.value.peer == "the broker"
+
+
 def test_a_message_said_again_or_of_before_is_refused():
     here, there = met()
     first, second = there.seal(PING), there.seal(PING, b"x")

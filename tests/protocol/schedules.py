@@ -141,7 +141,14 @@ class World:
         cohort = tuple(self.rng.sample(self.sites, self.rng.randint(1, len(self.sites))))
         if cohort == (self.spoilt,):
             cohort = self.sites
-        return cohort, self.rng.randint(1, len(set(cohort) - {self.spoilt}))
+        goes = "revoke" in self.kinds and "join" not in self.kinds  # a round that needs it goes on when it is revoked
+        return cohort, self.rng.randint(1, len(cohort) if goes else len(set(cohort) - {self.spoilt}))
+
+    def needed(self, place: tuple[int, str], counted: Any = ()) -> int:
+        """The quorum, but no more sites than can answer; who counted before it was revoked still does."""
+        cohort, quorum = self.plans[place]
+        gone = {self.revoked} - set(counted)
+        return max(1, min(quorum, len(set(cohort) - gone)))
 
     # ------------------------------------------------------------ the play
 
@@ -319,7 +326,7 @@ class World:
         place = left[0]
         opened = [row for row in self.disk.of(rows.Opened) if (row.round, row.phase) == place]
         accepted = {r.site: r.digest for r in self.disk.of(rows.Accepted) if (r.round, r.phase) == place}
-        cohort, quorum = self.plans[place]
+        cohort, quorum = self.plans[place][0], self.needed(place, accepted)
         data = self.broadcast(place)
         self.give("", c.StartRound(
             *place, cohort, data, SCHEMA, SCHEMA, None, quorum, DEADLINE, len(opened) + 1, accepted,
@@ -518,7 +525,7 @@ class World:
         row: Any = self.disk.rows[rows.Closed, *place, "", 0]
         assert row.accepted == closed.accepted, "not the list that was frozen"
         assert list(closed.accepted) == sorted(closed.accepted, key=lambda pair: _IDS[pair[0]]), "not in site-id order"
-        cohort, quorum = self.plans[place]
+        cohort, quorum = self.plans[place][0], self.needed(place, dict(closed.accepted))
         assert len(closed.accepted) >= quorum, "closed below its quorum"
         told = {name for name, _ in closed.accepted} | set(closed.lost)
         assert told == set(cohort) or (self.buffered and told < set(cohort)), "somebody is not accounted for"

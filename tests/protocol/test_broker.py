@@ -34,3 +34,14 @@ def test_a_rate_and_a_burst_for_each_peer():
     assert [meter.allow("a", 100.0) for _ in range(4)] == [True, True, True, False]  # no more than a burst is saved up
     meter.forget("a")
     assert meter.allow("a", 100.0)
+
+
+def test_whoever_makes_up_names_makes_no_account_each():
+    meter = broker.Meter(rate=2.0, burst=3.0)
+    now = 10.0
+    for number in range(20_000):
+        now += 0.001
+        assert meter.allow(f"enrol:{number}", now)
+        meter.allow("a", now)
+    assert len(meter._buckets) <= broker._ACCOUNTS
+    assert not meter.allow("a", now)  # who sends too much is not forgotten with them

@@ -360,9 +360,43 @@ def test_what_the_journal_closed_stays_closed():
 
 
 def test_fenced_by_a_newer_incarnation(bench):
-    commands = bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 9)))
-    assert commands == [c.Fenced(9)]
-    assert bench.whole("b") == []
+    assert not kind(bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 8))), c.Fenced)
+    assert kind(bench.do(c.Heard("b", m.Hello("s", m.PROTOCOL, "b", "x", 9))), c.Fenced) == [c.Fenced(9)]
+    assert bench.whole("c") == []
+
+
+def test_the_word_of_one_site_stops_no_coordinator(bench):
+    steps = bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 2**31 - 1)))
+    told = [k.event for k in kind(steps, c.Tell)]
+    assert [event.kind for event in told] == ["site_lost", "note"] and all(event.site == "a" for event in told)
+    assert "stop this one if another runs, else revoke the site" in told[1].data["text"]
+    assert said(steps, m.Welcome, "a") and not said(steps, m.Open)  # it takes no part here, and sees why
+    for _ in range(5):
+        assert not kind(bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 2**31 - 1))), c.Fenced)
+    bench.whole("b")
+    assert bench.whole("c") and closed(bench.do(c.Tick(), 101.0) + bench.disk(bench.log[-1:])) == [order("b", "c")]
+    assert _told(bench.hello("a")) == [("site_back", False)]  # its disk was mended
+
+
+@pytest.mark.parametrize("before", ["", "accepted", "offered"])
+def test_a_round_goes_on_without_a_site_that_is_taken_off_the_roster(before):
+    bench = Bench()
+    bench.hello(*SITES)
+    bench.start(quorum=3)
+    if before:
+        (bench.whole if before == "accepted" else bench.offer)("c")
+    bench.whole("a")
+    bench.do(c.Forget("c"))
+    assert closed(bench.whole("b")) == [order("a", "b", "c") if before == "accepted" else order("a", "b")]
+
+
+def test_nobody_is_waited_for_who_was_taken_off_the_roster(bench):
+    bench.do(c.Forget("c"))
+    notes = [k.event.data for k in kind(bench.do(c.Tick(), 101.0), c.Tell) if k.event.kind == "note"]
+    assert [(note["waiting_for"], note["quorum"]) for note in notes] == [(list(order("a", "b")), 2)]
+    bench.do(c.Forget("b"))
+    bench.hello("a")
+    assert closed(bench.whole("a") + bench.do(c.Tick(), 1.0)) == [("a",)]
 
 
 def test_another_protocol_is_refused(bench):
@@ -687,6 +721,32 @@ def test_an_update_of_an_earlier_round_is_not_refused_for_good_before_a_restarte
     assert not answer.final and answer.reason == "this round is not open"
     buffered(bench, 2)
     assert said(bench.whole("b"), m.Accepted, "b")
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_restored_coordinator_of_buffered_rounds_counts_what_was_made_again(number):
+    """It was restored to round 2; a site comes with an update that the lost coordinator asked for."""
+    known = {(1, "train"): SENT}
+    bench = Bench(epoch=5, closed=[(1, "train")], broadcasts=known, buffered=True)
+    bench.hello(*SITES)
+    buffered(bench, 2, buffer=2)
+    broadcast = {} if number > 2 else {"broadcast": "b" * 64}
+    (answer,) = said(bench.offer("b", b"before", number, **broadcast), m.Rejected, "b")
+    assert answer.final  # it drops it, and works again
+    for earlier in range(2, number):
+        for site in ("a", "c"):
+            bench.whole(site, number=earlier)
+        buffered(bench, earlier + 1, buffer=2)
+    assert said(bench.whole("b", b"again!", number), m.Accepted, "b")
+
+
+def test_made_up_offers_that_are_refused_for_good_are_not_remembered():
+    bench = Bench(buffered=True)
+    bench.hello(*SITES)
+    buffered(bench, 1)
+    for number in range(2, 500):
+        assert said(bench.offer("a", number=number), m.Rejected)[0].final
+    assert len(bench.keeper._final) <= 1
 
 
 def test_a_buffered_round_needs_a_keeper_that_was_told_of_such_rounds():

@@ -384,10 +384,9 @@ def test_hellos_that_nobody_answers_come_less_and_less_often():
     for step in range(600):
         if said(bench.do(c.Tick(), 0.1), m.Hello):
             times.append(round(step / 10, 1))
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    assert (
-        gaps[0] < 2.0 and all(b >= a - 0.11 for a, b in zip(gaps, gaps[1:], strict=False)) and 9.9 <= gaps[-1] <= 10.2
-    )
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert gaps[0] < 2.0 and all(after >= before - 0.11 for before, after in itertools.pairwise(gaps))
+    assert 9.9 <= gaps[-1] <= 10.2
     bench.welcome()
     bench.do(c.Connected())  # the line was made anew: at once, and often again
     assert said(bench.log[-3:], m.Hello)
