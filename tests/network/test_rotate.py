@@ -118,7 +118,7 @@ def test_what_is_refused(place, tmp_path):
 
 def test_a_site_that_asks_for_new_keys_again_and_again_is_heard_now_and_then():
     """Each is made durable on the thread that serves everybody."""
-    asked, told = [], []
+    heard, told = [], []
 
     class Line:
         def send(self, *_: object) -> bool:
@@ -127,14 +127,14 @@ def test_a_site_that_asks_for_new_keys_again_and_again_is_heard_now_and_then():
     class Asked:
         def receive(self, user: str, header: bytes) -> str | None: ...
 
-        def rotate(self, name: str, rotate: m.Rotate) -> m.Rotated | m.Refused:
-            asked.append(name)
-            return m.Rotated("heart", rotate.curve_public)
+        def rotate(self, name: str, asked: m.Rotate) -> m.Rotated | m.Refused:
+            heard.append(name)
+            return m.Rotated("heart", asked.curve_public)
 
     handlers = HANDLERS._replace(tell=told.append)
     drive = CoordinatorDrive(Line(), RoundKeeper("heart", 1, b"{}", "d" * 64, ("north", "south")), handlers, Asked())
     for _ in range(50):
         drive._heard("north", m.Rotate("heart", "k" * 40, b"s" * 32, b"p" * 64), b"")
     drive._heard("south", m.Rotate("heart", "k" * 40, b"s" * 32, b"p" * 64), b"")
-    assert asked == ["north"] * 10 + ["south"]
+    assert heard == ["north"] * 10 + ["south"]
     assert [event.data["text"] for event in told] == ["asked for new keys again and again: the rest is dropped"]
