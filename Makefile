@@ -47,8 +47,8 @@ endurance: $(VENV)/.ready-test ## an hour of faults, one a minute, on a federati
 plants: $(VENV)/.ready-test ## planted faults: each must turn its test red
 	@$(BIN)/python -m tests.plants
 
-fuzz: $(VENV)/.ready-fuzz ## coverage-guided fuzzing of header, reassembly and roster (SECONDS=60 each; Linux)
-	@for target in header reassembly roster; do \
+fuzz: $(VENV)/.ready-fuzz ## coverage-guided fuzzing of header, reassembly, seals and roster (SECONDS=60 each; Linux)
+	@for target in header reassembly seal roster; do \
 	  $(BIN)/python -m tests.fuzz.run $$target $(SECONDS) 2>&1 | tee build/fuzz-$$target.log | grep -E "^(stat::|==|.*Error|.*ALARM)" ; \
 	  grep -q "^stat::number_of_executed_units" build/fuzz-$$target.log && ! grep -q "ERROR: libFuzzer" build/fuzz-$$target.log || exit 1; \
 	done

@@ -19,7 +19,9 @@ LONGEST = 4096
 def main() -> None:
     """Fuzzes one target for so long."""
     atheris = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["learner_jax.protocol", "learner_jax.network.keys"]):
+    with atheris.instrument_imports(
+        include=["learner_jax.protocol", "learner_jax.network.keys", "learner_jax.network.seal"]
+    ):
         targets = importlib.import_module("tests.fuzz.targets")
     name, seconds = sys.argv[1], int(sys.argv[2])
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))

@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz import targets
 
 
-@pytest.mark.parametrize("name, many", [("header", 4000), ("reassembly", 2000), ("roster", 600)])
+@pytest.mark.parametrize("name, many", [("header", 4000), ("reassembly", 2000), ("seal", 1000), ("roster", 600)])
 def test_no_bytes_break_a_reader(name, many):
     rng, corpus = random.Random(name), targets.seeds(name)
     for data in [*corpus, *(targets.mutated(rng, corpus) for _ in range(many))]:
