@@ -89,7 +89,7 @@ $(VENV)/.ready: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "installing what the tests need into $(VENV)"
-	@$(INSTALL) --editable '.[test,tensorboard]'
+	@$(INSTALL) --editable '.[test,tensorboard,ehr]'
 	@touch $@
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready-test

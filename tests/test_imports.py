@@ -44,7 +44,7 @@ FILES_ONLY = ("samples", "configs")
 
 # Which rooms may load a library that is heavy, or whose misuse costs most.
 WALLS = {"zmq": {"network"}, "orbax": {"storage"}, "starlette": {"console"}}
-HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "pandas", "pyarrow", "tensorstore")
+HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "pandas", "pyarrow", "tensorstore", "duckdb")
 
 
 def modules(root: Path) -> dict[str, Path]:

@@ -185,3 +185,27 @@ def module(name: str) -> Any:
         if error.name and full.startswith(error.name):
             raise StudyError(f"this build of learner has no {full}") from error
         raise
+
+
+def cohorts(source: Path, named: str | None, door: str | None, out: Path | None) -> dict[str, Any]:
+    """The cohorts of a hospital's records: {"words": paragraphs, "json": for machines}; the rows of one go to `out`."""
+    rules = module("data.cohorts")
+    words, told = [], {}
+    with module("data.doors").open_records(source, door) as records:
+        words.append(f"{source}: read as {records.door.upper()}.")
+        for name in [named] if named else rules.shipped("cohorts", ".yaml"):
+            rule, codes = rules.load(name)
+            try:
+                found = rules.find(records, rule, codes)
+            except DataError as error:
+                if named:
+                    raise
+                words.append(f"{rule.name}: {rule.title}\n{error}")
+                continue
+            words.append(module("reports.attrition").text(found))
+            attrition = [step._asdict() for step in found.attrition]
+            told[rule.name] = {"attrition": attrition, "outcomes": found.outcomes, "notes": list(found.notes)}
+            if out is not None:
+                module("storage.atomic").write_bytes(out, rules.as_csv(found).encode(), mode=0o600)
+                words.append(str(out))
+        return {"words": words, "json": {"source": str(source), "door": records.door, "cohorts": told}}

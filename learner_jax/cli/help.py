@@ -204,21 +204,28 @@ COMMANDS = {
         config=True,
     ),
     "data": Command(
-        "public data sets; does our table fit a study?",
+        "public data sets; does our table fit a study? which stays are a cohort?",
         "list: the data sets that can be fetched, with licence and citation. fetch NAME: gets one, goes on where it "
-        "stopped. check: does this table fit what a study asks for? Answers in words; nothing leaves.",
+        "stopped. check: does this table fit what a study asks for? cohort PATH: finds the index stays and their "
+        "outcomes in a hospital's records (MEDS, OMOP or FHIR; which, is guessed and said). Nothing leaves.",
         (
+            "learner data cohort /data/omop --cohort=heart_failure_readmission --out=cohort.csv",
             "learner data list",
             "learner data fetch diabetes130",
             "learner data check --config=readmission --data=stays.csv",
         ),
         (
             Flag("data", str, "check: the table (CSV or Parquet)"),
+            Flag(
+                "cohort", str, "cohort: a rule's file, or the name of a shipped one (default: every shipped one, told)"
+            ),
+            Flag("door", str, "cohort: meds, omop or fhir (default: guessed by what is there)"),
+            Flag("out", str, "cohort: the CSV to write"),
             Flag("into", str, "fetch: the folder to put it in (default: LEARNER_DATA, else the user's cache)"),
             Flag("json", bool, "one JSON object in place of words", False),
         ),
         config=True,
-        words="list | fetch NAME | check [PATH]",
+        words="list | fetch NAME | check [PATH] | cohort PATH",
     ),
 }
 

@@ -347,10 +347,12 @@ def _compare(parsed: Parsed) -> int:
 
 
 def _data(parsed: Parsed) -> int:
-    actions = {"list": _data_list, "fetch": _data_fetch, "check": _data_check}
+    actions = {"list": _data_list, "fetch": _data_fetch, "check": _data_check, "cohort": _data_cohort}
     word = parsed.words[0] if parsed.words else ""
     if word not in actions:
-        raise ConfigError(f"expected list, fetch NAME or check, got {word or 'nothing'}{near(word, actions)}")
+        raise ConfigError(
+            f"expected list, fetch NAME, check or cohort PATH, got {word or 'nothing'}{near(word, actions)}"
+        )
     return actions[word](parsed._replace(words=parsed.words[1:]))
 
 
@@ -391,6 +393,20 @@ def _data_check(parsed: Parsed) -> int:
         return 0 if problem is None else 1
     remarks = doors.check_table(study, Path(given[0]))
     print("\n".join([*remarks, f"{given[0]} fits what the study {study.name} asks for. Nothing was sent."]))
+    return 0
+
+
+def _data_cohort(parsed: Parsed) -> int:
+    if len(parsed.words) != 1:
+        raise ConfigError(f"expected one file or folder of records, got {len(parsed.words)}: learner data cohort PATH")
+    named, out = parsed.values["cohort"], parsed.values["out"]
+    if out and not named:
+        raise ConfigError("expected --cohort=NAME with --out: one cohort's rows")
+    told = doors.cohorts(Path(parsed.words[0]), named, parsed.values["door"], out and Path(out))
+    if parsed.values["json"]:
+        print(json.dumps(told["json"]))
+    else:
+        print("\n\n".join(told["words"]))
     return 0
 
 

@@ -1,0 +1,60 @@
+"""Data doors: MEDS event streams, OMOP CDM, FHIR R4 and plain tables, read to the same records.
+
+with open_records("/data/export") as records:      # which door is guessed, and said
+    records.sql("SELECT count(*) FROM encounters WHERE kind = 'stay'")
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from learner_jax.data.doors import fhir, meds, omop
+from learner_jax.data.doors.records import Records
+from learner_jax.errors import DataError
+
+DOORS = {"meds": meds, "omop": omop, "fhir": fhir}
+
+
+def door_of(source: Path) -> str:
+    """Which door fits what is there.
+
+    Raises:
+      DataError: none does.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: expected a file or a folder of health records, got nothing there")
+    for name, door in DOORS.items():
+        if (source.is_dir() or name == "fhir") and door.is_here(source):
+            return name
+    inside = ", ".join(sorted(path.name for path in source.iterdir())[:6]) if source.is_dir() else source.name
+    raise DataError(
+        f"{source}: expected MEDS (metadata/ and data/*.parquet), OMOP (person, visit_occurrence, ... as .csv or "
+        f".parquet) or FHIR (.ndjson or bundles), got {inside or 'an empty folder'}"
+    )
+
+
+def open_records(source: str | os.PathLike[str], door: str | None = None) -> Records:
+    """Reads a hospital's records.
+
+    Args:
+      source: a file or folder.
+      door: "meds", "omop" or "fhir"; None: guessed.
+
+    Returns:
+      Open records; close them.
+
+    Raises:
+      DataError: no door fits, or the files are not as it expects.
+    """
+    path = Path(source)
+    name = door_of(path) if door is None else door
+    if name not in DOORS:
+        raise DataError(f"expected a door of {', '.join(DOORS)}, got '{name}'")
+    records = Records(path, name)
+    try:
+        DOORS[name].read(path, records)
+    except BaseException:
+        records.close()
+        raise
+    return records

@@ -1,0 +1,172 @@
+"""FHIR R4: bulk exports (NDJSON, gzipped or not) and bundles.
+
+A resource is known by its `resourceType`, not by its file's name. A stay in a hospital is an Encounter of an inpatient
+class, or one that says from where the patient was admitted and on which ward or service: some publishers know no class
+IMP. An Encounter that is part of another (intensive care, emergency department) is not counted beside it. A Condition
+needs neither a date nor a status; its time is then the end of its encounter. References may be relative, absolute, a
+`urn:uuid:`, or conditional.
+
+Reference: HL7 FHIR R4 (4.0.1): Encounter, Condition; Bulk Data Access IG.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from learner_jax.data.doors import codes
+from learner_jax.data.doors.records import Records, quoted
+from learner_jax.errors import DataError
+
+INPATIENT = ("IMP", "ACUTE", "NONAC", "OBSENC", "SS")
+"""Classes of stays (HL7 v3 ActCode): inpatient, acute, non-acute, observation, short stay."""
+_SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_LARGEST_LINE, _LARGEST_BUNDLE = 16 * 2**20, 256 * 2**20
+_HEAD = 2**16
+
+
+class _Clinical(NamedTuple):
+    """A resource of clinical events: where its code and its times are, and what it is."""
+
+    type: str
+    code: str
+    times: tuple[str, ...]
+    kind: str
+
+
+_CLINICAL = (
+    _Clinical("Condition", "code", ("onsetDateTime", "onsetPeriod.start", "recordedDate"), "diagnosis"),
+    _Clinical("Procedure", "code", ("performedDateTime", "performedPeriod.start"), "procedure"),
+    _Clinical("MedicationRequest", "medicationCodeableConcept", ("authoredOn",), "medicine"),
+    _Clinical("Observation", "code", ("effectiveDateTime", "effectivePeriod.start", "issued"), "measurement"),
+)
+
+
+def files_in(source: Path) -> list[Path]:
+    """Files that may hold resources."""
+    if source.is_file():
+        return [source]
+    found = (path for path in source.rglob("*") if path.name.lower().endswith(_SUFFIXES))
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def is_here(source: Path) -> bool:
+    """Whether one of the first files begins with a resource or a bundle."""
+    return any(_head(path) for path in files_in(source)[:20])
+
+
+def _head(path: Path) -> str:
+    """The type of a file's first resource, "Bundle" for one that spans lines; "" where it is none."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            start = file.read(_HEAD).decode("utf-8", "replace")
+    except (OSError, EOFError):
+        return ""
+    try:
+        found = json.loads(start.split("\n", 1)[0])
+        return str(found.get("resourceType") or "") if isinstance(found, dict) else ""
+    except ValueError:
+        return "Bundle" if '"resourceType"' in start and '"Bundle"' in start else ""
+
+
+def read(source: Path, records: Records) -> None:
+    """Fills the tables.
+
+    Raises:
+      DataError: no resources, or none of patients or encounters.
+    """
+    heads = {path: head for path in files_in(source) if (head := _head(path))}
+    if not heads:
+        raise DataError(f"{source}: expected FHIR resources (.ndjson, .ndjson.gz) or bundles (.json), got none")
+    records.sql("CREATE TABLE resources (type VARCHAR, json JSON)")
+    for path, head in heads.items():
+        if head == "Bundle":
+            told = f"read_json_objects({quoted([path])}, format='auto', maximum_object_size={_LARGEST_BUNDLE})"
+            told = f"(SELECT unnest((json->'$.entry[*].resource')) AS json FROM {told})"
+        else:
+            told = f"read_ndjson_objects({quoted([path])}, maximum_object_size={_LARGEST_LINE})"
+        records.sql(f"INSERT INTO resources SELECT json->>'$.resourceType', json FROM {told}")
+    there = dict(records.sql("SELECT type, count(*) FROM resources GROUP BY type"))
+    lacking = [name for name in ("Patient", "Encounter") if not there.get(name)]
+    if lacking:
+        raise DataError(f"{source}: expected FHIR resources Patient and Encounter, got no {', no '.join(lacking)}")
+    records.sql(
+        "CREATE MACRO target(reference) AS "
+        "regexp_extract(reference, '(?:identifier=(?:.*\\|)?|^urn:uuid:|.*/|^)([^/|]+)$', 1)"
+    )
+    _patients(records)
+    _encounters(records)
+    records.sql(
+        "CREATE TABLE ranked AS SELECT target(d->>'$.condition.reference') AS id, 1 AS rank FROM (SELECT "
+        "unnest((json->'$.diagnosis[*]')) AS d FROM resources WHERE type = 'Encounter') "
+        "WHERE (d->>'$.rank') = '1' GROUP BY 1"
+    )
+    for about in _CLINICAL:
+        if there.get(about.type):
+            _events(records, about)
+
+
+def _at(*paths: str) -> str:
+    """SQL: the first of these paths that says something."""
+    return "coalesce(" + ", ".join(f"json->>'$.{path}'" for path in paths) + ")"
+
+
+def _patients(records: Records) -> None:
+    records.sql(
+        f"INSERT INTO patients SELECT row_number() OVER (ORDER BY {_at('id')}), {_at('id')}, "
+        f"{_at('identifier[0].value', 'id')}, wall({_at('birthDate')}), lower({_at('gender')}), "
+        f"wall({_at('deceasedDateTime')}) FROM resources WHERE type = 'Patient'"
+    )
+
+
+def _encounters(records: Records) -> None:
+    came = ("hospitalization.admitSource.coding[0].code", "hospitalization.admitSource.text")
+    went = ("hospitalization.dischargeDisposition.coding[0].code", "hospitalization.dischargeDisposition.text")
+    records.sql(
+        f"CREATE TABLE visits AS SELECT row_number() OVER (ORDER BY {_at('id')}) AS encounter, {_at('id')} AS id, "
+        f"{_at('identifier[0].value', 'id')} AS number, target({_at('subject.reference')}) AS subject, "
+        f"target({_at('partOf.reference')}) AS whole, upper({_at('class.code')}) AS class, "
+        f"wall({_at('period.start')}) AS admit, wall({_at('period.end')}) AS discharge, "
+        f"{_at(*came)} AS admitted_from, {_at(*went)} AS discharged_to, "
+        "(json->'$.location') IS NOT NULL OR (json->'$.serviceType') IS NOT NULL AS placed "
+        "FROM resources WHERE type = 'Encounter' "
+        f"AND coalesce({_at('status')}, '') NOT IN ('cancelled', 'entered-in-error', 'planned')"
+    )
+    records.sql(
+        "INSERT INTO encounters SELECT v.encounter, p.patient, v.id, v.number, "
+        "CASE WHEN whole.encounter IS NOT NULL THEN 'other' "
+        f"WHEN v.class IN {INPATIENT} OR (v.admitted_from IS NOT NULL AND v.placed) THEN 'stay' "
+        "WHEN v.class = 'EMER' THEN 'emergency' ELSE 'other' END, v.admit, v.discharge, v.admitted_from, "
+        "v.discharged_to FROM visits v LEFT JOIN patients p ON p.id = v.subject "
+        "LEFT JOIN visits whole ON whole.id = v.whole"
+    )
+    odd = records.one(
+        "SELECT count(*) FROM encounters JOIN visits v USING (encounter) "
+        f"WHERE kind = 'stay' AND v.class NOT IN {INPATIENT}"
+    )
+    if odd:
+        told = (
+            "encounters count as stays that have no inpatient class: they say from where, and on which ward or service"
+        )
+        records.notes.append(f"{odd} {told}")
+
+
+def _events(records: Records, about: _Clinical) -> None:
+    """An event for each coding of a resource; what was refuted or entered in error is none."""
+    system, code = codes.vocabulary("coding->>'$.system'"), "coding->>'$.code'"
+    shape = codes.by_shape(code) if about.kind == "diagnosis" else "NULL"
+    records.sql(
+        "INSERT INTO events SELECT p.patient, coalesce(r.time, e.discharge, e.admit), "
+        f"coded(coalesce({system}, {shape}, 'UNKNOWN'), {code}), r.value, r.unit, e.encounter, '{about.kind}', NULL, "
+        f"f.rank FROM (SELECT {_at('id')} AS id,  target({_at('subject.reference')}) AS subject, "
+        f"target({_at('encounter.reference')}) AS visit, "
+        f"wall({_at(*about.times)}) AS time, try_cast({_at('valueQuantity.value')} AS DOUBLE) AS value, "
+        f"{_at('valueQuantity.code', 'valueQuantity.unit')} AS unit, "
+        f"unnest((json->'$.{about.code}.coding[*]')) AS coding FROM resources WHERE type = '{about.type}' "
+        f"AND coalesce({_at('verificationStatus.coding[0].code')}, '') NOT IN ('refuted', 'entered-in-error') "
+        f"AND coalesce({_at('status')}, '') <> 'entered-in-error') r "
+        "LEFT JOIN patients p ON p.id = r.subject LEFT JOIN encounters e ON e.id = r.visit "
+        "LEFT JOIN ranked f ON f.id = r.id"
+    )

@@ -1,0 +1,180 @@
+"""OMOP CDM 5.3 and 5.4, as CSV or Parquet files, gzipped or not, their names in any case.
+
+Whether a visit was a stay in a hospital cannot be told from its concept alone: publishers map the same admission to
+inpatient, emergency, observation or even ambulatory visits. Here a stay is a visit with an inpatient concept, or one
+that says from where the patient was admitted. Source codes may be padded with blanks; ids are 64-bit and stay integers;
+5.3 says `admitting_source` and `discharge_to` where 5.4 says `admitted_from` and `discharged_to`.
+
+Reference: OHDSI, OMOP Common Data Model 5.3 and 5.4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from learner_jax.data.doors import codes
+from learner_jax.data.doors.records import Records, quoted
+from learner_jax.errors import DataError
+
+INPATIENT = (9201, 262, 8717, 32037, 8971, 8970, 581379, 32760, 8913)
+"""Visit concepts of stays: inpatient visit, emergency and inpatient visit, inpatient hospital, intensive care, ..."""
+EMERGENCY = (9203, 8870, 581381)
+PRIMARY = (32901, 32902, 32903, 38000183, 38000184, 38000199, 38000200, 44786627)
+"""Statuses and types of conditions that were the primary one, or stood first."""
+_NEEDED = {
+    "person": ("person_id",),
+    "visit_occurrence": ("visit_occurrence_id", "person_id", "visit_concept_id"),
+    "condition_occurrence": ("person_id", "visit_occurrence_id"),
+}
+_FILE = re.compile(r"(\.csv|\.tsv|\.txt|\.parquet)(\.gz|\.zst)?$", re.IGNORECASE)
+
+
+class _Clinical(NamedTuple):
+    """A table of clinical events: what its columns begin with, its dates, and what its rows are."""
+
+    start: str
+    date: str
+    kind: str
+
+
+_CLINICAL = {
+    "condition_occurrence": _Clinical("condition", "condition_start_date", "diagnosis"),
+    "procedure_occurrence": _Clinical("procedure", "procedure_date", "procedure"),
+    "drug_exposure": _Clinical("drug", "drug_exposure_start_date", "medicine"),
+    "measurement": _Clinical("measurement", "measurement_date", "measurement"),
+    "observation": _Clinical("observation", "observation_date", "other"),
+    "device_exposure": _Clinical("device", "device_exposure_start_date", "other"),
+}
+
+
+def tables_in(source: Path) -> dict[str, list[Path]]:
+    """Name of a table -> its files: one in the folder, or those of a folder named like it."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(source.iterdir()) if source.is_dir() else ():
+        for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if part.is_file() and _FILE.search(part.name) and not part.name.startswith((".", "_")):
+                name = path.name if path.is_dir() else _FILE.sub("", path.name)
+                found.setdefault(re.sub(r"^(omop|cdm|2b)_", "", name.lower()), []).append(part)
+    return found
+
+
+def is_here(source: Path) -> bool:
+    """Whether a folder has OMOP's tables of persons and visits."""
+    return {"person", "visit_occurrence"} <= tables_in(source).keys()
+
+
+def read(source: Path, records: Records) -> None:
+    """Fills the tables.
+
+    Raises:
+      DataError: a table or a column is missing.
+    """
+    found = tables_in(source)
+    lacking = [name for name in _NEEDED if name not in found]
+    if lacking:
+        raise DataError(f"{source}: expected OMOP's tables {', '.join(_NEEDED)}, got no {', no '.join(lacking)}")
+    wanted = [*_NEEDED, *(name for name in (*_CLINICAL, "death", "concept") if name not in _NEEDED and name in found)]
+    columns = {name: _view(records, name, found[name]) for name in wanted}
+    for name, needed in _NEEDED.items():
+        lacking = [column for column in needed if column not in columns[name]]
+        if lacking:
+            raise DataError(f"{source}: table {name}: expected OMOP's columns, got no {', no '.join(lacking)}")
+    concepts = "SELECT NULL::BIGINT AS id, NULL::VARCHAR AS vocabulary, NULL::VARCHAR AS code WHERE FALSE"
+    if "concept" in columns:
+        about = f"{codes.vocabulary('vocabulary_id')} AS vocabulary, concept_code AS code"
+        concepts = f"SELECT try_cast(concept_id AS BIGINT) AS id, {about} FROM concept"
+    records.sql(f"CREATE TABLE concepts AS {concepts}")
+    _patients(records, columns["person"], columns.get("death"))
+    _encounters(records, columns["visit_occurrence"])
+    for name, about in _CLINICAL.items():
+        if name in columns:
+            _events(records, name, columns[name], about)
+
+
+def _view(records: Records, name: str, files: Sequence[Path]) -> set[str]:
+    """A table as a view of text with small names; the names."""
+    told = f"read_csv({quoted(files)}, all_varchar=true, header=true, union_by_name=true, nullstr='')"
+    if ".parquet" in files[0].name.lower():
+        told = f"read_parquet({quoted(files)}, union_by_name=true)"
+    names = list(records.columns(told))
+    listed = ", ".join(f'nullif(trim("{one}"::VARCHAR), \'\') AS "{one.lower()}"' for one in names)
+    records.sql(f"CREATE VIEW {name} AS SELECT {listed} FROM {told}")
+    return {one.lower() for one in names}
+
+
+def _first(there: set[str], *names: str, cast: str = "VARCHAR") -> str:
+    """SQL: the first of these columns that says something."""
+    known = [f"try_cast({name} AS {cast})" for name in names if name in there]
+    return f"coalesce({', '.join(known)})" if known else f"NULL::{cast}"
+
+
+def _patients(records: Records, there: set[str], death: set[str] | None) -> None:
+    year, month, day = (_first(there, f"{part}_of_birth", cast="INTEGER") for part in ("year", "month", "day"))
+    born = _first(there, "birth_datetime", cast="TIMESTAMP")
+    concept, said = _first(there, "gender_concept_id"), _first(there, "gender_source_value")
+    records.sql(
+        "INSERT INTO patients SELECT try_cast(person_id AS BIGINT), person_id, "
+        f"coalesce({_first(there, 'person_source_value')}, person_id), "
+        f"coalesce({born}, make_date({year}, coalesce({month}, 1), coalesce({day}, 1))::TIMESTAMP), "
+        f"CASE WHEN {concept} = '8532' OR upper(left({said}, 1)) = 'F' THEN 'female' "
+        f"WHEN {concept} = '8507' OR upper(left({said}, 1)) = 'M' THEN 'male' END, NULL FROM person"
+    )
+    if death is not None:
+        died = _first(death, "death_datetime", "death_date", cast="TIMESTAMP")
+        records.sql(
+            "UPDATE patients SET death = found.died FROM (SELECT try_cast(person_id AS BIGINT) AS patient, "
+            f"min({died}) AS died FROM death GROUP BY 1) found WHERE found.patient = patients.patient"
+        )
+
+
+def _encounters(records: Records, there: set[str]) -> None:
+    start = _first(there, "visit_start_datetime", "visit_start_date", cast="TIMESTAMP")
+    end = _first(there, "visit_end_datetime", "visit_end_date", cast="TIMESTAMP")
+    came = _first(there, "admitted_from_source_value", "admitting_source_value")
+    came_id = _first(there, "admitted_from_concept_id", "admitting_source_concept_id")
+    went = _first(there, "discharged_to_source_value", "discharge_to_source_value")
+    went_id = _first(there, "discharged_to_concept_id", "discharge_to_concept_id")
+    concept, source = "try_cast(visit_concept_id AS BIGINT)", f"coalesce({came}, nullif({came_id}, '0'))"
+    records.sql(
+        "INSERT INTO encounters SELECT try_cast(visit_occurrence_id AS BIGINT), try_cast(person_id AS BIGINT), "
+        f"visit_occurrence_id, coalesce({_first(there, 'visit_source_value')}, visit_occurrence_id), "
+        f"CASE WHEN {concept} IN {INPATIENT} OR {source} IS NOT NULL THEN 'stay' "
+        f"WHEN {concept} IN {EMERGENCY} THEN 'emergency' ELSE 'other' END, {start}, {end}, {source}, "
+        f"coalesce({went}, nullif({went_id}, '0')) FROM visit_occurrence"
+    )
+    odd = records.one(
+        f"SELECT count(*) FROM visit_occurrence WHERE {source} IS NOT NULL AND {concept} NOT IN {INPATIENT}"
+    )
+    if odd:
+        told = "visits count as stays that have no inpatient concept: they say from where the patient was admitted"
+        records.notes.append(f"{odd} {told}")
+
+
+def _events(records: Records, table: str, there: set[str], about: _Clinical) -> None:
+    """Rows of a clinical table by their source's code where its system is known, else by the standard concept's."""
+    value = _first(there, f"{about.start}_source_value")
+    source, concept = _first(there, f"{about.start}_source_concept_id"), _first(there, f"{about.start}_concept_id")
+    time = _first(there, f"{about.date}time", about.date, cast="TIMESTAMP")
+    shape, rank = "NULL", "NULL"
+    if about.kind == "diagnosis":
+        shape, status, type_ = (
+            codes.by_shape(value),
+            *(_first(there, f"condition_{one}_concept_id", cast="BIGINT") for one in ("status", "type")),
+        )
+        rank = f"CASE WHEN {status} IN {PRIMARY} OR {type_} IN {PRIMARY} THEN 1 END"
+    records.sql(
+        f"INSERT INTO events SELECT try_cast(t.person_id AS BIGINT), {time}, "
+        "CASE WHEN own.vocabulary IS NOT NULL THEN coded(own.vocabulary, own.code) "
+        f"WHEN {shape} IS NOT NULL THEN coded({shape}, {value}) "
+        "WHEN std.vocabulary IS NOT NULL THEN coded(std.vocabulary, std.code) "
+        f"ELSE 'OMOP//' || coalesce(nullif({concept}, '0'), {value}) END, "
+        f"{_first(there, 'value_as_number', cast='DOUBLE')}, "
+        f"{_first(there, 'unit_source_value', 'dose_unit_source_value')}, "
+        f"{_first(there, 'visit_occurrence_id', cast='BIGINT')}, '{about.kind}', "
+        f"nullif(try_cast({concept} AS BIGINT), 0), {rank} FROM {table} t "
+        f"LEFT JOIN concepts own ON own.id = nullif(try_cast({source} AS BIGINT), 0) "
+        f"LEFT JOIN concepts std ON std.id = nullif(try_cast({concept} AS BIGINT), 0)"
+    )

@@ -1,0 +1,243 @@
+"""Health records through their doors: the same people from MEDS, OMOP and FHIR, and what others' renderings hide."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import population
+from learner_jax.data import cohorts
+from learner_jax.data.doors import door_of, open_records
+from learner_jax.data.doors.records import Records
+from learner_jax.errors import DataError
+
+WRITE: dict[str, Callable[[population.Population, Path], None]] = {
+    "meds": population.to_meds,
+    "meds without numbers": lambda found, folder: population.to_meds(found, folder, numbered=False),
+    "omop csv": population.to_omop,
+    "omop parquet": lambda found, folder: population.to_omop(found, folder, "parquet"),
+    "fhir": population.to_fhir,
+}
+
+
+@pytest.fixture(scope="module")
+def people() -> population.Population:
+    return population.make(400, seed=3)
+
+
+@pytest.fixture(scope="module")
+def folders(people, tmp_path_factory) -> dict[str, Path]:
+    there = {name: tmp_path_factory.mktemp("records") / name.split()[0] for name in WRITE}
+    for name, folder in there.items():
+        WRITE[name](people, folder)
+    return there
+
+
+def found(folder: Path, rule: str = "heart_failure_readmission") -> cohorts.Cohort:
+    with open_records(folder) as records:
+        return cohorts.find(records, *cohorts.load(rule))
+
+
+@pytest.mark.parametrize("rule", ["heart_failure_readmission", "demo_heart_failure"])
+def test_every_door_gives_the_same_cohort(folders, rule):
+    there = {name: found(folder, rule) for name, folder in folders.items()}
+    first = there["omop csv"]
+    assert len(first.stays) > 100 and min(first.outcomes["0"], first.outcomes["1"]) > 10
+    plain = [(row.patient, row.encounter, row.admit, row.discharge, row.outcome) for row in first.stays]
+    for name, other in there.items():
+        if name == "meds without numbers":  # which names no stay
+            same = [(row.patient, row.admit, row.discharge, row.outcome) for row in other.stays]
+            assert same == [(patient, *rest) for patient, _, *rest in plain]
+            continue
+        rows = [(row.patient, row.encounter, row.admit, row.discharge, row.outcome) for row in other.stays]
+        assert sorted(rows) == sorted(plain), name
+        assert other.attrition == first.attrition, name
+
+
+def test_the_primary_diagnosis_where_the_records_tell_it(folders):
+    omop, fhir = found(folders["omop csv"], "cms_heart_failure"), found(folders["fhir"], "cms_heart_failure")
+    assert sorted(row.encounter for row in omop.stays) == sorted(row.encounter for row in fhir.stays)
+    assert 0 < len(omop.stays) < len(found(folders["omop csv"]).stays)
+    with pytest.raises(DataError, match="nothing in these records tells which one that is"):
+        found(folders["meds"], "cms_heart_failure")
+
+
+def test_events_are_the_same_at_every_door(folders, people):
+    asked = (
+        "SELECT kind, code, count(*), count(DISTINCT patient), round(sum(value), 2), any_value(unit), "
+        "count(encounter) FROM events WHERE kind <> 'other' GROUP BY ALL ORDER BY ALL"
+    )
+    rows = {}
+    for name, folder in folders.items():
+        with open_records(folder) as records:
+            rows[name] = records.sql(asked)
+    first = rows.pop("omop parquet")
+    assert len(first) == 2 * len(population.DIAGNOSES) + len(population.LABS) + len(population.MEDICINES)
+    assert sum(row[2] for row in first) == len(people.diagnoses) + len(people.labs) + len(people.medicines)
+    for name, other in rows.items():
+        without_units = [(*row[:5], row[6]) for row in other]  # MEDS has none for these
+        assert without_units == [(*row[:5], row[6]) for row in first], name
+        assert name.startswith("meds") or other == first
+
+
+def test_the_door_is_guessed_and_said(folders):
+    assert {name: door_of(folder) for name, folder in folders.items()} == {name: name.split()[0] for name in WRITE}
+
+
+def test_a_bundle_is_read_as_an_export_is(folders, tmp_path):
+    lines = [
+        json.loads(line)
+        for path in sorted(folders["fhir"].glob("*.gz"))
+        for line in gzip.open(path, "rt")  # noqa: SIM115
+    ]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in lines]}
+    (tmp_path / "all.json").write_text(json.dumps(bundle, indent=1))
+    assert found(tmp_path).stays == found(folders["fhir"]).stays
+    assert found(tmp_path / "all.json").stays == found(folders["fhir"]).stays
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ({}, "expected MEDS .* OMOP .* or FHIR .* got an empty folder"),
+        ({"notes.txt": "x"}, "got notes.txt"),
+        ({"person.csv": "person_id\n1\n", "visit_occurrence.csv": "x\n1\n"}, "got no condition_occurrence"),
+        (
+            {
+                "person.csv": "person_id\n1\n",
+                "visit_occurrence.csv": "visit_id\n1\n",
+                "condition_occurrence.csv": "a\n1\n",
+            },
+            "table visit_occurrence: expected OMOP's columns, got no visit_occurrence_id, no person_id",
+        ),
+        ({"p.ndjson": '{"resourceType": "Patient", "id": "1"}\n'}, "got no Encounter"),
+    ],
+)
+def test_what_no_door_reads_is_one_line(tmp_path, files, said):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        open_records(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- odd records, worked out on paper
+
+
+def meds(folder: Path, rows: list[tuple[str, str, str]], patient: int = 1) -> Path:
+    """rows: time, code, number of the stay ("" for none)."""
+    (folder / "metadata").mkdir(parents=True, exist_ok=True)
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "metadata" / "dataset.json").write_text("{}")
+    times = [dt.datetime.fromisoformat(time) if time else None for time, _, _ in rows]
+    table = pa.table({
+        "subject_id": pa.array([patient] * len(rows), pa.int64()), "time": pa.array(times, pa.timestamp("us")),
+        "code": [code for _, code, _ in rows], "numeric_value": pa.array([None] * len(rows), pa.float32()),
+        "hadm_id": pa.array([int(number) if number else None for _, _, number in rows], pa.int64()),
+    })  # fmt: skip
+    pq.write_table(table, folder / "data" / f"{patient}.parquet")
+    return folder
+
+
+def stay(number: int, admit: str, discharge: str, went: str = "HOME", code: str = "I509") -> list[tuple[str, str, str]]:
+    own = str(number)
+    return [
+        (admit, "HOSPITAL_ADMISSION//URGENT//EMERGENCY ROOM", own),
+        (discharge, f"HOSPITAL_DISCHARGE//{went}", own),
+        (discharge, f"DIAGNOSIS//ICD//10//{code}", own),
+    ]
+
+
+BORN = [("1950-06-01", "MEDS_BIRTH", "")]
+LATER = stay(99, "2021-01-01 08:00", "2021-01-02 08:00", code="J189")
+"""Long after: so that nobody counts as lost."""
+
+
+@pytest.mark.parametrize(
+    "name, rows, index",
+    [
+        ("overlapping stays are one",
+         stay(1, "2020-01-01 10:00", "2020-01-10 10:00") + stay(2, "2020-01-08 10:00", "2020-01-12 10:00", code="J189"),
+         [("1", "2020-01-01 10:00", "2020-01-12 10:00", "0")]),
+        ("a chain of transfers is one stay, and its diagnosis may come with any of them",
+         stay(1, "2020-01-01 10:00", "2020-01-03 10:00", "ACUTE HOSPITAL", "J189")
+         + stay(2, "2020-01-03 11:00", "2020-01-06 10:00", "ACUTE HOSPITAL")
+         + stay(3, "2020-01-06 20:00", "2020-01-09 10:00", code="N179"),
+         [("1", "2020-01-01 10:00", "2020-01-09 10:00", "0")]),
+        ("death on day 3", [*stay(1, "2020-01-01 10:00", "2020-01-05 10:00"), ("2020-01-08 04:00", "MEDS_DEATH", "")],
+         [("1", "2020-01-01 10:00", "2020-01-05 10:00", "died")]),
+        ("death in hospital is no index stay", stay(1, "2020-01-01 10:00", "2020-01-05 10:00", "DIED"), []),
+        ("hospice is no index stay", stay(1, "2020-01-01 10:00", "2020-01-05 10:00", "HOSPICE"), []),
+        ("readmitted at midnight of day 30: within, by dates",
+         stay(1, "2020-01-01 10:00", "2020-01-05 10:00") + stay(2, "2020-02-04 00:00", "2020-02-05 10:00", code="J189"),
+         [("1", "2020-01-01 10:00", "2020-01-05 10:00", "1")]),
+        ("one minute before midnight of day 30: within",
+         stay(1, "2020-01-01 10:00", "2020-01-05 10:00") + stay(2, "2020-02-04 23:59", "2020-02-05 10:00", code="J189"),
+         [("1", "2020-01-01 10:00", "2020-01-05 10:00", "1")]),
+        ("at the midnight that ends day 30: after",
+         stay(1, "2020-01-01 10:00", "2020-01-05 10:00") + stay(2, "2020-02-05 00:00", "2020-02-06 10:00", code="J189"),
+         [("1", "2020-01-01 10:00", "2020-01-05 10:00", "0")]),
+        ("a repeat within 30 days is no new index; the first after them is one",
+         stay(1, "2020-01-01 10:00", "2020-01-05 10:00") + stay(2, "2020-01-20 10:00", "2020-01-25 10:00")
+         + stay(3, "2020-02-10 10:00", "2020-02-15 10:00"),
+         [("1", "2020-01-01 10:00", "2020-01-05 10:00", "1"), ("3", "2020-02-10 10:00", "2020-02-15 10:00", "0")]),
+        ("a stay that ends before it begins is none", stay(1, "2020-01-05 10:00", "2020-01-01 10:00"), []),
+    ],
+)  # fmt: skip
+def test_odd_records(tmp_path, name, rows, index):
+    there = found(meds(tmp_path, [*BORN, *rows, *LATER]))
+    got = [(r.encounter, f"{r.admit:%Y-%m-%d %H:%M}", f"{r.discharge:%Y-%m-%d %H:%M}", r.outcome) for r in there.stays]
+    assert got == index, name
+
+
+def test_by_the_clock_day_30_ends_at_the_hour_of_the_discharge(tmp_path):
+    for admit, outcome in (("2020-02-04 10:00", "1"), ("2020-02-04 10:01", "0"), ("2020-01-05 10:00", "1")):
+        rows = stay(1, "2020-01-01 10:00", "2020-01-05 10:00") + stay(2, admit, "2020-02-06 10:00", code="J189")
+        there = found(meds(tmp_path, [*BORN, *rows, *LATER]), "demo_heart_failure")
+        assert [row.outcome for row in there.stays] == [outcome], admit
+
+
+def test_who_is_not_followed_for_30_days_is_lost(tmp_path):
+    there = found(meds(tmp_path, [*BORN, *stay(1, "2020-01-01 10:00", "2020-01-05 10:00")]))
+    assert [row.outcome for row in there.stays] == ["lost"]
+
+
+def test_a_child_and_one_whose_birth_is_not_known_are_left_out_and_said(tmp_path):
+    rows = stay(1, "2020-01-01 10:00", "2020-01-05 10:00")
+    meds(tmp_path, [("2004-01-02", "MEDS_BIRTH", ""), *rows, *LATER], patient=1)  # the day before being 16
+    meds(tmp_path, [(time, code, f"5{number}") for time, code, number in rows], patient=2)
+    there = found(tmp_path)
+    assert not there.stays and "1 stays are of patients whose birth is not known" in " ".join(there.notes)
+
+
+def test_ids_of_64_bits_come_whole(tmp_path):
+    person, visit = 4783904755296699562, -4406053801395356975
+    (tmp_path / "person.csv").write_text(f"person_id,year_of_birth\n{person},1950\n")
+    (tmp_path / "visit_occurrence.csv").write_text(
+        "visit_occurrence_id,person_id,visit_concept_id,visit_start_datetime,visit_end_datetime,preceding_visit_occurrence_id\n"
+        f"{visit},{person},9201,2020-01-01 10:00:00,2020-01-05 10:00:00,\n"
+        f"{visit + 1},{person},9201,2020-06-01 10:00:00,2020-06-05 10:00:00,{visit}\n"
+    )
+    (tmp_path / "condition_occurrence.csv").write_text(
+        "person_id,visit_occurrence_id,condition_concept_id,condition_source_value\n"
+        f"{person},{visit},0,4280   \n{person},{visit + 1},0,I50.9\n"
+    )
+    there = found(tmp_path)
+    assert [(row.patient_id, row.encounter_id) for row in there.stays] == [
+        (str(person), str(visit)), (str(person), str(visit + 1)),
+    ]  # fmt: skip
+
+
+def test_the_temporary_files_go(folders):
+    records = open_records(folders["omop parquet"])
+    folder = records._folder
+    assert folder.exists()
+    records.close()
+    assert not folder.exists() and isinstance(records, Records)
