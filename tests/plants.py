@@ -50,6 +50,7 @@ _TUNNEL = ("tests/network/test_tunnel.py",)
 _DOCTOR = ("tests/engines/test_doctor.py",)
 _BEGUN = ("tests/engines/test_begun.py",)
 _AT_A_SITE = ("tests/federation/test_at_a_site.py",)
+_RECORDS = ("tests/data/test_records.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
 PLANTS: tuple[Plant, ...] = (
@@ -124,6 +125,63 @@ PLANTS: tuple[Plant, ...] = (
         "lambda m, g: beta * m + g",
         "lambda m, g: beta * m + g + beta * m",
         ("tests/test_docs.py", "-k", "the_method_of_the_page"),
+    ),
+    # ---- health records
+    Plant(
+        "records: a visit is a stay by its concept alone",
+        "learner_jax/data/doors/omop.py",
+        "{concept} IN {INPATIENT} OR {source} IS NOT NULL THEN",
+        "{concept} IN {INPATIENT} THEN",
+        _RECORDS,
+    ),
+    Plant(
+        "records: codes keep their points",
+        "learner_jax/data/doors/records.py",
+        r"regexp_replace(code, '[\s.]', '', 'g')",
+        r"regexp_replace(code, '[\s]', '', 'g')",
+        _RECORDS,
+    ),
+    Plant(
+        "records: a time with an offset is moved to another clock",
+        "learner_jax/data/doors/records.py",
+        "try_cast(regexp_replace(said",
+        "try_cast(coalesce(try_cast(said AS TIMESTAMPTZ)::VARCHAR, said",
+        _RECORDS,
+    ),
+    Plant(
+        "records: an id goes through a float",
+        "learner_jax/data/doors/omop.py",
+        "INSERT INTO patients SELECT try_cast(person_id AS BIGINT)",
+        "INSERT INTO patients SELECT try_cast(person_id AS DOUBLE)::BIGINT",
+        _RECORDS,
+    ),
+    Plant(
+        "cohort: only stays that touch are merged",
+        "learner_jax/data/cohorts.py",
+        "+ to_seconds({3600 * gap_hours}) THEN",
+        "+ to_seconds({0 * gap_hours}) THEN",
+        _RECORDS,
+    ),
+    Plant(
+        "cohort: a stay that ended in death is an index stay",
+        "learner_jax/data/cohorts.py",
+        "for place in rule.discharged_not_to:",
+        "for place in rule.discharged_not_to[1:]:",
+        _RECORDS,
+    ),
+    Plant(
+        "cohort: the window is one day longer",
+        "learner_jax/data/cohorts.py",
+        "n.admit::DATE) <= {rule.window_days}",
+        "n.admit::DATE) <= 1 + {rule.window_days}",
+        _RECORDS,
+    ),
+    Plant(
+        "cohort: each stay is spaced from the one before, not from the last index stay",
+        "learner_jax/data/cohorts.py",
+        "                last[patient] = discharge\n",
+        "            last[patient] = discharge\n",
+        _RECORDS,
     ),
     # ---- going on
     Plant(
