@@ -38,10 +38,10 @@ def test_a_rate_and_a_burst_for_each_peer():
 
 def test_whoever_makes_up_names_makes_no_account_each():
     meter = broker.Meter(rate=2.0, burst=3.0)
-    now = 10.0
+    now, allowed = 10.0, 0
     for number in range(20_000):
         now += 0.001
         assert meter.allow(f"enrol:{number}", now)
-        meter.allow("a", now)
+        allowed += meter.allow("a", now)
     assert len(meter._buckets) <= broker._ACCOUNTS
-    assert not meter.allow("a", now)  # who sends too much is not forgotten with them
+    assert allowed <= 3 + 2 * 20 + 1  # who sends too much is not forgotten with them

@@ -829,3 +829,46 @@ def test_of_a_sites_accepted_updates_the_last_ones_are_remembered():
     assert said(bench.offer("a", number=139), m.Accepted) and said(bench.offer("a", number=12), m.Accepted)
     (answer,) = said(bench.offer("a", number=11), m.Rejected)
     assert answer.final and answer.reason.startswith("late")
+
+
+def test_an_update_that_is_larger_than_any_may_be_is_refused_for_good():
+    bench = Bench(size_limit=5)
+    bench.hello(*SITES)
+    bench.start()
+    (answer,) = said(bench.offer("a"), m.Rejected, "a")
+    assert answer.final and answer.reason == "expected an update of at most 5 bytes, got 6"
+
+
+def test_a_site_that_flaps_is_told_of_some_times_a_minute_and_again_in_the_next():
+    bench = Bench()
+
+    def flaps(times: int) -> int:
+        told = []
+        for _ in range(times):
+            told += _told(bench.hello("a") + bench.do(c.Heard("a", m.Bye("s", "again")), 0.1))
+        return len(told)
+
+    first = flaps(40)
+    assert 4 <= first <= 12
+    bench.do(c.Tick(), 61.0)
+    assert 4 <= flaps(40) <= 12
+
+
+def test_in_buffered_rounds_a_slow_site_still_fetches_the_broadcast_of_an_earlier_one(buffer):
+    (told,) = {(o.blob.digest, o.round) for o in said(buffer.log, m.Open, "b")[:1]}
+    assert told == (SENT, 1)
+    assert closed(buffer.whole("c", number=2))
+    buffer.do(c.StartRound(3, "train", SITES, b"other", SCHEMA, SCHEMA, 6, 1, 100.0, buffer=1, oldest=1))
+    served = said(buffer.do(c.Heard("b", m.Want("s", SENT, 0, 1))), m.Chunk, "b")
+    assert [chunk.digest for chunk in served] == [SENT]
+
+
+def test_who_says_the_same_pieces_again_and_again_is_served_and_who_says_others_is_not():
+    """Another view of a broadcast is work; the same one is not."""
+    bench = Bench()
+    bench.hello(*SITES)
+    bench.start(pieces=table(BROADCAST))
+    same = [bench.do(c.Heard("a", m.Want("s", SENT, 0, 1, b"\x01"))) for _ in range(200)]
+    assert all(said(steps, m.Chunk, "a") for steps in same)
+    turns = [bench.do(c.Heard("b", m.Want("s", SENT, 0, 1, bytes([1 + n % 2])))) for n in range(200)]
+    assert 64 <= sum(bool(said(steps, m.Chunk, "b")) for steps in turns) < 150  # the last view that it was let have
