@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,14 +41,22 @@ def folders(people, tmp_path_factory) -> dict[str, Path]:
     return there
 
 
-def found(folder: Path, rule: str = "heart_failure_readmission") -> cohorts.Cohort:
-    with open_records(folder) as records:
+@pytest.fixture(scope="module")
+def opened(folders) -> Iterator[dict[str, Records]]:
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(open_records(folder)) for name, folder in folders.items()}
+
+
+def found(source: Path | Records, rule: str = "heart_failure_readmission") -> cohorts.Cohort:
+    if isinstance(source, Records):
+        return cohorts.find(source, *cohorts.load(rule))
+    with open_records(source) as records:
         return cohorts.find(records, *cohorts.load(rule))
 
 
 @pytest.mark.parametrize("rule", ["heart_failure_readmission", "demo_heart_failure"])
-def test_every_door_gives_the_same_cohort(folders, rule):
-    there = {name: found(folder, rule) for name, folder in folders.items()}
+def test_every_door_gives_the_same_cohort(opened, rule):
+    there = {name: found(records, rule) for name, records in opened.items()}
     first = there["omop csv"]
     assert len(first.stays) > 100 and min(first.outcomes["0"], first.outcomes["1"]) > 10
     plain = [(row.patient, row.encounter, row.admit, row.discharge, row.outcome) for row in first.stays]
@@ -61,23 +70,20 @@ def test_every_door_gives_the_same_cohort(folders, rule):
         assert other.attrition == first.attrition, name
 
 
-def test_the_primary_diagnosis_where_the_records_tell_it(folders):
-    omop, fhir = found(folders["omop csv"], "cms_heart_failure"), found(folders["fhir"], "cms_heart_failure")
+def test_the_primary_diagnosis_where_the_records_tell_it(opened):
+    omop, fhir = found(opened["omop csv"], "cms_heart_failure"), found(opened["fhir"], "cms_heart_failure")
     assert sorted(row.encounter for row in omop.stays) == sorted(row.encounter for row in fhir.stays)
-    assert 0 < len(omop.stays) < len(found(folders["omop csv"]).stays)
+    assert 0 < len(omop.stays) < len(found(opened["omop csv"]).stays)
     with pytest.raises(DataError, match="nothing in these records tells which one that is"):
-        found(folders["meds"], "cms_heart_failure")
+        found(opened["meds"], "cms_heart_failure")
 
 
-def test_events_are_the_same_at_every_door(folders, people):
+def test_events_are_the_same_at_every_door(opened, people):
     asked = (
         "SELECT kind, code, count(*), count(DISTINCT patient), round(sum(value), 2), any_value(unit), "
         "count(encounter) FROM events WHERE kind <> 'other' GROUP BY ALL ORDER BY ALL"
     )
-    rows = {}
-    for name, folder in folders.items():
-        with open_records(folder) as records:
-            rows[name] = records.sql(asked)
+    rows = {name: records.sql(asked) for name, records in opened.items()}
     first = rows.pop("omop parquet")
     assert len(first) == 2 * len(population.DIAGNOSES) + len(population.LABS) + len(population.MEDICINES)
     assert sum(row[2] for row in first) == len(people.diagnoses) + len(people.labs) + len(people.medicines)
@@ -91,7 +97,7 @@ def test_the_door_is_guessed_and_said(folders):
     assert {name: door_of(folder) for name, folder in folders.items()} == {name: name.split()[0] for name in WRITE}
 
 
-def test_a_bundle_is_read_as_an_export_is(folders, tmp_path):
+def test_a_bundle_is_read_as_an_export_is(folders, opened, tmp_path):
     lines = [
         json.loads(line)
         for path in sorted(folders["fhir"].glob("*.gz"))
@@ -99,8 +105,7 @@ def test_a_bundle_is_read_as_an_export_is(folders, tmp_path):
     ]
     bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in lines]}
     (tmp_path / "all.json").write_text(json.dumps(bundle, indent=1))
-    assert found(tmp_path).stays == found(folders["fhir"]).stays
-    assert found(tmp_path / "all.json").stays == found(folders["fhir"]).stays
+    assert found(tmp_path).stays == found(tmp_path / "all.json").stays == found(opened["fhir"]).stays
 
 
 @pytest.mark.parametrize(
