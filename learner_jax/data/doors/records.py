@@ -94,10 +94,14 @@ class Records:
         return self.sql(text, *values)[0][0]
 
     def fill(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Puts a few rows into a table."""
+        """Puts rows into a table, all at once: one by one takes a hundred times as long."""
+        import pyarrow as pa
+
         if rows:
-            marks = ", ".join("?" * len(rows[0]))
-            self._base.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(row) for row in rows])
+            names, columns = list(self.columns(table)), zip(*rows, strict=True)
+            self._base.register("given", pa.table(dict(zip(names, map(list, columns), strict=True))))
+            self._base.execute(f"INSERT INTO {table} SELECT * FROM given")
+            self._base.unregister("given")
 
     def columns(self, relation: str) -> dict[str, str]:
         """Names and types of a table, a view or a table function."""
