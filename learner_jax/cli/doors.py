@@ -187,12 +187,12 @@ def module(name: str) -> Any:
         raise
 
 
-def cohorts(source: Path, named: str | None, door: str | None, out: Path | None) -> dict[str, Any]:
+def cohorts(source: str, named: str | None, door: str | None, schema: str | None, out: Path | None) -> dict[str, Any]:
     """The cohorts of a hospital's records: {"words": paragraphs, "json": for machines}; the rows of one go to `out`."""
     rules = module("data.cohorts")
     words, told = [], {}
-    with module("data.doors").open_records(source, door) as records:
-        words.append(f"{source}: read as {records.door.upper()}.")
+    with module("data.doors").open_records(source, door, schema) as records:
+        words.append(f"{records.source}: read as {records.door.upper()}.")
         for name in [named] if named else rules.shipped("cohorts", ".yaml"):
             rule, codes = rules.load(name)
             try:
@@ -208,4 +208,4 @@ def cohorts(source: Path, named: str | None, door: str | None, out: Path | None)
             if out is not None:
                 module("storage.atomic").write_bytes(out, rules.as_csv(found).encode(), mode=0o600)
                 words.append(str(out))
-        return {"words": words, "json": {"source": str(source), "door": records.door, "cohorts": told}}
+        return {"words": words, "json": {"source": str(records.source), "door": records.door, "cohorts": told}}

@@ -210,6 +210,7 @@ COMMANDS = {
         "outcomes in a hospital's records (MEDS, OMOP or FHIR; which, is guessed and said). Nothing leaves.",
         (
             "learner data cohort /data/omop --cohort=heart_failure_readmission --out=cohort.csv",
+            "learner data cohort postgresql://reader@host/omop --schema=cdm --cohort=heart_failure_readmission",
             "learner data list",
             "learner data fetch diabetes130",
             "learner data check --config=readmission --data=stays.csv",
@@ -220,6 +221,7 @@ COMMANDS = {
                 "cohort", str, "cohort: a rule's file, or the name of a shipped one (default: every shipped one, told)"
             ),
             Flag("door", str, "cohort: meds, omop or fhir (default: guessed by what is there)"),
+            Flag("schema", str, "cohort: the schema of OMOP's tables in a data base"),
             Flag("out", str, "cohort: the CSV to write"),
             Flag("into", str, "fetch: the folder to put it in (default: LEARNER_DATA, else the user's cache)"),
             Flag("json", bool, "one JSON object in place of words", False),

@@ -402,7 +402,8 @@ def _data_cohort(parsed: Parsed) -> int:
     named, out = parsed.values["cohort"], parsed.values["out"]
     if out and not named:
         raise ConfigError("expected --cohort=NAME with --out: one cohort's rows")
-    told = doors.cohorts(Path(parsed.words[0]), named, parsed.values["door"], out and Path(out))
+    source, door, schema = parsed.words[0], parsed.values["door"], parsed.values["schema"]
+    told = doors.cohorts(source, named, door, schema, out and Path(out))
     if parsed.values["json"]:
         print(json.dumps(told["json"]))
     else:

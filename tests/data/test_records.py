@@ -6,6 +6,8 @@ import contextlib
 import datetime as dt
 import gzip
 import json
+import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +93,37 @@ def test_events_are_the_same_at_every_door(opened, people):
         without_units = [(*row[:5], row[6]) for row in other]  # MEDS has none for these
         assert without_units == [(*row[:5], row[6]) for row in first], name
         assert name.startswith("meds") or other == first
+
+
+def to_database(folder: Path, path: Path, schema: str = "") -> None:
+    """OMOP's Parquet files as a SQLite data base, all of it as their own types."""
+    base = sqlite3.connect(path)
+    for file in sorted(folder.glob("*.parquet")):
+        pq.read_table(file).to_pandas().to_sql(f"{schema}{file.stem}", base, index=False)
+    base.close()
+
+
+def test_a_data_base_of_omops_tables_is_read_as_its_files_are(folders, opened, tmp_path):
+    to_database(folders["omop parquet"], tmp_path / "cdm.sqlite")
+    with open_records(f"sqlite:///{tmp_path}/cdm.sqlite") as records:
+        assert records.door == "omop" and found(records).stays == found(opened["omop parquet"]).stays
+
+
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        ("sqlite:////nowhere/at/all.sqlite", "expected a data base that can be read at sqlite:////nowhere"),
+        ("nosuch://host/cdm", "expected a data base that can be read at nosuch://host/cdm, got: Can't load plugin"),
+        ("postgresql://me:secret@host/cdm", "expected an address without a password"),
+    ],
+)
+def test_what_is_wrong_with_a_data_base_is_one_line_and_tells_no_secret(address, said, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
+        open_records(address)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value).replace("address without", "")
+    monkeypatch.setenv("LEARNER_DATABASE_PASSWORD_FILE", str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"LEARNER_DATABASE_PASSWORD_FILE|without a password|nosuch"):
+        open_records(address)
 
 
 def test_the_door_is_guessed_and_said(folders):

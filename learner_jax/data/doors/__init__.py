@@ -6,10 +6,11 @@ with open_records("/data/export") as records:      # which door is guessed, and 
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
-from learner_jax.data.doors import fhir, meds, omop
+from learner_jax.data.doors import database, fhir, meds, omop
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import DataError
 
@@ -34,12 +35,13 @@ def door_of(source: Path) -> str:
     )
 
 
-def open_records(source: str | os.PathLike[str], door: str | None = None) -> Records:
+def open_records(source: str | os.PathLike[str], door: str | None = None, schema: str | None = None) -> Records:
     """Reads a hospital's records.
 
     Args:
-      source: a file or folder.
+      source: a file or folder, or the address of a data base of OMOP's tables ("postgresql://host/cdm").
       door: "meds", "omop" or "fhir"; None: guessed.
+      schema: of a data base's tables.
 
     Returns:
       Open records; close them.
@@ -47,13 +49,20 @@ def open_records(source: str | os.PathLike[str], door: str | None = None) -> Rec
     Raises:
       DataError: no door fits, or the files are not as it expects.
     """
-    path = Path(source)
-    name = door_of(path) if door is None else door
-    if name not in DOORS:
-        raise DataError(f"expected a door of {', '.join(DOORS)}, got '{name}'")
-    records = Records(path, name)
+    if door is not None and door not in DOORS:
+        raise DataError(f"expected a door of {', '.join(DOORS)}, got '{door}'")
+    if isinstance(source, str) and database.is_address(source):
+        if door not in (None, "omop"):
+            raise DataError(f"expected OMOP's tables in a data base, got door '{door}'")
+        records = Records(database.shown(source), "omop")
+        fill = functools.partial(omop.read, source, records, schema)
+    else:
+        path = Path(source)
+        name = door_of(path) if door is None else door
+        records = Records(path, name)
+        fill = functools.partial(DOORS[name].read, path, records)
     try:
-        DOORS[name].read(path, records)
+        fill()
     except BaseException:
         records.close()
         raise

@@ -1,4 +1,4 @@
-"""OMOP CDM 5.3 and 5.4, as CSV or Parquet files, gzipped or not, their names in any case.
+"""OMOP CDM 5.3 and 5.4, as CSV or Parquet files, gzipped or not, or as a SQL data base; names in any case.
 
 Whether a visit was a stay in a hospital cannot be told from its concept alone: publishers map the same admission to
 inpatient, emergency, observation or even ambulatory visits. Here a stay is a visit with an inpatient concept, or one
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from learner_jax.data.doors import codes
+from learner_jax.data.doors import codes, database
 from learner_jax.data.doors.records import Records, quoted
 from learner_jax.errors import DataError
 
@@ -66,18 +66,26 @@ def is_here(source: Path) -> bool:
     return {"person", "visit_occurrence"} <= tables_in(source).keys()
 
 
-def read(source: Path, records: Records) -> None:
+def read(source: Path | str, records: Records, schema: str | None = None) -> None:
     """Fills the tables.
+
+    Args:
+      source: a folder, or the address of a data base.
+      records: to be filled.
+      schema: of a data base's tables; None: its default.
 
     Raises:
       DataError: a table or a column is missing.
     """
-    found = tables_in(source)
+    every = (*_NEEDED, *(name for name in _CLINICAL if name not in _NEEDED), "death", "concept")
+    if isinstance(source, str):
+        found = database.tables_in(source, schema, records, every)
+    else:
+        found = {name: _told(files) for name, files in tables_in(source).items() if name in every}
     lacking = [name for name in _NEEDED if name not in found]
     if lacking:
         raise DataError(f"{source}: expected OMOP's tables {', '.join(_NEEDED)}, got no {', no '.join(lacking)}")
-    wanted = [*_NEEDED, *(name for name in (*_CLINICAL, "death", "concept") if name not in _NEEDED and name in found)]
-    columns = {name: _view(records, name, found[name]) for name in wanted}
+    columns = {name: _view(records, name, told) for name, told in found.items()}
     for name, needed in _NEEDED.items():
         lacking = [column for column in needed if column not in columns[name]]
         if lacking:
@@ -94,11 +102,15 @@ def read(source: Path, records: Records) -> None:
             _events(records, name, columns[name], about)
 
 
-def _view(records: Records, name: str, files: Sequence[Path]) -> set[str]:
-    """A table as a view of text with small names; the names."""
-    told = f"read_csv({quoted(files)}, all_varchar=true, header=true, union_by_name=true, nullstr='')"
+def _told(files: Sequence[Path]) -> str:
+    """SQL: the rows of a table's files."""
     if ".parquet" in files[0].name.lower():
-        told = f"read_parquet({quoted(files)}, union_by_name=true)"
+        return f"read_parquet({quoted(files)}, union_by_name=true)"
+    return f"read_csv({quoted(files)}, all_varchar=true, header=true, union_by_name=true, nullstr='')"
+
+
+def _view(records: Records, name: str, told: str) -> set[str]:
+    """A table as a view of text with small names; the names."""
     names = list(records.columns(told))
     listed = ", ".join(f'nullif(trim("{one}"::VARCHAR), \'\') AS "{one.lower()}"' for one in names)
     records.sql(f"CREATE VIEW {name} AS SELECT {listed} FROM {told}")

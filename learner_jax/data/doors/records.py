@@ -49,7 +49,7 @@ class Records:
     """Open records of one hospital: a context whose end takes the temporary files away.
 
     Args:
-      source: the file or folder.
+      source: the file or folder, or a data base's address.
       door: "meds", "omop" or "fhir".
 
     Attributes:
@@ -59,7 +59,7 @@ class Records:
       DataError: DuckDB is not installed.
     """
 
-    def __init__(self, source: Path, door: str):
+    def __init__(self, source: Path | str, door: str):
         self.source, self.door = source, door
         self.notes: list[str] = []
         engine = _engine()
