@@ -1,6 +1,6 @@
-"""A synthetic population of patients, written as MEDS, OMOP and FHIR: the same people, three times.
+"""A synthetic population of patients, written as MEDS, OMOP, FHIR and plain tables: the same people, four times.
 
-    python -m benchmarks.population --patients=100000 --out=/tmp/population     meds/, omop/ and fhir/ in that folder
+    python -m benchmarks.population --patients=100000 --out=/tmp/population     meds/, omop/, fhir/ and tables/
 
 **Synthetic.** Nobody in it lives, and no rate in it is one of medicine: it is made to try how health records are read,
 not to learn from. Stays follow each other as in life (transfers within the hour, readmissions, deaths in hospital and
@@ -235,18 +235,39 @@ def to_fhir(found: Population, folder: Path) -> None:
             _copy(base, query, folder / f"{name}.000.ndjson.gz", "FORMAT json, COMPRESSION gzip")
 
 
+def to_tables(found: Population, folder: Path) -> None:
+    """Writes plain tables, as a hospital's own reports might be."""
+    events = (
+        "SELECT patient AS mrn, encounter AS hadm_id, NULL AS time, 'diagnosis' AS kind, system AS icd_version, code, "
+        "NULL AS value, NULL AS unit, CASE WHEN first THEN 1 ELSE 2 END AS rank FROM diagnoses UNION ALL "
+        "SELECT patient, encounter, time, 'measurement', 'LOINC', code, value, unit, NULL FROM labs UNION ALL "
+        "SELECT patient, encounter, time, 'medicine', 'RxNorm', code, NULL, NULL, NULL FROM medicines"
+    )
+    with _open(found) as base:
+        how = "FORMAT csv, HEADER"
+        _copy(base, "SELECT patient AS mrn, birth AS dob, sex AS gender, death AS dod FROM patients",
+              folder / "patients.csv", how)  # fmt: skip
+        stays = "SELECT patient AS MRN, encounter AS hadm_id, admit AS admittime, discharge AS dischtime, "
+        stays += "came AS admission_location, went AS discharge_location FROM stays"
+        _copy(base, stays, folder / "admissions.csv", how)
+        _copy(base, events, folder / "events.parquet", "FORMAT parquet")
+
+
 def main() -> None:
-    """Writes a population three times."""
+    """Writes a population four times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--patients", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="a folder; meds/, omop/ and fhir/ in it")
+    parser.add_argument("--out", type=Path, required=True, help="a folder; meds/, omop/, fhir/ and tables/ in it")
     given = parser.parse_args()
     found = make(given.patients, given.seed)
     to_meds(found, given.out / "meds")
     to_omop(found, given.out / "omop")
     to_fhir(found, given.out / "fhir")
-    print(f"{len(found.patients):,} synthetic patients, {len(found.stays):,} stays: {given.out}/{{meds,omop,fhir}}")
+    to_tables(found, given.out / "tables")
+    print(
+        f"{len(found.patients):,} synthetic patients, {len(found.stays):,} stays: {given.out}/{{meds,omop,fhir,tables}}"
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ WRITE = {
     "omop csv.gz": population.to_omop,
     "omop parquet": lambda found, folder: population.to_omop(found, folder, "parquet"),
     "fhir ndjson.gz": population.to_fhir,
+    "tables": population.to_tables,
 }
 
 

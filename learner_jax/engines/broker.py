@@ -45,7 +45,11 @@ class Switch:
 
     def turn(self, timeout_s: float) -> None:
         """Takes and passes on one message, if one comes in time."""
-        found = self._link.recv(timeout_s)
+        try:
+            found = self._link.recv(timeout_s)
+        except RemoteProtocolError as error:  # of more frames than a message has
+            found = None
+            self._refuse(error.peer, error.reason)
         if (now := time.monotonic()) >= self._next_look:
             self._next_look = now + 1.0
             for user, kind, more in self._complaints.due(now):
@@ -81,19 +85,20 @@ class Switch:
                 raise RemoteProtocolError(user, "expected a message for a site, or a list of guests")
 
     def _let_in(self, coordinator: str, users: dict[str, str]) -> None:
-        """These keys and no others are this coordinator's."""
+        """These keys and no others are this coordinator's, but for those that are another's: a site may claim any."""
         before = self._guests.get(coordinator, {})
         others = {key for name, keys in self._guests.items() if name != coordinator for key in keys}
         others |= {site.curve_public for site in self._desk.roster.sites.values()} | set(self._desk.roster.codes)
         taken = others & set(users)
-        if taken:
-            raise RemoteProtocolError(coordinator, f"expected keys of its own, got {len(taken)} that are another's")
+        users = {key: name for key, name in users.items() if key not in taken}
         for key in set(before) - set(users):
             self._link.revoke(key)
         for key, name in users.items():
             if before.get(key) != name:
                 self._link.allow(key, f"{coordinator}/{name}")
         self._guests[coordinator] = users
+        if taken:
+            raise RemoteProtocolError(coordinator, f"expected keys of its own, got {len(taken)} that are another's")
 
     def _refuse(self, user: str, reason: str) -> None:
         kind = re.sub(r"\d+", "", reason)  # a reason names sizes, of which there are very many

@@ -33,6 +33,7 @@ from learner_jax.engines.simulator import cohort_size, look_at
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
 from learner_jax.errors import CorruptError, RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
+from learner_jax.evaluation.summary import check_summary
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import (
     Leaves,
@@ -51,7 +52,7 @@ from learner_jax.protocol import commands as c
 from learner_jax.protocol.rows import Aggregated
 from learner_jax.protocol.transfers import Held
 from learner_jax.specs import Study
-from learner_jax.statistics import combine
+from learner_jax.statistics import combine, impossible
 from learner_jax.storage.journal import Journal
 from learner_jax.storage.spool import Spool
 from learner_jax.types import PyTree
@@ -126,6 +127,7 @@ class Rounds:
         self.post: Callable[[c.Event], None] = lambda event: None
         self._closed: queue.SimpleQueue[c.CloseRound | BaseException] = queue.SimpleQueue()
         self._expected: Schema = ()
+        self._phase = ""
 
     # ---- what the machine asks for, on the thread that drives it ----------------------------------------------------
 
@@ -153,6 +155,9 @@ class Rounds:
         try:
             with self.stores.spool.arrived(command.site, command.digest) as file:
                 check_file(file, expected, command.site)
+                if self._phase == "statistics":
+                    file.seek(0)
+                    return impossible(read_leaves(file, expected, command.site))
                 if expected == SUMMARY:
                     file.seek(0)
                     read_summary(dict(read_leaves(file, expected, command.site))["summary"], command.site)
@@ -185,7 +190,7 @@ class Rounds:
         Returns:
           The accepted (site, digest) in ascending order of site id, and the sites that were lost.
         """
-        self._expected = asked.expected
+        self._expected, self._phase = asked.expected, asked.phase
         closed = self.stores.journal.closed_at(asked.round, asked.phase)
         if closed is not None:
             return list(closed.accepted), list(closed.lost)
@@ -196,7 +201,9 @@ class Rounds:
             damaged = self._damaged(accepted)
             accepted = {site: digest for site, digest in accepted.items() if site not in damaged}
         size = schema_bytes(asked.expected)
-        there = max(1, len(set(asked.cohort) - set(self._revoked())))
+        gone = set(self._revoked()) - set(accepted)  # who counted before it was revoked still does
+        damaged = {site: digest for site, digest in damaged.items() if site not in gone}
+        there = max(1, len(set(asked.cohort) - gone))
         needed = there if asked.everyone else quorum(self.study, there)
         federation, more = self.study.federation, {}
         if asked.buffered and federation.buffer is not None:
@@ -285,13 +292,9 @@ def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(leaf.tobytes().rstrip().decode())
-        for cohort, figures in found.items():
-            if not isinstance(cohort, str) or not {"name", "rows", "patients", "events", "models"} <= set(figures):
-                raise ValueError
-            if figures["name"] != peer:
-                raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
-        if found:
-            join_sites([found])  # what cannot be joined would end the study, and again after each restart
+        check_summary(found)  # what cannot be joined would end the study, and again after each restart
+        if any(figures["name"] != peer for figures in found.values()):
+            raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
     except RemoteProtocolError:
         raise
     except Exception:  # whatever is nested in it, or missing
@@ -391,7 +394,9 @@ def run_study(
             history.add(figures, **row)
             if number == SEEN < study.rounds:
                 on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
-            keeper.commit(number, trees.digest_hex(digest), history.said(), Aggregated(number, "train"))
+            told = keeper.commit(number, trees.digest_hex(digest), history.said(), Aggregated(number, "train"))
+            history.stands(told)
+            row |= {name: history.curve[-1][name] for name in row}
             newest = number, server, (), history.to_json()
             on_event(  # before its step: a run that goes on after a step has said all rounds up to it
                 Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})

@@ -39,6 +39,13 @@ class History:
         trained = {name: value for name, value in figures.items() if not name.startswith("valid/")}
         self.curve.append({"round": len(self.curve) + 1, **trained, **about})
 
+    def stands(self, text: str) -> None:
+        """What stands of the last round, where it was run before: see `said`."""
+        told = json.loads(text)
+        self.curve[-1] = told["row"]
+        if len(self.curve) > 1:
+            self.curve[-2].update(told["before"])
+
     def look(self, figures: Mapping[str, float]) -> bool:
         """The last round's model was looked at; True if it is the best so far."""
         if not self.curve:

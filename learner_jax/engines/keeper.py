@@ -52,13 +52,13 @@ class Keeper:
         self.folder, self._checkpoint, self._rows = folder, study.checkpoint, rows
         self._steps = self._best = self._journal = None
         self._committed: dict[int, str] = {}
-        self._measured: set[int] = set()  # rounds whose figures the journal has
+        self._measured: dict[int, str] = {}  # figures of rounds that may be run again
         self._names: dict[int, int] = {}  # step -> the best round that it names
         if folder is None:
             return
         self._own_journal = journal is None
         self._journal = journal or Journal(folder / "journal.sqlite", study.name, specs.manifest_digest(study))
-        self._committed, self._measured = self._journal.committed(), set(self._journal.measured())
+        self._committed, self._measured = self._journal.committed(), self._journal.measured()
         steps = Steps(folder / "checkpoints", study.checkpoint.keep_last, 0, point="coordinator.steps", busy=_BUSY)
         self._steps = steps
         # a step is of no use without the best model that it names
@@ -111,8 +111,9 @@ class Keeper:
         kept = {number: said(row, {}) for number, row in enumerate(meta.get("curve", ()), 1) if number not in there}
         if kept:
             self._journal.write(*(Measured(number, figures) for number, figures in kept.items()))
-        self._measured |= kept.keys()
-        found = [text for number, text in sorted((there | kept).items()) if number <= step]
+        there |= kept
+        self._measured = {number: text for number, text in there.items() if number > step}
+        found = [text for number, text in sorted(there.items()) if number <= step]
         if len(found) != step:
             raise StudyError(
                 f"expected the figures of rounds 1 to {step} in the journal in {self.folder}, got those of "
@@ -127,7 +128,7 @@ class Keeper:
                              "name a new folder")  # fmt: skip
         return trees.rebuild(like, leaves)
 
-    def commit(self, round_number: int, digest: str, figures: str, *rows: Row) -> None:
+    def commit(self, round_number: int, digest: str, figures: str, *rows: Row) -> str:
         """Writes the round's digest, or holds it against the one of an earlier run of the same round.
 
         Args:
@@ -135,11 +136,14 @@ class Keeper:
           figures: of the round, see `History.said`.
           *rows: what is to be journaled with it, before it.
 
+        Returns:
+          The figures that stand: of the first time that the round was run, where it is run again.
+
         Raises:
           StudyError: the round gave something else than before.
         """
         if self._journal is None:
-            return
+            return figures
         before = self._committed.get(round_number)
         if before is not None and before != digest:
             raise StudyError(
@@ -147,12 +151,13 @@ class Keeper:
                 f"{digest[:12]}: other data, versions, devices or XLA flags than at the start; name a new folder"
             )
         new: list[Row] = [*rows] if before is None else []
-        new += [Measured(round_number, figures)] if round_number not in self._measured else []
+        stands = self._measured.pop(round_number, None)
+        new += [Measured(round_number, figures)] if stands is None else []
         new += [Committed(round_number, digest)] if before is None else []
         if new:
             journal = self._journal
             self._write(lambda: journal.write(*new))
-            self._measured.add(round_number)
+        return figures if stands is None else stands
 
     def interrupted(self, newest: tuple[int, PyTree, PyTree, Mapping[str, Any]] | None) -> None:
         """Saves the newest round on the way out, durably, unless its arrays are gone into the round at hand."""
@@ -203,13 +208,16 @@ class Keeper:
     def _oldest_needed(self) -> int:
         """The oldest best round that a step on disk names, or that the study's `keep_best` keeps."""
         assert self._steps is not None and self._best is not None
-        named = [0] if self.oldest() is None else []
-        for step in self._steps.all():
+        there = self._steps.all()
+        named = [] if there else [0]
+        for step in there:
             if step not in self._names:
                 with contextlib.suppress(StorageError):  # not intact: it will be passed over
                     found = self._steps.meta(step)["best_round"]
                     self._names[step] = step if found is None else found
             named += [self._names[step]] if step in self._names else []
+        if not named:
+            return 0  # they went while they were read: the next time
         return min([*named, *self._best.all()[-max(1, self._checkpoint.keep_best) :]])
 
     def oldest(self) -> int | None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from learner_jax.errors import StorageError, StudyError
+from learner_jax.errors import CryptoError, StorageError, StudyError
 from learner_jax.events import Event, Observer
 from learner_jax.network.enrol import Desk
 from learner_jax.network.keys import check_site_name
@@ -84,7 +84,7 @@ def taken(run: Path, study: str, desk: Desk, post: Callable[[c.Event], None], on
 
     def loop() -> None:
         while not stop.wait(EVERY_S):
-            with contextlib.suppress(StorageError, OSError):  # the disk is full: again in a moment
+            with contextlib.suppress(StorageError, CryptoError, OSError):  # the disk is full: again in a moment
                 take(run, study, desk, post, on_event)
 
     thread = threading.Thread(target=loop, name="requests", daemon=True)

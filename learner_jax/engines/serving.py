@@ -141,6 +141,7 @@ def _serve(
         broadcasts=journal.broadcasts(),
         parts=stores.spool.parts(desk.roster.sites),
         buffered=study.federation.buffer is not None,
+        invited=len(names),
     )
     rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
 

@@ -146,7 +146,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
             traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
             best = look_at(keeper, history, figures, before, best)
             history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)
-            keeper.commit(number, trees.digest_hex(outcome.digest), history.said())
+            history.stands(keeper.commit(number, trees.digest_hex(outcome.digest), history.said()))
             newest = number, server, states, history.to_json()
             on_event(_closed(study, number, history, figures))  # before its step: see the coordinator
             keeper.step(*newest)

@@ -189,3 +189,55 @@ def _checked(
                 f"got {float(score[wrong][0])!r} in row {int(np.flatnonzero(wrong)[0])}"
             )
     return told, y, group, masks
+
+
+# ---- a summary that came from elsewhere -----------------------------------------------------------------------------
+
+_LARGEST, _SMALLEST_SE = 1e12, 1e-9
+
+
+def check_summary(found: Any) -> None:
+    """Whether a site's summary is as `summarise_site` makes one, so that any two of them can be joined.
+
+    Raises:
+      ValueError: it is not; says where.
+    """
+    _known(isinstance(found, dict) and len(found) <= 64, "a few cohorts")
+    for cohort, site in found.items():
+        _known(isinstance(cohort, str) and isinstance(site, dict), "a summary for each cohort")
+        _known({"name", "rows", "patients", "events", "models", "gain"} == set(site), "a summary's fields")
+        counts = [site[name] for name in ("rows", "patients", "events")]
+        _known(all(one is None or (type(one) is int and 0 <= one < 2**40) for one in counts), "counts")
+        rows, _, events = counts
+        _known(rows is None or events is None or events <= rows, "no more events than rows")
+        _known(isinstance(site["models"], dict) and isinstance(site["gain"], dict), "models and gains")
+        _known(len(site["models"]) <= 64 and len(site["gain"]) <= 64, "a few models")
+        for name, model in site["models"].items():
+            _known(isinstance(name, str) and isinstance(model, dict), "figures of each model")
+            told = {key: value for key, value in model.items() if key not in FIGURES}
+            _figures({key: value for key, value in model.items() if key in FIGURES})
+            _known(_number(told.get("told")), "a mean chance")
+            _known(all(value is None or _number(value) for value in told.values()), "numbers")
+            for name in ("intercept", "slope"):
+                se = told.get(f"{name}_se")
+                _known(not se or (se >= _SMALLEST_SE and told.get(name) is not None), f"a standard error of the {name}")
+            if model.get("auroc"):
+                _known(rows is not None and events is not None and 0 < events < rows, "events and rows with an AUROC")
+        for pair, gain in site["gain"].items():
+            _known(isinstance(pair, str) and isinstance(gain, dict) and gain.keys() <= FIGURES.keys(), "gains")
+            _figures(gain)
+
+
+def _figures(figures: Mapping[str, Any]) -> None:
+    for figure in filter(None, figures.values()):
+        _known(isinstance(figure, dict) and {"value", "low", "high", "se"} <= set(figure), "a figure with its interval")
+        _known(all(_number(value) for value in figure.values()) and figure["se"] >= 0, "finite numbers")
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # NaN is not below anything
+
+
+def _known(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"expected {what} in a site's summary, got something else")

@@ -156,7 +156,12 @@ class Desk:
             if name not in self.roster.next:
                 return
             old = self.roster.sites[name]
-            self._keep(self.roster.gone_over(name))
+            try:
+                self._keep(self.roster.gone_over(name))
+            except CryptoError:  # the disk is full: both keys stay good, and its next message tries again
+                if self._link is not None:
+                    self._await(name)
+                return
         if self._link is not None:
             self._link.revoke(old.curve_public)
 

@@ -39,6 +39,8 @@ _OWN, _OTHER, _COUNT, _SIGNED = slice(1, 33), slice(33, 65), slice(65, 73), slic
 OVERHEAD = _SIGNED.stop
 """Bytes that a header grows by; a payload grows by 16."""
 UP, DOWN = b"up", b"down"
+_PROCESSES = 64
+"""Processes of one peer whose messages are known when they are said again."""
 
 
 class NotMet(RemoteProtocolError):
@@ -61,7 +63,7 @@ class _Side:
     def __init__(self, about: bytes, own: X25519PrivateKey, sign: Callable[[bytes], bytes], way: bytes):
         self._about, self._own, self._sign, self._way = about, own, sign, way
         self.public = own.public_key().public_bytes_raw()
-        self.other, self.count, self.heard = _NOBODY, 0, 0
+        self.other, self.count, self._heard = _NOBODY, 0, dict[bytes, int]()
         self._shared = b""
         self._keys: dict[bytes, AESGCM] = {}
 
@@ -78,8 +80,24 @@ class _Side:
             shared = self._own.exchange(X25519PublicKey.from_public_bytes(other))
         except ValueError:
             raise RemoteProtocolError(peer, "expected an ephemeral key, got one that makes no secret") from None
-        self.other, self.heard, self._shared = other, 0, shared
+        self.other, self._shared = other, shared
         self._keys.clear()
+
+    def once(self, other: bytes, count: int, peer: str) -> None:
+        """Refuses what was said before by the process with this ephemeral key.
+
+        Raises:
+          RemoteProtocolError: it was.
+        """
+        if count <= self._heard.get(other, 0):
+            raise RemoteProtocolError(peer, "expected a message not said before, got one again")
+
+    def heard(self, other: bytes, count: int) -> None:
+        """Counts a message; of earlier processes the last few are remembered."""
+        self._heard.pop(other, None)
+        self._heard[other] = count
+        while len(self._heard) > _PROCESSES:
+            self._heard.pop(next(iter(self._heard)))
 
     @property
     def met(self) -> bool:
@@ -162,11 +180,10 @@ class SiteSeal:
         _check(self._coordinator, DOWN, self._about, sealed, peer)
         if own != self._side.public:
             raise RemoteProtocolError(peer, "expected a message for this process, got one for an earlier one")
+        self._side.once(other, count, peer)
         self._side.meet(other, peer)
-        if count <= self._side.heard:
-            raise RemoteProtocolError(peer, "expected a message not said before, got one again")
         found = header, self._side.payload(sealed, payload, peer)
-        self._side.heard = count
+        self._side.heard(other, count)
         return found
 
 
@@ -218,13 +235,14 @@ class CoordinatorSeal:
         if own != side.public:  # it does not know this process yet, so that it may have been said to another
             if not isinstance(m.decode(header, site), m.Hello):
                 raise NotMet(site, self._bye(about, other))
+            side.once(other, count, site)
             side.meet(other, site)
+            side.heard(other, count)
             return header, b""
+        side.once(other, count, site)
         side.meet(other, site)
-        if count <= side.heard:
-            raise RemoteProtocolError(site, "expected a message not said before, got one again")
         found = header, side.payload(sealed, payload, site)
-        side.heard = count
+        side.heard(other, count)
         return found
 
     def _bye(self, about: bytes, other: bytes) -> bytes:

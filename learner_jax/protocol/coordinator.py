@@ -110,10 +110,15 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
 _SETTLED = frozenset((Part.ACCEPTED, Part.REFUSED))
 _TRIES = 3
 _UNKNOWN = "it is not on the roster"
+_REVOKED = "it was taken off the roster"
 _SAYINGS = 10
 """How often a minute a site is said to be lost or back."""
 _CHUNKS = 2000.0, 4000.0
 """Chunks a second for one site, and at once: 16 Gbit/s."""
+_OTHERS = 0.5, 16.0
+"""Offers of one site a second, and at once, in place of one that is on its way: each begins anew."""
+_ZIPS = 200.0, 400.0
+"""Chunks that are compressed a second, and at once, for all sites: on lines that are faster they go as they are."""
 _TURNS = 2.0, 64.0
 """Times a second, and at once, that a site may say that it has other pieces than before: it does so once a blob."""
 _BUFFERED = 3
@@ -193,6 +198,7 @@ class RoundKeeper:
       size_limit: bytes of an update whose size is not known beforehand.
       kept: site -> its newest accepted update, where it still lies here.
       parts: (site, digest) -> what had come of an update when an earlier process ended.
+      invited: how many sites the study has, of which some may not have enrolled yet.
       buffered: the study's rounds are: an update of an earlier one may count in the first that is opened here.
     """
 
@@ -214,7 +220,9 @@ class RoundKeeper:
         broadcasts: Mapping[tuple[int, str], str] | None = None,
         parts: Mapping[tuple[str, str], Bytes] | None = None,
         buffered: bool = False,
+        invited: int = 0,
     ):
+        self._invited = invited
         self.study, self.epoch = m.check_name(study, "a study's name"), epoch
         self._manifest, self._manifest_digest = manifest, manifest_digest
         self._enrolled = tuple(enrolled)
@@ -234,7 +242,7 @@ class RoundKeeper:
         self._may_buffer = self._buffered = buffered  # the study's rounds are; the last one was
         self._final: dict[tuple[int, str, str], tuple[str, str]] = {}  # refused for good in buffered rounds, and why
         self._views: dict[str, bytes] = {}  # which pieces a site last said that it has
-        self._turns = Meter(*_TURNS)
+        self._turns, self._others, self._zips = Meter(*_TURNS), Meter(*_OTHERS), Meter(*_ZIPS)
         self._under_way: dict[str, _Share] = {}  # of a buffered round, into the next
         self._complaints, self._chunks = Complaints(), Meter(*_CHUNKS)
         self._again: list[tuple[float, c.Command]] = []
@@ -328,6 +336,7 @@ class RoundKeeper:
         for older in list(self._broadcasts)[: -event.round + event.oldest - 8 if event.buffer else -8]:
             del self._broadcasts[older]
         self._round = _Round(event, blob, shares)
+        self._without_the_forgotten(self._round)
         self._go_on_with(self._round)
         self._out.append(c.WriteRow(rows.Opened(*place, event.attempt, self.epoch, tuple(event.cohort), blob.digest)))
 
@@ -409,13 +418,17 @@ class RoundKeeper:
         if event.site not in self._enrolled:
             self._enrolled = (*self._enrolled, event.site)
         share = self._round.shares.get(event.site) if self._round else None
-        if share is not None and share.reason == _UNKNOWN:
+        if share is not None and share.reason in (_UNKNOWN, _REVOKED):
+            share.offer, share.receiver, share.reason = None, None, ""
             self._step(event.site, "enlisted")
 
     def _on_forget(self, event: c.Forget) -> None:
         self._enrolled = tuple(site for site in self._enrolled if site != event.site)
         self._under_way.pop(event.site, None)
-        self._gone(event.site, "it was taken off the roster")
+        self._gone(event.site, _REVOKED)
+        share = self._round.shares.get(event.site) if self._round else None
+        if share is not None and (share.part, "revoked") in TABLE:
+            share.reason = _REVOKED
         self._step(event.site, "revoked")
         self._sessions.pop(event.site, None)
         self._newer.pop(event.site, None)
@@ -428,7 +441,8 @@ class RoundKeeper:
         counts = (Part.JOURNALING, Part.ACCEPTED)
         able = sum(site not in self._forgotten or share.part in counts for site, share in open_round.shares.items())
         start = open_round.start
-        fewer = {"quorum": max(1, min(start.quorum, able)), "buffer": min(start.buffer, max(1, able))}
+        again = {site: digest for site, digest in start.again.items() if site not in self._forgotten}
+        fewer = {"quorum": max(1, min(start.quorum, able)), "buffer": min(start.buffer, max(1, able)), "again": again}
         open_round.start, self._changed = start._replace(**fewer), True
 
     def _on_tick(self, _: c.Tick) -> None:
@@ -513,7 +527,8 @@ class RoundKeeper:
         say what it likes; that most of them do is what stops this coordinator."""
         self._newer[site] = epoch
         self._gone(site, f"it has met a newer coordinator (epoch {epoch})")
-        if 2 * len(self._newer) > len(self._enrolled):
+        self._sessions.pop(site, None)  # whatever it sends next, it says Hello first
+        if 2 * len(self._newer) > max(len(self._enrolled), self._invited - len(self._forgotten)):
             self._fenced = True
             self._out.append(c.Fenced(max(self._newer.values())))
             return
@@ -578,6 +593,8 @@ class RoundKeeper:
         for place in self._holder.places(want):
             if not self._chunks.allow(site, self._now):
                 return
+            if want.zip and not self._zips.allow("", self._now):
+                want = want._replace(zip="")
             self._send(site, *self._holder.chunk(want, place))
 
     def _offered(self, site: str, offer: m.Offer, _: Any) -> None:
@@ -610,10 +627,17 @@ class RoundKeeper:
         elif offer.broadcast != self._broadcasts.get(place):
             expected = self._broadcasts.get(place, "none")
             reason = f"computed from another broadcast: expected {expected[:12]}, got {offer.broadcast[:12]}"
+        elif self._replaces(site, offer) and not self._others.allow(site, self._now):
+            final, reason = False, "one update after the other was offered: expected one, until it has come"
         if reason:
             self._send(site, m.Rejected(self.study, self.epoch, *place, digest, final, reason))
         elif self._round is not None and self._round.state == "open":
             self._count_in(site, offer, self._round)
+
+    def _replaces(self, site: str, offer: m.Offer) -> bool:
+        """Whether it is another update than the one of this site that is on its way."""
+        share = self._round.shares.get(site) if self._round else None
+        return share is not None and share.offer is not None and share.offer.blob.digest != offer.blob.digest
 
     def _takes(self, place: tuple[int, str]) -> bool:
         """Whether the open round, or the next one, takes updates of this place."""

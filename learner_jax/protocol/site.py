@@ -184,7 +184,7 @@ class SiteKeeper:
             self._tell("note", text=f"the coordinator was not heard from for {self._lease:.0f} s; calling again")
             self._leave_session()
         if not self._epoch:
-            if self._now - self._said >= min(self._resend * 1.5**self._hellos, 10.0):
+            if self._now - self._said >= min(self._resend * 1.5 ** min(self._hellos, 20), 10.0):
                 self._hello()
             return
         if self._now - self._said >= self._lease / 3:

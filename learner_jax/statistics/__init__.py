@@ -9,11 +9,13 @@ from learner_jax.statistics.counts import counts, kept
 from learner_jax.statistics.histogram import histogram, quantile
 from learner_jax.statistics.missing import missing, missing_rate
 from learner_jax.statistics.moments import mean_and_deviation, moments
+from learner_jax.statistics.plausible import impossible
 
 __all__ = [
     "combine",
     "counts",
     "histogram",
+    "impossible",
     "kept",
     "mean_and_deviation",
     "missing",

@@ -110,7 +110,7 @@ def checklist(
         mean, deviation = mean_and_deviation({name: total[f"input/{name}"] for name in ("rows", "sum", "squares")})
         share = diagnoses[chosen] / rows
         mean = np.concatenate([mean, share])
-        scale = np.maximum(np.concatenate([deviation, np.sqrt(share * (1.0 - share))]), scale_floor)
+        scale = np.maximum(np.concatenate([deviation, np.sqrt(np.maximum(share * (1.0 - share), 0.0))]), scale_floor)
         rates = missing_rate({"rows": total["column/rows"], "missing": total["column/missing"]})
         return {
             "inputs": [*encounters.input_names(), *(f"diagnosis {icd9.spell(int(code))}" for code in chosen)],

@@ -27,6 +27,7 @@ WRITE: dict[str, Callable[[population.Population, Path], None]] = {
     "omop csv": population.to_omop,
     "omop parquet": lambda found, folder: population.to_omop(found, folder, "parquet"),
     "fhir": population.to_fhir,
+    "table": population.to_tables,
 }
 
 
@@ -144,7 +145,7 @@ def test_a_bundle_is_read_as_an_export_is(folders, opened, tmp_path):
 @pytest.mark.parametrize(
     "files, said",
     [
-        ({}, "expected MEDS .* OMOP .* or FHIR .* got an empty folder"),
+        ({}, "expected MEDS .* OMOP .* FHIR .* or tables .* got an empty folder"),
         ({"notes.txt": "x"}, "got notes.txt"),
         ({"person.csv": "person_id\n1\n", "visit_occurrence.csv": "x\n1\n"}, "got no condition_occurrence"),
         (

@@ -34,7 +34,7 @@ class Place:
         self._start()
 
     def _start(self) -> None:
-        switch = Switch(self.link, self.desk, lambda event: self.told.append(event.data["text"]))
+        self.switch = switch = Switch(self.link, self.desk, lambda event: self.told.append(event.data["text"]))
         self._stop = threading.Event()
 
         def loop() -> None:
@@ -151,6 +151,33 @@ def test_what_a_coordinator_may_not_send(place):
             here.recv(0.05)
     said = " ".join(place.told)
     assert "a message for a site, or a list of guests" in said and "a list of at most" in said
+
+
+def test_a_message_of_too_many_frames_ends_no_broker(place):
+    with place.coordinator() as here, place.site("a") as there:
+        for _ in range(60):
+            here.recv(0.02)
+            there.recv(0.02)
+            if there.connected:
+                break
+        there._line._socket.send_multipart([b"a", b"b", b"c", b"d"])
+        for _ in range(10):
+            here.recv(0.05)
+        assert place._thread.is_alive() and "expected a header and at most one payload" in " ".join(place.told)
+
+
+def test_a_key_that_two_coordinators_claim_is_the_firsts_and_all_others_are_let_in(place):
+    """A site may say any key for its next one."""
+    with place.coordinator(guests=("a", "b")) as here, place.coordinator("lung", guests=("b",)) as other:
+        for _ in range(40):
+            here.recv(0.05)
+            other.recv(0.05)
+        other.allow(new_keys().curve_public, "c")
+        for _ in range(10):
+            other.recv(0.05)
+    assert "got 1 that are another's" in " ".join(place.told)
+    guests = place.switch._guests
+    assert sorted(guests["heart"].values()) == ["a", "b"] and sorted(guests["lung"].values()) == ["c"]
 
 
 def test_a_guest_that_sends_too_much_is_a_line_a_minute_whatever_the_sizes(place):

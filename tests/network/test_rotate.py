@@ -11,7 +11,7 @@ from learner_jax.engines.rotate import rotate
 from learner_jax.errors import CryptoError, StudyError
 from learner_jax.network.drive import CoordinatorDrive, CoordinatorHandlers
 from learner_jax.network.enrol import Desk, join, rotation
-from learner_jax.network.keys import load_or_make_keys, load_roster, new_keys, sign
+from learner_jax.network.keys import Site, load_or_make_keys, load_roster, new_keys, sign
 from learner_jax.network.links import CoordinatorLink
 from learner_jax.protocol import messages as m
 from learner_jax.protocol.coordinator import RoundKeeper
@@ -138,3 +138,21 @@ def test_a_site_that_asks_for_new_keys_again_and_again_is_heard_now_and_then():
     drive._heard("south", m.Rotate("heart", "k" * 40, b"s" * 32, b"p" * 64), b"")
     assert heard == ["north"] * 10 + ["south"]
     assert [event.data["text"] for event in told] == ["asked for new keys again and again: the rest is dropped"]
+
+
+def test_a_full_disk_at_the_coordinator_ends_neither_its_line_nor_the_going_over(tmp_path, monkeypatch):
+    with serving(tmp_path, new_keys()) as (desk, link):
+        old, following = new_keys(), new_keys()
+        desk.enlist("north", Site(old.curve_public, old.sign_public))
+        proof = sign(following.sign_secret, rotation("heart", "north", following.curve_public))
+        desk.rotate("north", m.Rotate("heart", following.curve_public, following.sign_public, proof))
+
+        def full(*_: object) -> None:
+            raise CryptoError("expected to write the roster, got: No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("learner_jax.network.enrol.save_roster", full)
+            desk.gone_over("north")  # as its first message by the new keys asks
+        assert set(desk.roster.next) == {"north"} and following.curve_public in link._watched_keys
+        desk.gone_over("north")
+        assert not desk.roster.next and desk.roster.sites["north"].curve_public == following.curve_public

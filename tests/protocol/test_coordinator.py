@@ -375,7 +375,57 @@ def test_the_word_of_one_site_stops_no_coordinator(bench):
         assert not kind(bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 2**31 - 1))), c.Fenced)
     bench.whole("b")
     assert bench.whole("c") and closed(bench.do(c.Tick(), 101.0) + bench.disk(bench.log[-1:])) == [order("b", "c")]
-    assert _told(bench.hello("a")) == [("site_back", False)]  # its disk was mended
+    assert _told(bench.hello("a")) == [("site_back", True)]  # its disk was mended
+
+
+def test_while_sites_are_still_joining_the_first_one_stops_nobody():
+    bench = Bench(invited=3)
+    bench.keeper._enrolled = ("a",)
+    assert not kind(bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 9))), c.Fenced)
+    alone = RoundKeeper("s", 1, b"{}", D, ("a",), invited=1)  # the only one there is
+    assert kind(alone.handle(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 9)), 0.0), c.Fenced)
+
+
+def test_who_has_met_a_newer_one_takes_no_part_until_it_says_otherwise(bench):
+    bench.do(c.Heard("a", m.Hello("s", m.PROTOCOL, "a", "x", 9)))
+    assert [answer.epoch for answer in said(bench.offer("a"), m.Pong)] == [0] and not said(bench.log, m.Want)
+    bench.hello("a")
+    assert said(bench.whole("a"), m.Accepted)
+
+
+def test_what_is_damaged_of_a_site_that_was_taken_off_the_roster_is_not_waited_for():
+    bench = Bench()
+    bench.hello("a", "b")
+    bench.start(again={"c": blob(b"update").digest})
+    bench.whole("a")
+    bench.whole("b")
+    assert not closed(bench.log)
+    bench.do(c.Forget("c"))
+    assert closed(bench.disk(bench.log[-1:])) == [order("a", "b")]
+
+
+def test_a_site_that_goes_just_before_a_round_begins_is_not_needed_in_it():
+    bench = Bench()
+    bench.hello("a", "b")
+    bench.do(c.Forget("c"))
+    bench.start(quorum=3)
+    bench.whole("a")
+    assert closed(bench.whole("b")) == [order("a", "b")]
+
+
+def test_a_site_that_is_revoked_and_enrolled_again_takes_part_in_the_open_round(bench):
+    bench.offer("a")
+    bench.do(c.Forget("a"))
+    bench.do(c.Enlist("a"))
+    assert said(bench.hello("a"), m.Open, "a") and said(bench.whole("a"), m.Accepted, "a")
+
+
+def test_one_update_after_the_other_is_not_begun_as_often_as_it_is_offered(bench):
+    answers = [bench.offer("a", b"upda%02d" % (n % 2)) for n in range(100)]
+    begun = sum(bool(said(steps, m.Want)) for steps in answers)
+    assert begun <= 20
+    refused = [answer for steps in answers for answer in said(steps, m.Rejected)]
+    assert len(refused) >= 40 and not any(answer.final for answer in refused)
 
 
 @pytest.mark.parametrize("before", ["", "accepted", "offered"])

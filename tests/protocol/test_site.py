@@ -396,3 +396,10 @@ def test_hellos_that_nobody_answers_come_less_and_less_often():
 def test_a_study_that_is_not_wanted_here_ends_without_success(bench, event):
     (ended,) = kind(bench.do(event), c.Finished)
     assert (ended.ok, ended.weights_sha256, ended.reason) == (False, "", "no")
+
+
+def test_a_site_that_nobody_answers_for_a_week_still_calls():
+    bench = Bench()
+    for _ in range(7 * 24 * 60):
+        assert not kind(bench.do(c.Tick(), 60.0), c.Finished)
+    assert said(bench.log[-5:], m.Hello)

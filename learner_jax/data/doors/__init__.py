@@ -10,11 +10,11 @@ import functools
 import os
 from pathlib import Path
 
-from learner_jax.data.doors import database, fhir, meds, omop
+from learner_jax.data.doors import database, fhir, meds, omop, table
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import DataError
 
-DOORS = {"meds": meds, "omop": omop, "fhir": fhir}
+DOORS = {"meds": meds, "omop": omop, "table": table, "fhir": fhir}
 
 
 def door_of(source: Path) -> str:
@@ -26,12 +26,12 @@ def door_of(source: Path) -> str:
     if not source.exists():
         raise DataError(f"{source}: expected a file or a folder of health records, got nothing there")
     for name, door in DOORS.items():
-        if (source.is_dir() or name == "fhir") and door.is_here(source):
+        if (source.is_dir() or name in ("fhir", "table")) and door.is_here(source):
             return name
     inside = ", ".join(sorted(path.name for path in source.iterdir())[:6]) if source.is_dir() else source.name
     raise DataError(
         f"{source}: expected MEDS (metadata/ and data/*.parquet), OMOP (person, visit_occurrence, ... as .csv or "
-        f".parquet) or FHIR (.ndjson or bundles), got {inside or 'an empty folder'}"
+        f".parquet), FHIR (.ndjson or bundles) or tables named stays and events, got {inside or 'an empty folder'}"
     )
 
 
@@ -40,7 +40,7 @@ def open_records(source: str | os.PathLike[str], door: str | None = None, schema
 
     Args:
       source: a file or folder, or the address of a data base of OMOP's tables ("postgresql://host/cdm").
-      door: "meds", "omop" or "fhir"; None: guessed.
+      door: "meds", "omop", "table" or "fhir"; None: guessed.
       schema: of a data base's tables.
 
     Returns:

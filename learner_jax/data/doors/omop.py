@@ -10,13 +10,12 @@ Reference: OHDSI, OMOP Common Data Model 5.3 and 5.4.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from learner_jax.data.doors import codes, database
-from learner_jax.data.doors.records import Records, quoted
+from learner_jax.data.doors.files import first, tables_in, told, view
+from learner_jax.data.doors.records import Records
 from learner_jax.errors import DataError
 
 INPATIENT = (9201, 262, 8717, 32037, 8971, 8970, 581379, 32760, 8913)
@@ -29,7 +28,6 @@ _NEEDED = {
     "visit_occurrence": ("visit_occurrence_id", "person_id", "visit_concept_id"),
     "condition_occurrence": ("person_id", "visit_occurrence_id"),
 }
-_FILE = re.compile(r"(\.csv|\.tsv|\.txt|\.parquet)(\.gz|\.zst)?$", re.IGNORECASE)
 
 
 class _Clinical(NamedTuple):
@@ -48,17 +46,6 @@ _CLINICAL = {
     "observation": _Clinical("observation", "observation_date", "other"),
     "device_exposure": _Clinical("device", "device_exposure_start_date", "other"),
 }
-
-
-def tables_in(source: Path) -> dict[str, list[Path]]:
-    """Name of a table -> its files: one in the folder, or those of a folder named like it."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(source.iterdir()) if source.is_dir() else ():
-        for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if part.is_file() and _FILE.search(part.name) and not part.name.startswith((".", "_")):
-                name = path.name if path.is_dir() else _FILE.sub("", path.name)
-                found.setdefault(re.sub(r"^(omop|cdm|2b)_", "", name.lower()), []).append(part)
-    return found
 
 
 def is_here(source: Path) -> bool:
@@ -81,11 +68,11 @@ def read(source: Path | str, records: Records, schema: str | None = None) -> Non
     if isinstance(source, str):
         found = database.tables_in(source, schema, records, every)
     else:
-        found = {name: _told(files) for name, files in tables_in(source).items() if name in every}
+        found = {name: told(files) for name, files in tables_in(source).items() if name in every}
     lacking = [name for name in _NEEDED if name not in found]
     if lacking:
         raise DataError(f"{source}: expected OMOP's tables {', '.join(_NEEDED)}, got no {', no '.join(lacking)}")
-    columns = {name: _view(records, name, told) for name, told in found.items()}
+    columns = {name: view(records, name, rows) for name, rows in found.items()}
     for name, needed in _NEEDED.items():
         lacking = [column for column in needed if column not in columns[name]]
         if lacking:
@@ -102,40 +89,19 @@ def read(source: Path | str, records: Records, schema: str | None = None) -> Non
             _events(records, name, columns[name], about)
 
 
-def _told(files: Sequence[Path]) -> str:
-    """SQL: the rows of a table's files."""
-    if ".parquet" in files[0].name.lower():
-        return f"read_parquet({quoted(files)}, union_by_name=true)"
-    return f"read_csv({quoted(files)}, all_varchar=true, header=true, union_by_name=true, nullstr='')"
-
-
-def _view(records: Records, name: str, told: str) -> set[str]:
-    """A table as a view of text with small names; the names."""
-    names = list(records.columns(told))
-    listed = ", ".join(f'nullif(trim("{one}"::VARCHAR), \'\') AS "{one.lower()}"' for one in names)
-    records.sql(f"CREATE VIEW {name} AS SELECT {listed} FROM {told}")
-    return {one.lower() for one in names}
-
-
-def _first(there: set[str], *names: str, cast: str = "VARCHAR") -> str:
-    """SQL: the first of these columns that says something."""
-    known = [f"try_cast({name} AS {cast})" for name in names if name in there]
-    return f"coalesce({', '.join(known)})" if known else f"NULL::{cast}"
-
-
 def _patients(records: Records, there: set[str], death: set[str] | None) -> None:
-    year, month, day = (_first(there, f"{part}_of_birth", cast="INTEGER") for part in ("year", "month", "day"))
-    born = _first(there, "birth_datetime", cast="TIMESTAMP")
-    concept, said = _first(there, "gender_concept_id"), _first(there, "gender_source_value")
+    year, month, day = (first(there, f"{part}_of_birth", cast="INTEGER") for part in ("year", "month", "day"))
+    born = first(there, "birth_datetime", cast="TIMESTAMP")
+    concept, said = first(there, "gender_concept_id"), first(there, "gender_source_value")
     records.sql(
         "INSERT INTO patients SELECT try_cast(person_id AS BIGINT), person_id, "
-        f"coalesce({_first(there, 'person_source_value')}, person_id), "
+        f"coalesce({first(there, 'person_source_value')}, person_id), "
         f"coalesce({born}, make_date({year}, coalesce({month}, 1), coalesce({day}, 1))::TIMESTAMP), "
         f"CASE WHEN {concept} = '8532' OR upper(left({said}, 1)) = 'F' THEN 'female' "
         f"WHEN {concept} = '8507' OR upper(left({said}, 1)) = 'M' THEN 'male' END, NULL FROM person"
     )
     if death is not None:
-        died = _first(death, "death_datetime", "death_date", cast="TIMESTAMP")
+        died = first(death, "death_datetime", "death_date", cast="TIMESTAMP")
         records.sql(
             "UPDATE patients SET death = found.died FROM (SELECT try_cast(person_id AS BIGINT) AS patient, "
             f"min({died}) AS died FROM death GROUP BY 1) found WHERE found.patient = patients.patient"
@@ -143,16 +109,16 @@ def _patients(records: Records, there: set[str], death: set[str] | None) -> None
 
 
 def _encounters(records: Records, there: set[str]) -> None:
-    start = _first(there, "visit_start_datetime", "visit_start_date", cast="TIMESTAMP")
-    end = _first(there, "visit_end_datetime", "visit_end_date", cast="TIMESTAMP")
-    came = _first(there, "admitted_from_source_value", "admitting_source_value")
-    came_id = _first(there, "admitted_from_concept_id", "admitting_source_concept_id")
-    went = _first(there, "discharged_to_source_value", "discharge_to_source_value")
-    went_id = _first(there, "discharged_to_concept_id", "discharge_to_concept_id")
+    start = first(there, "visit_start_datetime", "visit_start_date", cast="TIMESTAMP")
+    end = first(there, "visit_end_datetime", "visit_end_date", cast="TIMESTAMP")
+    came = first(there, "admitted_from_source_value", "admitting_source_value")
+    came_id = first(there, "admitted_from_concept_id", "admitting_source_concept_id")
+    went = first(there, "discharged_to_source_value", "discharge_to_source_value")
+    went_id = first(there, "discharged_to_concept_id", "discharge_to_concept_id")
     concept, source = "try_cast(visit_concept_id AS BIGINT)", f"coalesce({came}, nullif({came_id}, '0'))"
     records.sql(
         "INSERT INTO encounters SELECT try_cast(visit_occurrence_id AS BIGINT), try_cast(person_id AS BIGINT), "
-        f"visit_occurrence_id, coalesce({_first(there, 'visit_source_value')}, visit_occurrence_id), "
+        f"visit_occurrence_id, coalesce({first(there, 'visit_source_value')}, visit_occurrence_id), "
         f"CASE WHEN {concept} IN {INPATIENT} OR {source} IS NOT NULL THEN 'stay' "
         f"WHEN {concept} IN {EMERGENCY} THEN 'emergency' ELSE 'other' END, {start}, {end}, {source}, "
         f"coalesce({went}, nullif({went_id}, '0')) FROM visit_occurrence"
@@ -167,14 +133,14 @@ def _encounters(records: Records, there: set[str]) -> None:
 
 def _events(records: Records, table: str, there: set[str], about: _Clinical) -> None:
     """Rows of a clinical table by their source's code where its system is known, else by the standard concept's."""
-    value = _first(there, f"{about.start}_source_value")
-    source, concept = _first(there, f"{about.start}_source_concept_id"), _first(there, f"{about.start}_concept_id")
-    time = _first(there, f"{about.date}time", about.date, cast="TIMESTAMP")
+    value = first(there, f"{about.start}_source_value")
+    source, concept = first(there, f"{about.start}_source_concept_id"), first(there, f"{about.start}_concept_id")
+    time = first(there, f"{about.date}time", about.date, cast="TIMESTAMP")
     shape, rank = "NULL", "NULL"
     if about.kind == "diagnosis":
         shape, status, type_ = (
             codes.by_shape(value),
-            *(_first(there, f"condition_{one}_concept_id", cast="BIGINT") for one in ("status", "type")),
+            *(first(there, f"condition_{one}_concept_id", cast="BIGINT") for one in ("status", "type")),
         )
         rank = f"CASE WHEN {status} IN {PRIMARY} OR {type_} IN {PRIMARY} THEN 1 END"
     records.sql(
@@ -183,9 +149,9 @@ def _events(records: Records, table: str, there: set[str], about: _Clinical) -> 
         f"WHEN {shape} IS NOT NULL THEN coded({shape}, {value}) "
         "WHEN std.vocabulary IS NOT NULL THEN coded(std.vocabulary, std.code) "
         f"ELSE 'OMOP//' || coalesce(nullif({concept}, '0'), {value}) END, "
-        f"{_first(there, 'value_as_number', cast='DOUBLE')}, "
-        f"{_first(there, 'unit_source_value', 'dose_unit_source_value')}, "
-        f"{_first(there, 'visit_occurrence_id', cast='BIGINT')}, '{about.kind}', "
+        f"{first(there, 'value_as_number', cast='DOUBLE')}, "
+        f"{first(there, 'unit_source_value', 'dose_unit_source_value')}, "
+        f"{first(there, 'visit_occurrence_id', cast='BIGINT')}, '{about.kind}', "
         f"nullif(try_cast({concept} AS BIGINT), 0), {rank} FROM {table} t "
         f"LEFT JOIN concepts own ON own.id = nullif(try_cast({source} AS BIGINT), 0) "
         f"LEFT JOIN concepts std ON std.id = nullif(try_cast({concept} AS BIGINT), 0)"
