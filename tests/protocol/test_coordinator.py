@@ -857,6 +857,7 @@ def test_an_upload_that_moves_is_not_put_off_and_one_that_stands_still_gives_its
     bench = Bench(upload_bytes=6, lease_s=4.0)
     bench.hello(*SITES)
     bench.start()
+    bench.do(c.Tick(), 1.0)
     frames = bench.held.chunks(said(bench.offer("a"), m.Want, "a")[0])
     assert not said(bench.offer("b"), m.Want, "b")
     for frame in frames[:2]:  # a chunk each three seconds: slow, and it moves
@@ -922,3 +923,8 @@ def test_who_says_the_same_pieces_again_and_again_is_served_and_who_says_others_
     assert all(said(steps, m.Chunk, "a") for steps in same)
     turns = [bench.do(c.Heard("b", m.Want("s", SENT, 0, 1, bytes([1 + n % 2])))) for n in range(200)]
     assert 64 <= sum(bool(said(steps, m.Chunk, "b")) for steps in turns) < 150  # the last view that it was let have
+
+
+def test_a_study_does_not_end_in_an_open_round(bench):
+    with pytest.raises(LocalProtocolError, match="expected to finish with no round open"):
+        bench.do(c.Finish("e" * 64, "finished"))
