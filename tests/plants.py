@@ -565,7 +565,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "bad input: figures that cannot be joined are taken",
         "learner_jax/engines/coordinator.py",
-        "        check_summary(found)  # what",
+        "        found = check_summary(found)  # what",
         "        pass  # what",
         ("tests/engines/test_read_summary.py",),
     ),

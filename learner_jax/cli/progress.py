@@ -140,6 +140,20 @@ def plain(stream: Stream, study: Study | None) -> Observer:
     return tell
 
 
+def forgiving(tell: Observer) -> Observer:
+    """An observer whose words may be lost where the disk of a log is full: no run ends for them."""
+
+    def told(event: Event) -> None:
+        try:
+            tell(event)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
+
+    return told
+
+
 @contextlib.contextmanager
 def listening(
     study: Study | None, workdir: Path, stream: Stream | None = None, board: bool = False
@@ -165,4 +179,5 @@ def listening(
             stack.callback(close)
         moving = people.isatty() and os.environ.get("TERM") != "dumb"
         observers.append(stack.enter_context(live(people, study)) if moving else plain(people, study))
+        observers[-1] = forgiving(observers[-1])
         yield fan_out(*observers), tally

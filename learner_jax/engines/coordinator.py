@@ -163,6 +163,8 @@ class Rounds:
                     read_summary(dict(read_leaves(file, expected, command.site))["summary"], command.site)
         except RemoteProtocolError as error:
             return error.reason
+        except OSError as error:  # read again later
+            raise StorageError(f"expected to read an update of {command.site}, got: {error.strerror}") from None
         return None
 
     def _say(self, event: Event) -> None:
@@ -264,6 +266,8 @@ class Rounds:
         try:
             with self.stores.spool.opened(digest) as file:
                 yield from read_leaves(file, expected, site)
+        except OSError as error:
+            raise StorageError(f"expected to read the update of site '{site}', got: {error.strerror}") from None
         except (StorageError, RemoteProtocolError) as error:
             raise CorruptError(
                 f"expected the update of site '{site}' as it was accepted, but {error}; the site has sent it and "
@@ -292,7 +296,7 @@ def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(leaf.tobytes().rstrip().decode())
-        check_summary(found)  # what cannot be joined would end the study, and again after each restart
+        found = check_summary(found)  # what cannot be joined would end the study, and again after each restart
         if any(figures["name"] != peer for figures in found.values()):
             raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
     except RemoteProtocolError:

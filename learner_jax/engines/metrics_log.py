@@ -14,7 +14,7 @@ from typing import Any
 from learner_jax.errors import StorageError
 from learner_jax.events import Event, Observer
 
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EROFS)
 _WAITING = 2**20
 """Bytes of lines that wait for room."""
 

@@ -15,7 +15,7 @@ from learner_jax.engines import requests
 from learner_jax.engines.coordinator import Outcome, Rounds, Stores, run_study
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.tap import tap_to
-from learner_jax.errors import ConfigError, StudyError
+from learner_jax.errors import ConfigError, LocalProtocolError, StudyError
 from learner_jax.events import Event, Observer
 from learner_jax.network.brokered import BrokeredLink
 from learner_jax.network.drive import CoordinatorDrive
@@ -24,6 +24,7 @@ from learner_jax.network.keys import Keys, load_or_make_keys
 from learner_jax.network.links import CoordinatorLink
 from learner_jax.network.seal import CoordinatorSeal
 from learner_jax.protocol import commands as c
+from learner_jax.protocol import messages as m
 from learner_jax.protocol.coordinator import RoundKeeper
 from learner_jax.storage.atomic import write_json
 from learner_jax.storage.journal import Journal
@@ -104,7 +105,7 @@ def _listen(folder: Path, host: str, port: int, keys: Keys, users: Mapping[str, 
     It knows the roster from the first moment: a site that calls again would take a refusal for the last word.
     """
     tap, known = tap_to("coordinator"), folder / "address.json"
-    before = json.loads(known.read_text())["port"] if not port and known.exists() else 0
+    before = 0 if port else _port_before(known)
     try:
         link = CoordinatorLink(host, port or before, keys, users, tap)
     except StudyError:
@@ -113,6 +114,15 @@ def _listen(folder: Path, host: str, port: int, keys: Keys, users: Mapping[str, 
         link = CoordinatorLink(host, 0, keys, users, tap)
     write_json(known, {"address": link.address, "port": link.port})
     return link
+
+
+def _port_before(path: Path) -> int:
+    """The port of an earlier process; 0 where the file does not say it."""
+    try:
+        found = json.loads(path.read_bytes())["port"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return found if type(found) is int and 0 < found < 65536 else 0
 
 
 def _serve(
@@ -128,6 +138,7 @@ def _serve(
     dial: str,
 ) -> Outcome:
     study = parts.study
+    _can_be_welcomed(study, names)
     stores = Stores(journal, Spool(folder / "spool"))
     keeper = RoundKeeper(
         study.name,
@@ -168,6 +179,20 @@ def _serve(
         drive.stop()
         drive.join(5.0)
         stores.spool.close()
+
+
+def _can_be_welcomed(study: specs.Study, names: Sequence[str]) -> None:
+    """Whether every site can be told of the study in one message.
+
+    Raises:
+      ConfigError: it has too many sites, or too long a manifest.
+    """
+    manifest, digest = specs.manifest(study).encode(), specs.manifest_digest(study)
+    try:
+        m.encode(m.Welcome(study.name, m.PROTOCOL, 2**31 - 1, manifest, digest, tuple(names)))
+    except LocalProtocolError as error:
+        text = f"{len(names)} sites and a manifest of {len(manifest):,} bytes do not fit in one message: {error}"
+        raise ConfigError(text) from None
 
 
 def _all_enrolled(

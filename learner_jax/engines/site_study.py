@@ -27,7 +27,7 @@ from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, 
 from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Program
 from learner_jax.engines.world import TEST, World, build_world
-from learner_jax.errors import DataError, StorageError
+from learner_jax.errors import ConfigError, DataError, StorageError
 from learner_jax.evaluation import summarise_site
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import LeafSpec, Schema, leaf_pieces, pack, schema_digest, schema_of, unpack
@@ -65,7 +65,10 @@ def study_of(manifest: bytes) -> Study:
     Raises:
       ConfigError: this installation cannot run it: it names what is not installed here.
     """
-    return specs.check(Study.from_json(manifest.decode()))
+    try:
+        return specs.check(Study.from_json(manifest.decode()))
+    except (UnicodeDecodeError, RecursionError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(f"expected a study's manifest, got something else ({type(error).__name__})") from None
 
 
 class SiteStudy:
@@ -126,7 +129,13 @@ class SiteStudy:
 
     def _prepare(self, data: bytes | memoryview) -> dict[str, np.ndarray]:
         """Keeps what was fitted, and encodes the table by it."""
-        path, fitted = self._folder / "fitted.json", json.loads(bytes(data))
+        path = self._folder / "fitted.json"
+        try:
+            fitted = json.loads(bytes(data))
+            self.parts.task.checklist.encode(self._frame.head(2), fitted)  # it is of use, before it is kept
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            text = f"expected what the study has fitted, got something of no use here ({type(error).__name__})"
+            raise DataError(text) from None
         patiently(lambda: write_json(path, fitted, mode=0o600, point="site.fitted"), self._note)
         self._ready = None
         self._prepared()

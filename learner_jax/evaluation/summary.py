@@ -196,8 +196,14 @@ def _checked(
 _LARGEST, _SMALLEST_SE = 1e12, 1e-9
 
 
-def check_summary(found: Any) -> None:
-    """Whether a site's summary is as `summarise_site` makes one, so that any two of them can be joined.
+_FIELDS = ("name", "rows", "patients", "events", "models", "gain")
+
+
+def check_summary(found: Any) -> dict[str, dict[str, Any]]:
+    """A site's summary, if it is as `summarise_site` makes one, so that any two of them can be joined.
+
+    Returns:
+      The same without fields that are not known here: what a site adds goes no further.
 
     Raises:
       ValueError: it is not; says where.
@@ -205,7 +211,7 @@ def check_summary(found: Any) -> None:
     _known(isinstance(found, dict) and len(found) <= 64, "a few cohorts")
     for cohort, site in found.items():
         _known(isinstance(cohort, str) and isinstance(site, dict), "a summary for each cohort")
-        _known({"name", "rows", "patients", "events", "models", "gain"} == set(site), "a summary's fields")
+        _known(set(_FIELDS) <= set(site), "a summary's fields")
         counts = [site[name] for name in ("rows", "patients", "events")]
         _known(all(one is None or (type(one) is int and 0 <= one < 2**40) for one in counts), "counts")
         rows, _, events = counts
@@ -226,6 +232,7 @@ def check_summary(found: Any) -> None:
         for pair, gain in site["gain"].items():
             _known(isinstance(pair, str) and isinstance(gain, dict) and gain.keys() <= FIGURES.keys(), "gains")
             _figures(gain)
+    return {cohort: {name: site[name] for name in _FIELDS} for cohort, site in found.items()}
 
 
 def _figures(figures: Mapping[str, Any]) -> None:

@@ -19,8 +19,9 @@ from learner_jax.network.seal import CoordinatorSeal, NotMet, SiteSeal
 from learner_jax.network.tunnel import Tunnel
 from learner_jax.protocol.broker import ENROL
 
-REFUSED_S = 60.0
-"""A broker that was started anew knows no keys until its coordinators have called: so long is a refusal doubted."""
+REFUSED_S = 86_400.0
+"""A broker that was started anew knows no keys until its coordinators have called, who may be away for a night: so long
+is a refusal doubted."""
 GUESTS = 8192
 """Keys that one coordinator may let in."""
 

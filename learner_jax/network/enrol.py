@@ -126,9 +126,9 @@ class Desk:
         with self._guard:
             both = [site for site in (self.roster.sites.get(name), self.roster.next.get(name)) if site is not None]
             self._keep(self.roster.without_site(name))
-        if self._link is not None:
-            for site in both:
-                self._link.revoke(site.curve_public)
+            if self._link is not None:
+                for site in both:  # within: no rotation lets it in after this
+                    self._link.revoke(site.curve_public)
 
     def rotate(self, name: str, asked: m.Rotate) -> m.Rotated | m.Refused:
         """Takes a site's next keys, which it says under its present ones. In the link's thread."""
@@ -138,14 +138,14 @@ class Desk:
                 raise CryptoError("expected a proof signed by the next key, got another")
             site = Site(asked.curve_public, asked.sign_public)
             if self.roster.sites.get(name) != site:  # said again, by a site that has gone over
-                with self._guard:
+                assert self._link is not None
+                with self._guard:  # a revocation comes before all of it, or after
                     before = self.roster.next.get(name)
                     self._keep(self.roster.with_next(name, site))
-                assert self._link is not None
-                if before is not None and before != site:
-                    self._link.revoke(before.curve_public)
-                self._link.allow(site.curve_public, name)
-                self._await(name)
+                    if before is not None and before != site:
+                        self._link.revoke(before.curve_public)
+                    self._link.allow(site.curve_public, name)
+                    self._await(name)
         except CryptoError as error:
             return m.Refused(study, str(error)[:2000])
         return m.Rotated(study, asked.curve_public)
@@ -167,7 +167,8 @@ class Desk:
 
     def _await(self, name: str) -> None:
         assert self._link is not None
-        self._link.watch(self.roster.next[name].curve_public, lambda: self.gone_over(name))
+        if name in self.roster.next:
+            self._link.watch(self.roster.next[name].curve_public, lambda: self.gone_over(name))
 
     def _keep(self, roster: Roster) -> None:
         save_roster(self._path, roster, self._keys)
@@ -190,11 +191,12 @@ class Desk:
             with self._guard:
                 site = Site(enrol.curve_public, enrol.sign_public)
                 self._keep(self.roster.with_site(code, check_site_name(enrol.name), site))
+                if self._link is not None:
+                    self._link.allow(enrol.curve_public, enrol.name)
         except (CryptoError, ProtocolError) as error:
             self._answer(user, header, m.Refused(study, str(error)[:2000]))
             return None
         assert self._link is not None
-        self._link.allow(enrol.curve_public, enrol.name)
         self._answer(user, header, m.Enrolled(study, enrol.name, self._keys.sign_public, self.roster.version))
         self._link.revoke(code)
         return enrol.name
@@ -254,7 +256,7 @@ def load_membership(folder: str | Path) -> Membership | None:
         return None
     try:
         return Membership(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise CryptoError(f"expected a membership in {path}, got something else") from None
 
 

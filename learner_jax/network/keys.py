@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import os
@@ -114,7 +115,8 @@ def write_secret(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that may only be read this is refused, too
+            beside.unlink(missing_ok=True)
         raise CryptoError(f"expected to write keys to {path}, got: {error.strerror}") from None
 
 

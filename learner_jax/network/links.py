@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket as sockets
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,10 @@ Tap = Callable[[str, str, bytes, "bytes | memoryview"], None]
 FRAME_LIMIT = CHUNK + 1024
 QUEUE = 64  # messages per peer, so at most 64 MiB
 HANDSHAKE_MS, SILENCE_MS = 3000, 20_000
+
+
+_FILES = 65_536
+"""Open files, at most, that a coordinator or a broker asks for."""
 
 
 class Received(NamedTuple):
@@ -126,6 +131,7 @@ class CoordinatorLink:
         self.counter, self._tap = Counter(), tap
         self._routes: dict[str, bytes] = {}
         self._watched_keys: dict[str, Callable[[], None]] = {}
+        _more_files()
         self._context = zmq.Context()
         self._waker = _Waker()
         self._watched = time.monotonic()
@@ -182,10 +188,7 @@ class CoordinatorLink:
             left = 1.0 if stop is None else min(1.0, max(0.0, stop - time.monotonic()))
             ready = dict(self._poller.poll(int(left * 1000)))
             if self._socket in ready:
-                found = self._take()
-                if found is not None:
-                    return found
-                continue
+                return self._take()  # None of whom nobody knows: the caller has other things to do than to shed more
             if self._waker.here.fileno() in ready or self._waker.here in ready:
                 self._waker.calm()
                 return None
@@ -416,9 +419,10 @@ class SiteLink:
                 self.connected, self._ever, self._opened, self._refused = True, True, None, None
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self._refused = self._refused or time.monotonic()
-                if time.monotonic() - self._refused < self._refused_s:
+                doubted = time.monotonic() - self._refused
+                if doubted < self._refused_s:
                     self.connected, self._opened = False, None
-                    time.sleep(0.2)
+                    time.sleep(min(2.0, max(0.2, doubted / 10)))
                     self._dial_again()
                     return
                 raise CryptoError(
@@ -494,3 +498,12 @@ _WATCHED = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+
+
+def _more_files() -> None:
+    """As many open files as this process may have: connections that say nothing use them up before they are shed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _FILES) if hard != resource.RLIM_INFINITY else _FILES
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -274,6 +274,8 @@ class Tunnel:
             raise _Refused(why, final=True) from None
         except ssl.SSLError:
             raise _Refused(f"expected {proxy} to speak TLS, as https:// says, got another answer", final=True) from None
+        except UnicodeError:
+            raise _Refused(f"expected the name of a proxy, got {proxy}", final=True) from None
         except OSError as error:
             raise _Refused(f"cannot connect to {proxy}: {_why(error)}") from None
         _keep_alive(writer)

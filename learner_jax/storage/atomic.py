@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -72,7 +73,8 @@ def write_bytes(path: Path, *parts: bytes | memoryview, mode: int = 0o644, point
         failpoints.here(f"{point}.after_rename")
         fsync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that may only be read this is refused, too
+            beside.unlink(missing_ok=True)
         raise StorageError(f"expected to write {sum(map(len, parts))} bytes to {path}, got: {error.strerror}") from None
 
 

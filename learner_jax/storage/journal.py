@@ -165,7 +165,10 @@ class Journal:
 
     def _found(self, where: str, *values: Any) -> list[Any]:
         """Rows by a condition, oldest first. Only these are read: a study may have very many."""
-        found = self._sql(f"SELECT kind, body FROM rows WHERE {where} ORDER BY seq", values)
+        try:
+            found = self._sql(f"SELECT kind, body FROM rows WHERE {where} ORDER BY seq", values)
+        except sqlite3.Error as error:
+            raise StorageError(f"expected to read {self.path}, got: {error}") from None
         return [_row(*row) for row in found]
 
     def history(self) -> tuple[Row, ...]:

@@ -144,10 +144,10 @@ def _read(path: Path, with_data: bool = True) -> _File | None:
     """A file as it was written; its data are read, and checked, only where they are wanted."""
     if not path.exists():
         return None
-    with path.open("rb") as file:
-        start = file.read(44)
-        head = file.read(int.from_bytes(start[8:12], "little"))
-        try:
+    try:
+        with path.open("rb") as file:
+            start = file.read(44)
+            head = file.read(int.from_bytes(start[8:12], "little"))
             fields = json.loads(head)
             size, wanted, check = fields.pop("data"), fields.pop("state"), fields.pop("state_sha256")
             entry = Entry(**fields)
@@ -155,8 +155,10 @@ def _read(path: Path, with_data: bool = True) -> _File | None:
             file.seek(len(start) + len(head) + size)
             state = file.read(wanted)
             whole = file.tell() == path.stat().st_size
-        except (ValueError, TypeError, KeyError, OverflowError, OSError):
-            raise CorruptError(f"expected an outbox file in {path}, got other bytes") from None
+    except OSError as error:
+        raise StorageError(f"expected to read {path}, got: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise CorruptError(f"expected an outbox file in {path}, got other bytes") from None
     sound = start[:8] == _MAGIC and start[12:] == hashlib.sha256(head).digest() and whole
     sound &= len(state) == wanted and hashlib.sha256(state).hexdigest() == check
     if not sound or (data and hashlib.sha256(data).hexdigest() != entry.digest):

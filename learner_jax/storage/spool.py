@@ -328,10 +328,10 @@ class Spool:
           StorageError: the disk refuses.
         """
         keep = set(keep)
-        old = [digest for digest in self.list() if digest not in keep]
-        if not old:
-            return 0
         try:
+            old = [digest for digest in self.list() if digest not in keep]
+            if not old:
+                return 0
             failpoints.here("coordinator.spool.before_sweep")
             for digest in old:
                 self.drop(digest)
