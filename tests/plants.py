@@ -50,6 +50,7 @@ _TUNNEL = ("tests/network/test_tunnel.py",)
 _DOCTOR = ("tests/engines/test_doctor.py",)
 _BEGUN = ("tests/engines/test_begun.py",)
 _AT_A_SITE = ("tests/federation/test_at_a_site.py",)
+_ODD = ("tests/engines/test_odd_days.py",)
 _RECORDS = ("tests/data/test_records.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
 
@@ -308,8 +309,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "rotate: the old keys go before the new ones were used",
         "learner_jax/network/enrol.py",
-        "                self._link.allow(site.curve_public, name)\n                self._await(name)\n",
-        "                self._link.allow(site.curve_public, name)\n                self.gone_over(name)\n",
+        "        return m.Rotated(study, asked.curve_public)\n",
+        "        self.gone_over(name)\n        return m.Rotated(study, asked.curve_public)\n",
         ("tests/network/test_rotate.py",),
     ),
     Plant(
@@ -653,6 +654,48 @@ PLANTS: tuple[Plant, ...] = (
         "            self._without_the_forgotten(self._round)",
         "            pass",
         _SCHEDULES,
+    ),
+    Plant(
+        "full: a line for people ends the loop where the disk of its log is full",
+        "learner_jax/cli/progress.py",
+        "        except BrokenPipeError:\n            raise\n        except OSError:\n            pass",
+        "        except BrokenPipeError:\n            raise",
+        _ODD,
+    ),
+    Plant(
+        "full: an update that cannot be read once ends the loop",
+        "learner_jax/engines/coordinator.py",
+        "except OSError as error:  # read again later",
+        "except KeyError as error:",
+        _ODD,
+    ),
+    Plant(
+        "full: what is swept up after a failed write fails, too",
+        "learner_jax/storage/atomic.py",
+        "        with contextlib.suppress(OSError):  # on a disk",
+        "        with contextlib.suppress(KeyError):  # on a disk",
+        _ODD,
+    ),
+    Plant(
+        "full: a failed read of a site's outbox is called corruption",
+        "learner_jax/storage/outbox.py",
+        '    except OSError as error:\n        raise StorageError(f"expected to read {path}',
+        '    except OSError as error:\n        raise CorruptError(f"expected to read {path}',
+        _ODD,
+    ),
+    Plant(
+        "revoke: a revoked sender keeps the loop from its turn",
+        "learner_jax/network/links.py",
+        "                return self._take()  # None of whom",
+        "                self._take()\n                continue  # None of whom",
+        _ODD,
+    ),
+    Plant(
+        "site: a manifest of odd bytes is a traceback",
+        "learner_jax/engines/site_study.py",
+        "except (UnicodeDecodeError, RecursionError, TypeError, AttributeError, KeyError) as error:",
+        "except KeyError as error:",
+        _ODD,
     ),
     Plant(
         "site: after hours of silence its patience is too large a number",

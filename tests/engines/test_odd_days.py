@@ -115,7 +115,7 @@ def test_a_manifest_that_is_none_is_one_line(manifest):
 
 def test_a_study_whose_sites_cannot_be_told_of_it_does_not_begin():
     serving._can_be_welcomed(STUDY, [f"h{number:02d}" for number in range(100)])
-    with pytest.raises(ConfigError, match="1500 sites and a manifest of .* do not fit in one message"):
+    with pytest.raises(ConfigError, match=r"1500 sites and a manifest of .* do not fit in one message"):
         serving._can_be_welcomed(STUDY, ["hospital-of-a-long-name-" + "x" * 30 + str(number) for number in range(1500)])
 
 
