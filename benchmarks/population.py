@@ -1,6 +1,6 @@
 """A synthetic population of patients, written as MEDS, OMOP, FHIR and plain tables: the same people, four times.
 
-    python -m benchmarks.population --patients=100000 --out=/tmp/population     meds/, omop/, fhir/ and tables/
+    python -m benchmarks.population --patients=100000 --out=population     meds/, omop/, fhir/ and tables/
 
 **Synthetic.** Nobody in it lives, and no rate in it is one of medicine: it is made to try how health records are read,
 not to learn from. Stays follow each other as in life (transfers within the hour, readmissions, deaths in hospital and

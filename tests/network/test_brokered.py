@@ -153,13 +153,18 @@ def test_what_a_coordinator_may_not_send(place):
     assert "a message for a site, or a list of guests" in said and "a list of at most" in said
 
 
+def meet(here: BrokeredLink, there: SealedSiteLink) -> None:
+    """Turns both ends until the site's line is open."""
+    for _ in range(60):
+        here.recv(0.02)
+        there.recv(0.02)
+        if there.connected:
+            return
+
+
 def test_a_message_of_too_many_frames_ends_no_broker(place):
     with place.coordinator() as here, place.site("a") as there:
-        for _ in range(60):
-            here.recv(0.02)
-            there.recv(0.02)
-            if there.connected:
-                break
+        meet(here, there)
         there._line._socket.send_multipart([b"a", b"b", b"c", b"d"])
         for _ in range(10):
             here.recv(0.05)
@@ -182,11 +187,7 @@ def test_a_key_that_two_coordinators_claim_is_the_firsts_and_all_others_are_let_
 
 def test_a_guest_that_sends_too_much_is_a_line_a_minute_whatever_the_sizes(place):
     with place.coordinator() as here, place.site("a") as there:
-        for _ in range(60):
-            here.recv(0.02)
-            there.recv(0.02)
-            if there.connected:
-                break
+        meet(here, there)
         for size in range(40):
             there._line.send(bytes(70_000 + size))
         for _ in range(10):
