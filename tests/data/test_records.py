@@ -96,6 +96,26 @@ def test_events_are_the_same_at_every_door(opened, people):
         assert name.startswith("meds") or other == first
 
 
+def test_a_query_makes_the_tables(folders, opened, tmp_path):
+    """DuckDB's SQL in a file: whatever it reads, it makes `stays` and `events`."""
+    table = folders["table"]
+    query = tmp_path / "ours.sql"
+    query.write_text(
+        f"CREATE VIEW stays AS SELECT * FROM '{table}/admissions.csv';\n"
+        f"CREATE VIEW events AS SELECT * FROM '{table}/events.parquet'; -- all of them\n"
+        f"CREATE VIEW patients AS SELECT * FROM '{table}/patients.csv'"
+    )
+    with open_records(query) as records:
+        assert records.door == "table" and found(records).stays == found(opened["table"]).stays
+    query.write_text("CREATE VIEW stays AS SELECT 1 AS patient, 2 AS encounter, 3 AS admit, 4 AS discharge")
+    with pytest.raises(DataError, match="expected a table of events, got stays"):
+        open_records(query)
+    query.write_text("SELEC nonsense")
+    with pytest.raises(DataError, match="expected TABLE that can be read, got: Parser Error") as caught:
+        open_records(query)
+    assert "\n" not in str(caught.value)
+
+
 def to_database(folder: Path, path: Path, schema: str = "") -> None:
     """OMOP's Parquet files as a SQLite data base, all of it as their own types."""
     base = sqlite3.connect(path)
