@@ -28,6 +28,7 @@ from zmq.utils import monitor
 from learner_jax.errors import CryptoError, RemoteProtocolError, StudyError
 from learner_jax.network.keys import Keys
 from learner_jax.network.tunnel import Tunnel
+from learner_jax.network.unended import Unended
 from learner_jax.network.zap import DOMAIN, KEY, Zap
 from learner_jax.protocol.messages import CHUNK, HEADER_LIMIT
 
@@ -113,6 +114,7 @@ class CoordinatorLink:
       address: "tcp://host:port" as bound.
       counter: bytes both ways.
       zap: the responder that guards the port.
+      unended: ends connections whose messages never end.
 
     Raises:
       StudyError: the port is in use, or the host is not this machine's.
@@ -144,6 +146,7 @@ class CoordinatorLink:
             self._socket.zap_domain = DOMAIN.encode()
             self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # no responder, no connection
             self._socket.router_mandatory = True
+            self.unended = Unended(self._socket, queue * FRAME_LIMIT)
             self._bind(host, port)
         except BaseException:
             self.close()
@@ -199,9 +202,11 @@ class CoordinatorLink:
         if time.monotonic() - self._watched > 1:
             self._watched = time.monotonic()
             self.zap.watch()
+            self.unended.check()
 
     def _take(self) -> Received | None:
         frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        self.unended.took(frames)
         user = self._who(frames[-1])
         if user is None:
             return None
@@ -276,6 +281,8 @@ class CoordinatorLink:
 
     def close(self) -> None:
         """Ends the socket, the responder and the context. May be called twice."""
+        if hasattr(self, "unended"):
+            self.unended.close()
         if hasattr(self, "_socket"):
             self._socket.close()
         if hasattr(self, "zap"):
