@@ -43,6 +43,9 @@ def restore(parsed: Parsed) -> int:
     print(f"{run}: study {found['study']} as of round {found['round']}, backed up at {found['made']}.")
     print(f"The same command goes on with --workdir={run}. What came after round {found['round']} is run again; sites "
           "refuse the coordinator of before from now on.")  # fmt: skip
+    if found["lets_in"]:
+        print(f"It lets in {', '.join(found['lets_in'])}: revoke again whom you revoked after the backup "
+              f"(learner revoke SITE --workdir={run}) before you start it.")  # fmt: skip
     return 0
 
 

@@ -103,7 +103,8 @@ def backup(run: Path, out: Path) -> Result:
 
 def restore(file: Path, workdir: Path) -> Result:
     """A coordinator's state out of such a file; what it holds, by name."""
-    return module("storage.backup").restore(file, workdir)._asdict()
+    backup = module("storage.backup")
+    return backup.restore(file, workdir)._asdict() | {"lets_in": backup.lets_in(workdir)}
 
 
 def table(result: Result) -> str:

@@ -29,7 +29,12 @@ def figures(metrics: Mapping[str, Any], target: str = "") -> str:
 
 
 def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
-    """One event in words, without the study's name; "" where it needs no line."""
+    """One event in words, in one line without the study's name; "" where it needs none."""
+    words = _sentence(event, rounds, target)
+    return "".join(letter if letter.isprintable() else " " for letter in words)
+
+
+def _sentence(event: Event, rounds: int | None, target: str) -> str:
     data = event.data
     if event.site and event.kind in ("start", "site_done", "done"):
         return _at_a_site(event)

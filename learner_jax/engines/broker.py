@@ -63,9 +63,10 @@ class Switch:
 
     def _route(self, found: Received) -> None:
         user, _, header, payload = found
-        if not self._meter.allow(user, time.monotonic()):
-            raise RemoteProtocolError(user, "expected fewer messages a second")
         coordinator, slash, name = user.partition("/")
+        to, _, inner = (b"", b"", header) if slash or user.startswith(broker.ENROL) else header.partition(b"\0")
+        if not self._meter.allow(f"{user} to {to.decode('ascii', 'replace')}" if to else user, time.monotonic()):
+            raise RemoteProtocolError(user, "expected fewer messages a second")  # by site: none takes another's share
         reason = broker.admit(name or user, len(header), len(payload), sealed=True)
         if reason is not None:
             raise RemoteProtocolError(user, reason)
@@ -76,7 +77,6 @@ class Switch:
             if name:
                 self._tell(Event("note", NAME, data={"text": f"{name} has joined: its sites may call now"}))
         else:
-            to, _, inner = header.partition(b"\0")
             if to:
                 self._link.send(f"{user}/{to.decode('ascii', 'replace')}", inner, payload)
             elif inner == b"guests":

@@ -7,6 +7,7 @@ the rounds after it again, from the spool; each must give the digest that the jo
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import queue
@@ -54,6 +55,7 @@ from learner_jax.protocol.transfers import Held
 from learner_jax.specs import Study
 from learner_jax.statistics import combine, impossible
 from learner_jax.storage.journal import Journal
+from learner_jax.storage.patience import patiently
 from learner_jax.storage.spool import Spool
 from learner_jax.types import PyTree
 
@@ -193,14 +195,21 @@ class Rounds:
           The accepted (site, digest) in ascending order of site id, and the sites that were lost.
         """
         self._expected, self._phase = asked.expected, asked.phase
-        closed = self.stores.journal.closed_at(asked.round, asked.phase)
+        journal = self.stores.journal
+        closed = patiently(lambda: journal.closed_at(asked.round, asked.phase), self.note)
         if closed is not None:
             return list(closed.accepted), list(closed.lost)
         attempt, accepted, damaged = 1, {}, {}
-        before = self.stores.journal.open_round()
+        before = patiently(journal.open_round, self.note)
         if before is not None and (before[0].round, before[0].phase) == (asked.round, asked.phase):
             attempt, accepted = before[0].attempt + 1, before[1]
-            damaged = self._damaged(accepted)
+            if accepted and before[0].broadcast != asked.data.sha256:
+                raise StudyError(
+                    f"expected round {asked.round} ({asked.phase}) to go on with the broadcast that it was opened "
+                    "with, but this process makes another, so what sites have answered does not count: go on with the "
+                    "versions of Python packages that began it, or name a new folder"
+                )
+            damaged = self._damaged(accepted, asked.buffered)
             accepted = {site: digest for site, digest in accepted.items() if site not in damaged}
         size = schema_bytes(asked.expected)
         gone = set(self._revoked()) - set(accepted)  # who counted before it was revoked still does
@@ -212,7 +221,6 @@ class Rounds:
             buffer, oldest = min(federation.buffer, there), max(1, asked.round - federation.stale)
             needed = min(needed, buffer)
             more = {"buffer": buffer, "oldest": oldest, "fields": {"oldest": oldest}}
-            self._none_damaged(damaged)
         self.post(
             c.StartRound(
                 asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
@@ -230,18 +238,6 @@ class Rounds:
                 raise found
             if (found.round, found.phase) == (asked.round, asked.phase):
                 return list(found.accepted), list(found.lost)
-
-    def _none_damaged(self, damaged: Mapping[str, str]) -> None:
-        """A site that has gone on to a later broadcast keeps no bytes of an earlier one.
-
-        Raises:
-          StorageError: an update that counts is damaged.
-        """
-        if damaged:
-            raise StorageError(
-                f"expected the updates of {', '.join(damaged)} as they were accepted in a buffered round, but they are "
-                "damaged on this disk: restore a backup (learner restore), or name a new folder"
-            )
 
     def shares(self, accepted: Sequence[tuple[str, str]], number: int) -> list[float] | None:
         """What each accepted update of a learning round counts: less, the more rounds it is late; None: all alike.
@@ -274,18 +270,39 @@ class Rounds:
                 "gone on: restore a backup (learner restore), or name a new folder"
             ) from None
 
-    def _damaged(self, accepted: Mapping[str, str]) -> dict[str, str]:
-        """Those of an open round's accepted updates whose bytes are lost: told, and asked for again."""
+    def _damaged(self, accepted: Mapping[str, str], buffered: bool) -> dict[str, str]:
+        """Those of an open round's accepted updates whose bytes are lost: told, and asked for again. What cannot be
+        read now may be whole: it is waited for.
+
+        Raises:
+          StorageError: one is lost in a buffered round: a site that has gone on to a later broadcast keeps no bytes of
+            an earlier one.
+        """
         found = {}
         for site, digest in accepted.items():
             try:
-                with self.stores.spool.opened(digest):
-                    pass  # it is read to its end
-            except StorageError as error:
-                self.stores.spool.drop(digest)
+                patiently(functools.partial(self._read_whole, digest), self.note)
+            except CorruptError as error:
                 found[site] = digest
-                self.note(f"{error}; asking site '{site}' for it again")
+                self.note(f"{error}" + ("" if buffered else f"; asking site '{site}' for it again"))
+        if found and buffered:
+            raise StorageError(
+                f"expected the updates of {', '.join(found)} as they were accepted in a buffered round, but they are "
+                "damaged on this disk: restore a backup (learner restore), or name a new folder"
+            )
+        for digest in found.values():
+            patiently(functools.partial(self._drop, digest), self.note)
         return found
+
+    def _read_whole(self, digest: str) -> None:
+        with self.stores.spool.opened(digest):
+            pass  # it is read to its end
+
+    def _drop(self, digest: str) -> None:
+        try:
+            self.stores.spool.drop(digest)
+        except OSError as error:
+            raise StorageError(f"expected to remove a damaged update, got: {error.strerror}") from None
 
 
 def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:

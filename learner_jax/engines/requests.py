@@ -42,10 +42,11 @@ def ask_to_revoke(run: Path, site: str, reason: str = "", wait_s: float = 5.0) -
     check_site_name(site)
     try:
         found = json.loads((run / "roster.json").read_bytes())["roster"]
-        known, gone = sorted(found["sites"]), found["revoked"]
+        known = sorted({*found["sites"], *(name for name, _ in found["codes"].values() if name)})
+        gone = found["revoked"]
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(f"expected the folder of a coordinator's run, got {run}: it holds no roster.json") from None
-    if site in gone:
+    if site in gone and site not in known:
         raise StudyError(f"'{site}' is off the roster already")
     if site not in known:
         raise StudyError(f"expected a site of the roster ({', '.join(known) or 'nobody yet'}), got '{site}'")
@@ -69,7 +70,7 @@ def take(run: Path, study: str, desk: Desk, post: Callable[[c.Event], None], on_
             reason = str(json.loads(request.read_bytes()).get("reason", ""))
         except (OSError, ValueError, AttributeError):
             reason = ""
-        if site in desk.roster.sites:
+        if site in desk.roster.sites or desk.roster.codes_for(site):
             desk.revoke(site)
             post(c.Forget(site))
             words = f"{site} was taken off the roster" + (f": {reason}" if reason else "")

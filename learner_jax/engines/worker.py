@@ -18,7 +18,7 @@ from learner_jax.engines.site_study import SiteStudy
 from learner_jax.engines.tap import tap_to
 from learner_jax.errors import LearnerError, StudyError
 from learner_jax.events import Event, Observer
-from learner_jax.network.brokered import SealedSiteLink
+from learner_jax.network.brokered import REFUSED_S, SealedSiteLink
 from learner_jax.network.drive import SiteDrive, SiteHandlers
 from learner_jax.network.enrol import Membership, load_membership, membership
 from learner_jax.network.keys import Keys, load_or_make_keys
@@ -87,7 +87,7 @@ def dial(member: Membership, keys: Keys, via: Tunnel | None = None) -> SiteLink 
     """The line to the coordinator, or to the broker in between; through a tunnel, where there is one."""
     tap = tap_to(member.site)
     if not member.sealed:
-        return SiteLink(member.address, member.server_public, keys, tap, via=via)
+        return SiteLink(member.address, member.server_public, keys, tap, hung_up_s=REFUSED_S, via=via)
     seal = SiteSeal(member.study, member.site, keys.sign_secret, bytes.fromhex(member.coordinator_sign))
     return SealedSiteLink(member.address, member.server_public, keys, seal, tap, via)
 

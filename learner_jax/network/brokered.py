@@ -67,7 +67,7 @@ class BrokeredLink:
         self._seal, self._tap = seal, tap
         self._users: dict[str, str] = {}
         self._told: Mapping[str, str] | None = None
-        self._line = SiteLink(address, broker_public, keys, refused_s=REFUSED_S, peer="the broker")
+        self._line = SiteLink(address, broker_public, keys, peer="the broker", refused_s=REFUSED_S, hung_up_s=REFUSED_S)
         self.counter = self._line.counter
 
     def recv(self, timeout_s: float | None = None) -> Received | None:
@@ -170,7 +170,9 @@ class SealedSiteLink:
         via: Tunnel | None = None,
     ):
         self.address, self._seal, self._tap = address, seal, tap
-        self._line = SiteLink(address, broker_public, keys, refused_s=REFUSED_S, peer="the broker", via=via)
+        self._line = SiteLink(
+            address, broker_public, keys, peer="the broker", refused_s=REFUSED_S, hung_up_s=REFUSED_S, via=via
+        )
         self.counter = self._line.counter
 
     @property

@@ -108,9 +108,12 @@ class Desk:
         server, sealed = self._server or self._keys.curve_public, bool(self._server)
         code = JoinCode(address, server, self.roster.study, secret, self._keys.sign_public, sealed)
         with self._guard:
+            before = self.roster.codes_for(name)
             self._keep(self.roster.with_code(public, name, sign_public(code.proof)))
-        if self._link is not None:
-            self._link.allow(public, code_id(public))
+            if self._link is not None:
+                for older in before:
+                    self._link.revoke(older)
+                self._link.allow(public, code_id(public))
         return code
 
     def enlist(self, name: str, site: Site) -> None:
@@ -122,13 +125,15 @@ class Desk:
             self._link.allow(site.curve_public, name)
 
     def revoke(self, name: str) -> None:
-        """Takes a site off the roster and off the line; give the machine a Forget too. From any thread."""
+        """Takes a site, and what codes there are for it, off the roster and the line; give the machine a Forget too.
+        From any thread."""
         with self._guard:
+            codes = self.roster.codes_for(name)
             both = [site for site in (self.roster.sites.get(name), self.roster.next.get(name)) if site is not None]
             self._keep(self.roster.without_site(name))
             if self._link is not None:
-                for site in both:  # within: no rotation lets it in after this
-                    self._link.revoke(site.curve_public)
+                for public in (*(site.curve_public for site in both), *codes):  # within: no rotation lets it in after
+                    self._link.revoke(public)
 
     def rotate(self, name: str, asked: m.Rotate) -> m.Rotated | m.Refused:
         """Takes a site's next keys, which it says under its present ones. In the link's thread."""
@@ -189,7 +194,7 @@ class Desk:
             if not isinstance(enrol, m.Enrol) or enrol.study != study:
                 raise CryptoError(f"expected an enrolment in study '{study}' from a one-time key, got something else")
             with self._guard:
-                site = Site(enrol.curve_public, enrol.sign_public)
+                site, codes = Site(enrol.curve_public, enrol.sign_public), self.roster.codes_for(enrol.name)
                 self._keep(self.roster.with_site(code, check_site_name(enrol.name), site))
                 if self._link is not None:
                     self._link.allow(enrol.curve_public, enrol.name)
@@ -198,7 +203,8 @@ class Desk:
             return None
         assert self._link is not None
         self._answer(user, header, m.Enrolled(study, enrol.name, self._keys.sign_public, self.roster.version))
-        self._link.revoke(code)
+        for public in {code, *codes}:
+            self._link.revoke(public)
         return enrol.name
 
     def _answer(self, user: str, asked: bytes, message: m.Message) -> None:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -245,17 +245,27 @@ class Roster(NamedTuple):
     next: Mapping[str, Site] = {}
 
     def with_code(self, public: str, name: str = "", proof: bytes = b"") -> Roster:
-        """This roster and one more unused code."""
+        """This roster and one more unused code, in place of an earlier one for the same name."""
         if name:
             check_name(name, "a site's name")
-        codes, proofs = {**self.codes, public: name}, {**self.proofs, public: proof}
+        codes, proofs = self._without_codes(self.codes_for(name))
+        codes, proofs = {**codes, public: name}, {**proofs, public: proof}
         return self._replace(version=self.version + 1, codes=codes, proofs=proofs)
+
+    def codes_for(self, name: str) -> tuple[str, ...]:
+        """One-time keys that were made for this name and no other; none for ""."""
+        return tuple(public for public, for_name in self.codes.items() if name and for_name == name)
+
+    def _without_codes(self, gone: Collection[str]) -> tuple[dict[str, str], dict[str, bytes]]:
+        codes = {public: name for public, name in self.codes.items() if public not in gone}
+        return codes, {public: proof for public, proof in self.proofs.items() if public not in gone}
 
     def with_site(self, code: str, name: str, site: Site) -> Roster:
         """This roster with a code used up and its site known.
 
         Raises:
-          CryptoError: the code is not there (any more), is for another name, or the name or key is taken.
+          CryptoError: the code is not there (any more), is for another name, or the name or key is taken; the site was
+            taken off.
         """
         if code not in self.codes:
             raise CryptoError("this join code was used already, or was never made here")
@@ -263,18 +273,21 @@ class Roster(NamedTuple):
             raise CryptoError(f"expected site '{self.codes[code]}', for which the join code was made, got '{name}'")
         if name in self.sites:
             raise CryptoError(f"expected a new name, but a site '{name}' is enrolled already: choose another")
-        taken = {known.curve_public for known in self.sites.values()} | set(self.codes)
+        if name in self.revoked:
+            raise CryptoError(f"expected a new name, but a site '{name}' was taken off the roster: choose another")
+        taken = {known.curve_public for both in (self.sites, self.next) for known in both.values()} | set(self.codes)
         if site.curve_public in taken:
             raise CryptoError(f"expected a key of its own for site '{name}', got one that is known already")
-        codes = {public: for_name for public, for_name in self.codes.items() if public != code}
-        proofs = {public: proof for public, proof in self.proofs.items() if public != code}
+        codes, proofs = self._without_codes((code, *self.codes_for(name)))
         return self._replace(version=self.version + 1, sites={**self.sites, name: site}, codes=codes, proofs=proofs)
 
     def without_site(self, name: str) -> Roster:
-        """This roster with a site revoked."""
+        """This roster with a site revoked, and what codes there are for it."""
+        codes, proofs = self._without_codes(self.codes_for(name))
         left = {known: site for known, site in self.sites.items() if known != name}
         following = {known: site for known, site in self.next.items() if known != name}
-        return self._replace(version=self.version + 1, sites=left, revoked=(*self.revoked, name), next=following)
+        off = (*(known for known in self.revoked if known != name), name)
+        return Roster(self.study, self.version + 1, left, codes, proofs, off, following)
 
     def with_next(self, name: str, site: Site) -> Roster:
         """This roster with the keys that a site goes over to.

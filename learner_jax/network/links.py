@@ -308,6 +308,8 @@ class SiteLink:
       linger_ms: how long `close` waits for what is unsent.
       peer: what the tap calls the other side.
       refused_s: so long a refusal of this key is doubted: a broker started anew knows no keys at first.
+      hung_up_s: so long is it doubted that who hangs up at once, again and again, is somebody else: a relay in front of
+        a server that is down does so too.
       via: a tunnel to that address, which is dialled in its place.
 
     Attributes:
@@ -324,14 +326,15 @@ class SiteLink:
         linger_ms: int = 1000,
         peer: str = "coordinator",
         refused_s: float = 0.0,
+        hung_up_s: float = 0.0,
         via: Tunnel | None = None,
     ):
         self._via = via
         self.address, self.counter, self._tap, self._peer = address, Counter(), tap, peer
         self.connected = self._ever = False
         self._opened: float | None = None  # when the line was opened, until its handshake is over
-        self._hung_up = 0
-        self._refused_s = refused_s
+        self._hung_up, self._first_hung_up = 0, 0.0
+        self._refused_s, self._hung_up_s = refused_s, hung_up_s
         self._refused: float | None = None  # since when this key is refused
         self._context = zmq.Context()
         self._waker = _Waker()
@@ -450,9 +453,11 @@ class SiteLink:
                 raise StudyError(trouble.words)
             return
         quick = self._opened is not None and time.monotonic() - self._opened < HANDSHAKE_MS / 2000
-        self._hung_up += quick and not self._ever
+        if quick and not self._ever:
+            self._first_hung_up = self._first_hung_up if self._hung_up else time.monotonic()
+            self._hung_up += 1
         self.connected, self._opened = False, None
-        if self._hung_up >= 3:
+        if self._hung_up >= 3 and time.monotonic() - self._first_hung_up >= self._hung_up_s:
             raise CryptoError(
                 f"expected the coordinator at {self.address} to have the key in this join code, but it hangs up on it: "
                 "it is another coordinator, or no coordinator at all; ask for a new join code"

@@ -426,6 +426,7 @@ class RoundKeeper:
         self._enrolled = tuple(site for site in self._enrolled if site != event.site)
         self._under_way.pop(event.site, None)
         self._gone(event.site, _REVOKED)
+        self._step(event.site, "gone")  # also of who was gone before
         share = self._round.shares.get(event.site) if self._round else None
         if share is not None and (share.part, "revoked") in TABLE:
             share.reason = _REVOKED

@@ -170,7 +170,7 @@ def _link_each(source: Path, target: Path) -> None:
     """What in a folder has its last name: digests, numbers. What goes meanwhile is left out."""
     target.mkdir(exist_ok=True, mode=0o700)
     for path in sorted(source.iterdir()) if source.is_dir() else ():
-        if path.name.startswith(".") or (target / path.name).exists():
+        if not _PART.fullmatch(path.name) or (target / path.name).exists():
             continue
         try:
             _link(path, target / path.name)
@@ -198,9 +198,10 @@ def _copy_the_rest(run: Path, place: Path) -> None:
     for name in _FOLDERS:
         wanted += [path for path in (run / name).rglob("*") if path.is_file()]
     for path in wanted:
-        if path.name.startswith((".", TEMPORARY)):
+        name = path.relative_to(run)
+        if not all(_PART.fullmatch(part) for part in name.parts):  # ours have no other names
             continue
-        target = place / path.relative_to(run)
+        target = place / name
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileNotFoundError):
             shutil.copy2(path, target)
@@ -285,6 +286,14 @@ def restore(file: Path, workdir: Path) -> Summary:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return _summary(about)
+
+
+def lets_in(workdir: Path) -> list[str]:
+    """Names of the sites on a run's roster, sorted; none where there is no roster."""
+    try:
+        return sorted(json.loads((workdir / "roster.json").read_bytes())["roster"]["sites"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _unpacked(file: Path, into: Path) -> dict[str, Any]:

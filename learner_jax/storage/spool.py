@@ -51,7 +51,13 @@ class _Held:
             os.fsync(file.fileno())
 
     def drop(self) -> None:
-        self.path.unlink(missing_ok=True)
+        _unlink(self.path)
+
+
+def _unlink(path: Path) -> None:
+    """Removes what is given up; a disk that cannot even do this keeps it, until the next process sweeps."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 class _Part:
@@ -82,8 +88,9 @@ class _Part:
             os.fsync(self.file.fileno())
 
     def drop(self) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what it held back finds no room
+            self.file.close()
+        _unlink(self.path)
 
 
 class Checked(io.RawIOBase):
@@ -106,6 +113,17 @@ class Checked(io.RawIOBase):
         while self.read(1 << 20):
             pass
         return self._hash.hexdigest()
+
+
+@contextlib.contextmanager
+def _read(path: Path) -> Iterator[None]:
+    """What a disk says in reading, in our words: a file that is gone is lost, and else another time may do better."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CorruptError(f"expected an update in {path}, got: {error.strerror}") from None
+    except OSError as error:
+        raise StorageError(f"expected an update in {path}, got: {error.strerror}") from None
 
 
 class Spool:
@@ -269,23 +287,20 @@ class Spool:
         """An update, to be read from the start to its end, piece by piece, and held against its digest.
 
         Raises:
-          StorageError: not there.
-          CorruptError: not what was written: said at the end.
+          StorageError: it cannot be read now.
+          CorruptError: not there, or not what was written: said at the end.
         """
         path = self.path(digest)
-        try:
-            file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise StorageError(f"expected an update in {path}, got: {error.strerror}") from None
-        with file:
-            if os.fstat(file.fileno()).st_size <= _SMALL:
+        with _read(path), path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size > _SMALL:
+                checked = Checked(file)
+                yield checked
+                got = checked.digest()
+            else:
                 data = file.read()
-                self._compare(path, hashlib.sha256(data).hexdigest())
-                yield io.BytesIO(data)
-                return
-            checked = Checked(file)
-            yield checked
-            got = checked.digest()
+                got = hashlib.sha256(data).hexdigest()
+                if got == path.name:
+                    yield io.BytesIO(data)
         self._compare(path, got)
 
     def _compare(self, path: Path, got: str) -> None:
@@ -296,8 +311,8 @@ class Spool:
         """The bytes, checked against their digest.
 
         Raises:
-          StorageError: not there.
-          CorruptError: not what was written.
+          StorageError: it cannot be read now.
+          CorruptError: not there, or not what was written.
         """
         with self.opened(digest) as file:
             return file.read()

@@ -177,3 +177,13 @@ def test_tensorboard_itself_writes_a_file(tmp_path):
 )
 def test_sizes_for_people(count, words):
     assert progress.size(count) == words
+
+
+@pytest.mark.parametrize("kind", ["site_lost", "note"])
+def test_what_a_site_says_makes_no_line_of_its_own_and_moves_no_cursor(kind):
+    words = "gone\nheart: b was taken off the roster\x1b[2K\r"
+    stream = io.StringIO()
+    progress.plain(stream, None)(Event(kind, "heart", site="a", data={"reason": words, "text": words}))
+    said = stream.getvalue()
+    assert said.count("\n") == 1 and said.endswith("\n") and "\x1b" not in said and "\r" not in said
+    assert "gone" in said

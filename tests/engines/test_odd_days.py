@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import resource
 from pathlib import Path
@@ -16,16 +17,17 @@ from learner_jax.engines import coordinator, serving
 from learner_jax.engines.coordinator import Rounds, Stores
 from learner_jax.engines.metrics_log import metrics_file
 from learner_jax.engines.site_study import study_of
-from learner_jax.errors import ConfigError, CryptoError, StorageError
+from learner_jax.errors import ConfigError, CryptoError, StorageError, StudyError
 from learner_jax.events import Event, silent
-from learner_jax.leaves import pack, schema_of
+from learner_jax.leaves import Packed, pack, schema_of
 from learner_jax.network import links
 from learner_jax.network.enrol import Desk
 from learner_jax.network.keys import new_keys, write_secret
 from learner_jax.protocol import commands as c
+from learner_jax.protocol import rows
 from learner_jax.specs import Data, Spec, Study
 from learner_jax.statistics import impossible
-from learner_jax.storage import outbox
+from learner_jax.storage import outbox, patience
 from learner_jax.storage.atomic import write_bytes
 from learner_jax.storage.journal import Journal
 from learner_jax.storage.spool import Spool
@@ -162,3 +164,69 @@ def test_what_is_awaited_of_a_site_that_was_revoked_meanwhile_is_nothing(tmp_pat
 def test_sums_that_would_make_a_total_infinite_are_refused():
     said = impossible([("input/sum", np.array([1.7e308]))])
     assert said is not None and "expected sums below 1e+30" in said
+
+
+@pytest.mark.parametrize("size", [100, 2**21])
+def test_an_update_that_is_given_up_on_a_disk_that_may_only_be_read_is_one_of_our_errors(tmp_path, monkeypatch, size):
+    spool, data = Spool(tmp_path / "spool"), bytes(size)
+    spool.append("a", "d" * 64, size, 0, data)
+    monkeypatch.setattr(Path, "unlink", refuse(errno.EROFS))
+    monkeypatch.setattr("os.fsync", refuse(errno.EROFS))
+    with pytest.raises(StorageError, match="expected to keep an update"):
+        spool.keep("a", "d" * 64)
+    spool.append("a", "e" * 64, size, 0, data)
+    spool.append("a", "f" * 64, size, 0, data)  # drops the one before
+    spool.close()
+
+
+def opened(tmp_path, buffered: bool) -> tuple[Rounds, list[str], dict[str, str], Path]:
+    """A round that was open when its coordinator ended, with one update in it."""
+    journal, spool = Journal(tmp_path / "journal.sqlite", "s", "d" * 64), Spool(tmp_path / "spool")
+    said: list[str] = []
+    rounds = Rounds(STUDY, Stores(journal, spool), lambda event: said.append(event.data["text"]))
+    digest = hashlib.sha256(b"update").hexdigest()
+    spool.append("a", digest, 6, 0, b"update")
+    spool.keep("a", digest)
+    return rounds, said, {"a": digest}, spool.path(digest)
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_an_accepted_update_that_cannot_be_read_now_is_waited_for(tmp_path, monkeypatch, buffered):
+    rounds, said, accepted, path = opened(tmp_path, buffered)
+    real, left = Path.open, [2]
+
+    def refused(self, *more, **also):
+        if self == path and left[0]:
+            left[0] -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(self, *more, **also)
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    assert rounds._damaged(accepted, buffered) == {} and path.read_bytes() == b"update"
+    assert len(said) == 1 and "Too many open files; trying again" in said[0]
+    rounds.stores.journal.close()
+
+
+def test_an_accepted_update_that_is_lost_is_asked_for_again_but_not_in_a_buffered_round(tmp_path):
+    rounds, said, accepted, path = opened(tmp_path, True)
+    path.write_bytes(b"damage")
+    with pytest.raises(StorageError, match="updates of a as they were accepted in a buffered round"):
+        rounds._damaged(accepted, True)
+    assert path.read_bytes() == b"damage", "a repaired disk may bring it back"
+    assert rounds._damaged(accepted, False) == accepted and not path.exists()
+    assert rounds._damaged(accepted, False) == accepted  # and one that is not there
+    assert "asking site 'a' for it again" in said[-1]
+    rounds.stores.journal.close()
+
+
+def test_a_round_whose_broadcast_is_another_now_does_not_count_what_was_answered_to_the_first(tmp_path):
+    rounds, _, accepted, _ = opened(tmp_path, False)
+    journal = rounds.stores.journal
+    journal.write(rows.Opened(1, "train", 1, journal.epoch, ("a",), "b" * 64))
+    journal.write(rows.Accepted(1, "train", "a", accepted["a"], 1))
+    expected = schema_of({"w": np.zeros(2, np.float32)})
+    asked = coordinator.Phase(1, "train", ("a",), Packed({"w": np.ones(2, np.float32)}), expected, expected)
+    with pytest.raises(StudyError, match="go on with the broadcast that it was opened with"):
+        rounds.run(asked)
+    journal.close()

@@ -34,7 +34,7 @@ class There:
         for site in counted:
             digest = self._kept(site, update + site.encode() * 0)
             if not self.journal.history():
-                self.journal.write(Opened(1, "train", 1, 1, SITES, "b" * 64))
+                self.journal.write(Opened(1, "train", 1, 1, SITES, Packed(WEIGHTS).sha256))
             self.journal.write(Accepted(1, "train", site, digest, len(update)))
         if damaged:
             for digest in set(self.spool.list()):

@@ -7,12 +7,13 @@ import time
 
 import pytest
 
+from learner_jax.engines import broker
 from learner_jax.engines.broker import Switch
 from learner_jax.errors import CryptoError, RemoteProtocolError
 from learner_jax.network.brokered import BrokeredLink, SealedSiteLink, guest_list, read_guest_list
 from learner_jax.network.enrol import Desk
 from learner_jax.network.keys import Site, new_keys
-from learner_jax.network.links import CoordinatorLink
+from learner_jax.network.links import CoordinatorLink, Received
 from learner_jax.network.seal import CoordinatorSeal, SiteSeal
 from learner_jax.protocol import messages as m
 
@@ -207,3 +208,48 @@ def test_a_list_of_guests_that_is_none(payload):
     with pytest.raises(RemoteProtocolError, match="a list of at most"):
         read_guest_list(payload, "heart")
     assert read_guest_list(guest_list({"k" * 40: "a"}), "heart") == {"k" * 40: "a"}
+
+
+class Counting(CoordinatorLink):
+    """A link that takes each message and counts to whom."""
+
+    def __init__(self):
+        self.users: dict[str, str] = {}
+        self.sent: dict[str, int] = {}
+        self.next: Received | None = None
+
+    def recv(self, timeout_s=None):
+        found, self.next = self.next, None
+        return found
+
+    def allow(self, public, user):
+        self.users[public] = user
+
+    def revoke(self, public):
+        return self.users.pop(public, None)
+
+    def send(self, user, header, payload=b""):
+        self.sent[user] = self.sent.get(user, 0) + 1
+        return True
+
+
+def test_one_site_takes_no_other_ones_share_of_its_coordinators_line(tmp_path, monkeypatch):
+    """A coordinator that answers twice to each of one site's 2,000 messages a second still reaches the others, and a
+    site that is taken off its list is out."""
+    link, now = Counting(), [0.0]
+    monkeypatch.setattr(broker.time, "monotonic", lambda: now[0])
+    switch = Switch(link, Desk(tmp_path / "roster.json", "broker", new_keys()), lambda event: None)
+
+    def say(header: bytes, payload: bytes = b"") -> None:
+        link.next = Received("heart", b"", header, payload)
+        switch.turn(0)
+
+    say(b"\0guests", guest_list({"k" * 40: "bad", "g" * 40: "good"}))
+    for number in range(20_000):
+        now[0] = number / 4000
+        say(b"bad\0x")
+        if number % 100 == 50:
+            say(b"good\0x")
+    assert link.sent["heart/good"] == 200 and link.sent["heart/bad"] < 16_000
+    say(b"\0guests", guest_list({"g" * 40: "good"}))
+    assert set(link.users) == {"g" * 40}

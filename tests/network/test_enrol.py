@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
+from learner_jax.engines.requests import ask_to_revoke, take
 from learner_jax.errors import CryptoError, StudyError
 from learner_jax.network.drive import CoordinatorDrive, CoordinatorHandlers
-from learner_jax.network.enrol import ENROLS, Desk, join, load_membership
+from learner_jax.network.enrol import ENROLS, Desk, invite, join, load_membership
 from learner_jax.network.keys import (
     JoinCode,
     Site,
@@ -211,3 +212,51 @@ def test_a_revoked_site_is_out_at_once(tmp_path, desk_and_link):
         pytest.raises(CryptoError, match="off the roster"),
     ):
         site.dial(5)
+
+
+def test_a_code_takes_the_place_of_an_earlier_one_for_the_same_site(tmp_path, desk_and_link):
+    desk, link = desk_and_link
+    first = invite(desk, ["north"], link.address, tmp_path / "join")["north"].read_text()
+    path = invite(desk, ["north"], "tcp://localhost:" + link.address.rpartition(":")[2], tmp_path / "join")["north"]
+    second = path.read_text()
+    assert first != second and len(desk.roster.codes) == 1
+    with pytest.raises(CryptoError, match="used already"):
+        join(parse_join_code(first), "north", tmp_path / "x", timeout_s=4)
+    assert join(parse_join_code(second), "north", tmp_path / "north").site == "north"
+
+
+def test_who_was_taken_off_gets_in_by_no_code_that_was_left(tmp_path, desk_and_link):
+    """Neither by one for its name, which an earlier version could leave, nor under its name by one for anybody."""
+    desk, link = desk_and_link
+    left, anybody = desk.invite(link.address, "north"), desk.invite(link.address)
+    desk._keep(desk.roster._replace(codes={**desk.roster.codes, left.public: "south"}))
+    code = desk.invite(link.address, "north")
+    desk._keep(desk.roster._replace(codes={**desk.roster.codes, left.public: "north"}))
+    join(code, "north", tmp_path / "north")
+    assert set(desk.roster.codes) == {anybody.public}
+    desk.revoke("north")
+    for other in (left, anybody):
+        with pytest.raises(CryptoError, match=r"used already|was taken off the roster: choose another"):
+            join(other, "north", tmp_path / "again", timeout_s=4)
+    assert not desk.roster.sites and desk.roster.revoked == ("north",)
+
+
+def test_a_code_that_was_lost_is_withdrawn_like_a_site(tmp_path, desk_and_link):
+    desk, link = desk_and_link
+    code = desk.invite(link.address, "north")
+    assert not ask_to_revoke(tmp_path / "coordinator", "north", wait_s=0)
+    take(tmp_path / "coordinator", STUDY, desk, lambda event: None, lambda event: None)
+    with pytest.raises(CryptoError, match="used already"):
+        join(code, "north", tmp_path / "north", timeout_s=4)
+    assert not desk.roster.codes and desk.roster.revoked == ("north",)
+    with pytest.raises(StudyError, match="off the roster already"):
+        ask_to_revoke(tmp_path / "coordinator", "north", wait_s=0)
+
+
+def test_a_key_that_another_site_goes_over_to_is_taken(tmp_path, desk_and_link):
+    desk, link = desk_and_link
+    join(desk.invite(link.address), "a", tmp_path / "a")
+    keys = load_or_make_keys(tmp_path / "b" / "keys.json")
+    desk._keep(desk.roster.with_next("a", Site(keys.curve_public, keys.sign_public)))
+    with pytest.raises(CryptoError, match="known already"):
+        join(desk.invite(link.address), "b", tmp_path / "b", timeout_s=4)

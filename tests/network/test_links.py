@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -260,3 +262,36 @@ def test_closing_never_hangs():
         lonely.send(b"hello")
     assert lonely.recv(0.1) is None
     assert ends(lonely.close)
+
+
+def test_a_relay_in_front_of_a_coordinator_that_is_down_ends_no_site_that_has_joined():
+    """It takes each call and hangs up at once, as somebody without the coordinator's key does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def hang_up() -> None:
+            server.settimeout(0.1)
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    server.accept()[0].close()
+                    calls.append(1)
+
+        calls: list[int] = []
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        try:
+            with SiteLink(address, SERVER.curve_public, A, hung_up_s=60.0) as member:
+                until = time.monotonic() + 20
+                while len(calls) < 5 and time.monotonic() < until:
+                    member.recv(0.2)
+                assert len(calls) >= 5
+            with (
+                SiteLink(address, SERVER.curve_public, A) as joining,
+                pytest.raises(CryptoError, match="hangs up"),
+            ):
+                while time.monotonic() < until:
+                    joining.recv(0.2)
+        finally:
+            stop.set()
+            thread.join()

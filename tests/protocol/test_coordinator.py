@@ -928,3 +928,15 @@ def test_who_says_the_same_pieces_again_and_again_is_served_and_who_says_others_
 def test_a_study_does_not_end_in_an_open_round(bench):
     with pytest.raises(LocalProtocolError, match="expected to finish with no round open"):
         bench.do(c.Finish("e" * 64, "finished"))
+
+
+def test_a_site_that_was_away_while_the_disk_refused_its_update_is_not_waited_for_once_it_is_revoked(bench):
+    offered = bench.offer("a")
+    bench.serve(offered)
+    assert bench.keeper._round.shares["a"].part is Part.CHECKING
+    bench.do(c.Heard("a", m.Bye("s", "stopped")))
+    bench.do(c.Failed(c.Validate("a", 1, "train", blob(b"update").digest), "refused"))
+    assert bench.keeper._round.shares["a"].part is Part.QUEUED
+    bench.do(c.Forget("a"))
+    bench.whole("b")
+    assert closed(bench.whole("c")) == [order("b", "c")]

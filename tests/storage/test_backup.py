@@ -280,3 +280,13 @@ def test_a_file_that_was_cut(whole, tmp_path, share):
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".restoring*"))
     with pytest.raises(StorageError, match="No such file"):
         restore(tmp_path / "none.tar", tmp_path / "new")
+
+
+def test_a_file_that_is_not_the_runs_own_is_left_out_and_the_backup_can_be_put_back(run, tmp_path):
+    (run.folder / "report (before the change).html").write_text("x")
+    (run.folder / "spool" / "notes (mine)").write_text("x")
+    (run.folder / "join" / "old (ones)").mkdir()
+    (run.folder / "join" / "old (ones)" / "a.code").write_text("x")
+    backup(run.folder, tmp_path / "b.tar")
+    restore(tmp_path / "b.tar", tmp_path / "restored")
+    assert not list((tmp_path / "restored").rglob("*(*"))
