@@ -188,8 +188,11 @@ def module(name: str) -> Any:
         raise
 
 
-def cohorts(source: str, named: str | None, door: str | None, schema: str | None, out: Path | None) -> dict[str, Any]:
-    """The cohorts of a hospital's records: {"words": paragraphs, "json": for machines}; the rows of one go to `out`."""
+def cohorts(
+    source: str, named: str | None, door: str | None, schema: str | None, out: Path | None, features: Path | None
+) -> dict[str, Any]:
+    """The cohorts of a hospital's records: {"words": paragraphs, "json": for machines}; the rows of one go to `out`,
+    and what is known of each at its discharge to `features`."""
     rules = module("data.cohorts")
     words, told = [], {}
     with module("data.doors").open_records(source, door, schema) as records:
@@ -209,4 +212,10 @@ def cohorts(source: str, named: str | None, door: str | None, schema: str | None
             if out is not None:
                 module("storage.atomic").write_bytes(out, rules.as_csv(found).encode(), mode=0o600)
                 words.append(str(out))
+            if features is not None:
+                known = module("data.features")
+                rows = known.find(records, known.charlson())
+                words.append(module("reports.attrition").known(found, rows))
+                module("storage.atomic").write_bytes(features, known.as_csv(found, rows).encode(), mode=0o600)
+                words.append(str(features))
         return {"words": words, "json": {"source": str(records.source), "door": records.door, "cohorts": told}}

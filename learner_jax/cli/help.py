@@ -223,6 +223,7 @@ COMMANDS = {
             Flag("door", str, "cohort: meds, omop or fhir (default: guessed by what is there)"),
             Flag("schema", str, "cohort: the schema of OMOP's tables in a data base"),
             Flag("out", str, "cohort: the CSV to write"),
+            Flag("features", str, "cohort: the CSV to write of what is known of each index stay at its discharge"),
             Flag("into", str, "fetch: the folder to put it in (default: LEARNER_DATA, else the user's cache)"),
             Flag("json", bool, "one JSON object in place of words", False),
         ),

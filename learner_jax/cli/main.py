@@ -401,11 +401,11 @@ def _data_check(parsed: Parsed) -> int:
 def _data_cohort(parsed: Parsed) -> int:
     if len(parsed.words) != 1:
         raise ConfigError(f"expected one file or folder of records, got {len(parsed.words)}: learner data cohort PATH")
-    named, out = parsed.values["cohort"], parsed.values["out"]
-    if out and not named:
-        raise ConfigError("expected --cohort=NAME with --out: one cohort's rows")
+    named, out, features = (parsed.values[name] for name in ("cohort", "out", "features"))
+    if (out or features) and not named:
+        raise ConfigError("expected --cohort=NAME with --out or --features: one cohort's rows")
     source, door, schema = parsed.words[0], parsed.values["door"], parsed.values["schema"]
-    told = doors.cohorts(source, named, door, schema, out and Path(out))
+    told = doors.cohorts(source, named, door, schema, out and Path(out), features and Path(features))
     if parsed.values["json"]:
         print(json.dumps(told["json"]))
     else:

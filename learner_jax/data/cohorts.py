@@ -237,14 +237,15 @@ def read_codes(path: Path) -> tuple[Code, ...]:
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-        return tuple(Code(row["vocabulary"], _plain(row["code"]), row["match"] == "prefix") for row in rows)
+        return tuple(Code(row["vocabulary"], plain_code(row["code"]), row["match"] == "prefix") for row in rows)
     except OSError as error:
         raise ConfigError(f"{path}: expected a code list, got: {error.strerror}") from None
     except (KeyError, csv.Error, UnicodeDecodeError):
         raise ConfigError(f"{path}: expected columns vocabulary, code and match, got others") from None
 
 
-def _plain(code: str) -> str:
+def plain_code(code: str) -> str:
+    """A code in capitals, without blanks and points."""
     return "".join(code.split()).replace(".", "").upper()
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from learner_jax.data.cohorts import DIED, LOST, NOT_READMITTED, READMITTED, Cohort
+from learner_jax.data.features import Features
 from learner_jax.errors import DataError
+from learner_jax.evaluation.exact import auroc
 from learner_jax.reports.table import grid
 
 
@@ -20,6 +24,31 @@ def text(cohort: Cohort) -> str:
     else:
         parts.append(emptied(cohort))
     return "\n\n".join([*parts, *(["\n".join(f"Note: {note}." for note in cohort.notes)] if cohort.notes else [])])
+
+
+def known(cohort: Cohort, features: Features) -> str:
+    """What is known of the stays, and how well LACE alone tells who is readmitted."""
+    told = [f"{len(features.names)} features of {len(features.rows):,} stays, as known at discharge."]
+    missing = [
+        f"{name} of {count:,}"
+        for name, column in zip(features.names, zip(*features.rows, strict=True), strict=False)
+        if (count := sum(value is None for value in column))
+    ]
+    told += [f"Not known: {', '.join(missing)}."] if missing else []
+    pairs = [(stay.outcome == READMITTED, score) for stay, score in zip(cohort.stays, features.lace, strict=True)
+             if stay.outcome in (READMITTED, NOT_READMITTED)]  # fmt: skip
+    events = sum(label for label, _ in pairs)
+    if pairs:
+        mean = sum(score for _, score in pairs) / len(pairs)
+        told.append(f"LACE: mean {mean:.1f} of 19; " + _by_lace(pairs, events))
+    return " ".join(told) + "\n" + "\n".join(f"Note: {note}." for note in features.notes)
+
+
+def _by_lace(pairs: list[tuple[bool, int]], events: int) -> str:
+    if not 0 < events < len(pairs):
+        return "nobody was readmitted, or everybody: how well it tells cannot be said."
+    labels, scores = np.array([label for label, _ in pairs], float), np.array([score for _, score in pairs], float)
+    return f"AUROC {float(auroc(labels, scores)):.3f} ({events:,} of {len(pairs):,} readmitted)."
 
 
 def emptied(cohort: Cohort) -> str:

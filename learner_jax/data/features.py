@@ -1,0 +1,217 @@
+"""What is known of an index stay at its discharge, as numbers in a row.
+
+Nothing later enters: an event counts if its time is not after the discharge; one without a time, and a coded diagnosis
+or procedure, if its encounter ended by then; an earlier stay counts if it ended before this one began.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from learner_jax.data.cohorts import Code, Cohort, plain_code, shipped
+from learner_jax.data.doors.records import Records
+from learner_jax.errors import ConfigError
+
+LOOKBACK_DAYS = 365
+"""So long before the admission diagnoses and stays are looked for."""
+
+_INSTEAD = {
+    "diabetes": "diabetes_complicated",
+    "mild_liver": "severe_liver",
+    "malignancy": "metastatic",
+}
+"""Of two groups of one disease the graver counts."""
+_EMERGENCY = r"\bemerg|\bemd\b|\ber\b|^(7|9203|8870|581381)$"
+"""How hospitals say that a patient came by the emergency department: words, HL7's and UB-04's codes, OMOP concepts."""
+
+
+_KNOWN_AT = (
+    "CASE WHEN e.kind IN ('diagnosis', 'procedure') THEN greatest(e.time, c.discharge) "
+    "ELSE coalesce(e.time, c.discharge) END"
+)
+"""When an event was known: a code of a stay when that ends, however early (or by the day alone) it is stamped."""
+
+
+class Group(NamedTuple):
+    """Diagnoses that are taken together. charlson, lace: points in the two indices."""
+
+    name: str
+    codes: tuple[Code, ...]
+    charlson: int
+    lace: int
+
+
+class Features(NamedTuple):
+    """Index stays and what is known of each, in the cohort's order.
+
+    Attributes:
+      names: of the columns.
+      rows: a number a column; None where it is not known.
+      lace: LACE index of each stay, 0 to 19.
+      notes: what must be known of them, in sentences.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[float | None, ...], ...]
+    lace: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def charlson(path: Path | None = None) -> tuple[Group, ...]:
+    """The groups of the Charlson index, in the file's order.
+
+    Args:
+      path: columns vocabulary, code, match, group, charlson and lace; None takes the shipped one.
+
+    Raises:
+      ConfigError: the file is not that.
+    """
+    path = path or shipped("codes", ".csv")["charlson"]
+    found: dict[str, Group] = {}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(line for line in file if not line.startswith("#")):
+                code = Code(row["vocabulary"], plain_code(row["code"]), row["match"] == "prefix")
+                group = found.get(row["group"], Group(row["group"], (), int(row["charlson"]), int(row["lace"])))
+                found[row["group"]] = group._replace(codes=(*group.codes, code))
+    except OSError as error:
+        raise ConfigError(f"{path}: expected groups of diagnoses, got: {error.strerror}") from None
+    except (KeyError, ValueError, TypeError, csv.Error):
+        raise ConfigError(f"{path}: expected vocabulary, code, match, group, charlson and lace, got others") from None
+    return tuple(found.values())
+
+
+def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBACK_DAYS) -> Features:
+    """What is known of the index stays that `cohorts.find` has just found in these records.
+
+    Args:
+      records: open ones.
+      groups: of diagnoses.
+      lookback_days: before the admission.
+
+    Raises:
+      DataError: no cohort was looked for yet.
+    """
+    records.sql(
+        "CREATE OR REPLACE TABLE known AS SELECT s.encounter AS stay, e.code, e.kind, p.encounter IS NOT NULL AS here "
+        "FROM stays s JOIN events e ON e.patient = s.patient LEFT JOIN encounters c ON c.encounter = e.encounter "
+        "LEFT JOIN parts p ON p.part = e.encounter AND p.encounter = s.encounter "
+        f"WHERE {_KNOWN_AT} <= s.discharge AND {_KNOWN_AT} >= s.admit - to_days({lookback_days})"
+    )
+    there = _groups(records, groups)
+    history = (
+        "SELECT s.encounter, count(x.encounter) FILTER (x.discharge >= s.admit - to_days(180)), "
+        f"count(x.encounter) FILTER (x.discharge >= s.admit - to_days({lookback_days})), "
+        "date_diff('second', max(x.discharge), s.admit) / 86400, "
+        "sum(date_diff('second', x.admit, x.discharge)) FILTER "
+        f"(x.discharge >= s.admit - to_days({lookback_days})) / 86400 "
+        "FROM stays s LEFT JOIN every x ON x.patient = s.patient AND x.encounter <> s.encounter "
+        "AND x.discharge <= s.admit GROUP BY s.encounter, s.admit"
+    )
+    urgent = (
+        "SELECT s.encounter, count(u.encounter) FROM stays s LEFT JOIN encounters u ON u.patient = s.patient "
+        "AND u.kind = 'emergency' AND u.discharge <= s.admit AND u.admit >= s.admit - to_days(180) GROUP BY s.encounter"
+    )
+    counts = "SELECT stay, " + ", ".join(f"count(DISTINCT code) FILTER (here AND kind = '{kind}')" for kind in _KINDS)
+    asked = (
+        "SELECT s.encounter, date_sub('year', p.birth, s.admit), "
+        "CASE upper(left(p.sex, 1)) WHEN 'F' THEN 1 WHEN 'M' THEN 0 END, "
+        "date_diff('second', s.admit, s.discharge) / 86400, "
+        f"CASE WHEN c.admitted_from IS NULL THEN NULL ELSE regexp_matches(lower(trim(c.admitted_from)), '{_EMERGENCY}')"
+        "::INTEGER END, h.* EXCLUDE (encounter), u.* EXCLUDE (encounter), k.* EXCLUDE (stay) "
+        f"FROM stays s LEFT JOIN patients p USING (patient) LEFT JOIN encounters c ON c.encounter = s.encounter "
+        f"JOIN ({history}) h ON h.encounter = s.encounter JOIN ({urgent}) u ON u.encounter = s.encounter "
+        f"LEFT JOIN ({counts} FROM known GROUP BY stay) k ON k.stay = s.encounter "
+        "ORDER BY s.patient, s.admit, s.encounter"
+    )
+    names = (*_PLAIN, *(f"count_{kind}" for kind in _KINDS), *(group.name for group in groups), "charlson")
+    rows, scores = [], []
+    for stay, *plain in records.sql(asked):
+        values = dict(zip(_PLAIN, plain, strict=False))
+        counted = [one or 0 for one in plain[len(_PLAIN) :]]
+        graver = {name for name in there.get(stay, ()) if _INSTEAD.get(name) not in there.get(stay, ())}
+        of = [group for group in groups if group.name in graver]
+        points = sum(group.charlson for group in of)
+        flags = [int(group.name in there.get(stay, ())) for group in groups]
+        row = (*values.values(), *counted, *flags, points)
+        rows.append(tuple(None if one is None else float(one) for one in row))
+        scores.append(lace(values["stay_days"], values["emergency"], sum(g.lace for g in of), values["emergency_180"]))
+    return Features(names, tuple(rows), tuple(scores), _notes(records))
+
+
+_PLAIN = (
+    "age", "female", "stay_days", "emergency", "stays_180", "stays_365", "days_since_stay", "days_in_stays_365",
+    "emergency_180",
+)  # fmt: skip
+_KINDS = ("diagnosis", "procedure", "medicine", "measurement")
+
+
+def lace(days: float, emergency: float | None, comorbidity: int, visits: int) -> int:
+    """The LACE index: length of stay, acuity, comorbidity, emergency visits; 0 to 19.
+
+    Args:
+      days: in hospital.
+      emergency: whether the patient came by the emergency department; unknown counts as not.
+      comorbidity: points of the diagnoses.
+      visits: to an emergency department within six months before.
+
+    Reference: van Walraven et al., CMAJ 182:551 (2010), table 3.
+    """
+    length = int(days)
+    stay = length if length < 4 else 4 if length < 7 else 5 if length < 14 else 7
+    return stay + 3 * bool(emergency) + (comorbidity if comorbidity < 4 else 5) + min(visits, 4)
+
+
+def _groups(records: Records, groups: Sequence[Group]) -> Mapping[int, set[str]]:
+    """Stay -> names of the groups of which a diagnosis is known."""
+    records.sql("CREATE OR REPLACE TABLE grouped (code VARCHAR, prefix BOOLEAN, name VARCHAR)")
+    lines = [(f"{one.vocabulary}//{one.code}", one.prefix, group.name) for group in groups for one in group.codes]
+    records.fill("grouped", lines)
+    records.sql(
+        "CREATE OR REPLACE TABLE named AS SELECT DISTINCT d.code, g.name FROM (SELECT DISTINCT code FROM known WHERE "
+        "kind = 'diagnosis') d JOIN grouped g ON d.code = g.code OR (g.prefix AND starts_with(d.code, g.code))"
+    )
+    found: dict[int, set[str]] = {}
+    asked = "SELECT DISTINCT stay, name FROM known JOIN named USING (code) WHERE kind = 'diagnosis'"
+    for stay, name in records.sql(asked):
+        found.setdefault(stay, set()).add(name)
+    return found
+
+
+def _notes(records: Records) -> tuple[str, ...]:
+    """What LACE and the groups lack in these records; and that HOSPITAL is not told."""
+    notes = []
+    if not records.one("SELECT count(*) FROM encounters WHERE kind = 'emergency'"):
+        notes.append("these records hold no emergency visits: LACE counts none")
+    ((unknown, stays),) = records.sql(
+        "SELECT count(*) FILTER (c.admitted_from IS NULL), count(*) FROM stays LEFT JOIN encounters c USING (encounter)"
+    )
+    if unknown:
+        notes.append(
+            f"of {unknown:,} of {stays:,} stays it is not known from where the patient came: not as an emergency"
+        )
+    ((coded, diagnoses),) = records.sql(
+        "SELECT count(*) FILTER (starts_with(code, 'ICD')), count(*) FROM known WHERE kind = 'diagnosis'"
+    )
+    if coded < diagnoses:
+        share = (diagnoses - coded) / diagnoses
+        notes.append(f"{share:.0%} of the diagnoses have no code of ICD-9-CM or ICD-10 and are in no comorbidity group")
+    notes.append(
+        "the HOSPITAL score is not told: it needs haemoglobin, sodium, the ward's specialty and elective stays"
+    )
+    return tuple(notes)
+
+
+def as_csv(cohort: Cohort, found: Features) -> str:
+    """patient, encounter, outcome, then a column a feature and LACE; an unknown value is empty."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["patient", "encounter", "outcome", *found.names, "lace"])
+    for stay, row, score in zip(cohort.stays, found.rows, found.lace, strict=True):
+        told = ["" if value is None else f"{value:.10g}" for value in row]
+        writer.writerow([stay.patient, stay.encounter, stay.outcome, *told, score])
+    return lines.getvalue()

@@ -1,0 +1,183 @@
+"""What is known of an index stay at its discharge: the same at every door, nothing of later, and points by hand."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+
+import pytest
+
+from benchmarks import population
+from learner_jax.cli.main import main
+from learner_jax.data import cohorts, features
+from learner_jax.data.doors import open_records
+from learner_jax.errors import ConfigError
+
+DOORS = {name: getattr(population, f"to_{name}") for name in ("meds", "omop", "fhir", "tables")}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    folder, made = tmp_path_factory.mktemp("people"), population.make(400, seed=5)
+    for name, write in DOORS.items():
+        write(made, folder / name)
+    return folder
+
+
+def find(records, rule_name: str = "heart_failure_readmission"):
+    rule, codes = cohorts.load(rule_name)
+    cohort = cohorts.find(records, rule, codes)
+    return cohort, features.find(records, features.charlson())
+
+
+def test_every_door_gives_the_same_features(people):
+    told = {}
+    for door in DOORS:
+        with open_records(people / door) as records:
+            cohort, found = find(records)
+        assert len(found.rows) == len(cohort.stays) > 300
+        rows = list(csv.DictReader(features.as_csv(cohort, found).splitlines()))
+        told[door] = [{name: row[name] for name in (*found.names, "lace")} for row in rows]
+    for name in ("stays_180", "days_since_stay", "diabetes", "charlson", "emergency", "count_medicine", "lace"):
+        assert len({row[name] for row in told["meds"]}) > 1, f"{name} is the same for everybody"
+    for door in DOORS:
+        assert told[door] == told["meds"], door
+
+
+@pytest.mark.parametrize("change", ["shuffle", "move", "delete"])
+def test_nothing_of_later_enters(people, change):
+    """For the first index stay of each patient: all that comes after its discharge is changed."""
+    with open_records(people / "meds") as records:
+        cohort, _ = find(records)
+        patients = records.sql("SELECT patient, min(discharge) FROM stays GROUP BY patient")
+        records.sql("CREATE TABLE cut (patient BIGINT, until TIMESTAMP)")
+        records.fill("cut", patients)
+        records.sql("DELETE FROM stays USING cut WHERE stays.patient = cut.patient AND stays.discharge > cut.until")
+        before = features.find(records, features.charlson())
+        assert len(before.rows) == len(patients) > 200
+        events = "cut WHERE events.patient = cut.patient AND events.time > cut.until"
+        assert records.one("SELECT count(*) FROM events JOIN cut USING (patient) WHERE time > until") > 1000
+        if change == "delete":
+            records.sql(f"DELETE FROM events USING {events}")
+        elif change == "move":
+            records.sql(f"UPDATE events SET time = time + to_days(3) FROM {events}")
+        else:
+            records.sql(f"UPDATE events SET code = 'ICD10CM//C780', value = -1, kind = 'diagnosis' FROM {events}")
+        for table in ("encounters", "every"):
+            stays = f"cut WHERE {table}.patient = cut.patient AND {table}.admit >= cut.until"
+            if change == "delete":
+                records.sql(f"DELETE FROM {table} USING {stays}")
+            else:
+                later = "admit = admit + to_days(400), discharge = discharge + to_days(900)"
+                records.sql(f"UPDATE {table} SET {later} FROM {stays}")
+        assert features.find(records, features.charlson()) == before
+
+
+def test_what_came_before_does_enter(people):
+    with open_records(people / "meds") as records:
+        find(records)
+        before = features.find(records, features.charlson())
+        records.sql("UPDATE events SET code = 'ICD10CM//C780' WHERE kind = 'diagnosis'")
+        after = features.find(records, features.charlson())
+    place = before.names.index("metastatic")
+    assert not any(row[place] for row in before.rows) and all(row[place] for row in after.rows)
+
+
+@pytest.mark.parametrize(
+    "days, emergency, comorbidity, visits, points",
+    [
+        (0.5, 0, 0, 0, 0), (1.2, 0, 0, 0, 1), (2.0, None, 0, 0, 2), (3.9, 0, 0, 0, 3), (4.0, 0, 0, 0, 4),
+        (6.9, 0, 0, 0, 4), (7.0, 0, 0, 0, 5), (13.9, 0, 0, 0, 5), (14.0, 0, 0, 0, 7), (0.5, 1, 0, 0, 3),
+        (0.5, 0, 3, 0, 3), (0.5, 0, 4, 0, 5), (0.5, 0, 9, 0, 5), (0.5, 0, 0, 3, 3), (0.5, 0, 0, 7, 4),
+        (20, 1, 6, 5, 19),
+    ],
+)  # fmt: skip
+def test_lace_by_its_table(days, emergency, comorbidity, visits, points):
+    assert features.lace(days, emergency, comorbidity, visits) == points
+
+
+def made_by_hand(folder):
+    """One patient: three earlier stays, an emergency visit, then the index stay; worked out on paper below."""
+    folder.mkdir()
+    (folder / "patients.csv").write_text("patient,birth,sex\n1,1950-06-01,F\n")
+    (folder / "stays.csv").write_text(
+        "patient,encounter,admit,discharge,kind,admitted_from\n"
+        "1,10,2019-01-01 00:00,2019-01-05 00:00,stay,HOME\n"  # more than a year before
+        "1,15,2019-05-20 00:00,2019-06-04 12:00,stay,HOME\n"  # ends within the year
+        "1,11,2020-02-01 00:00,2020-02-03 12:00,stay,EMERGENCY ROOM\n"
+        "1,12,2020-05-01 10:00,2020-05-01 14:00,emergency,\n"
+        "1,13,2020-06-02 00:00,2020-06-07 12:00,stay,EMERGENCY ROOM\n"
+        "1,14,2020-06-20 00:00,2020-06-21 00:00,stay,EMERGENCY ROOM\n"
+    )
+    (folder / "events.csv").write_text(
+        "patient,encounter,time,kind,system,code\n"
+        "1,10,,diagnosis,ICD10CM,B20\n"  # too long ago
+        "1,15,2019-05-20,diagnosis,ICD10CM,G81.9\n"  # stamped before, and coded at its end
+        "1,11,,diagnosis,ICD10CM,E11.9\n1,11,,diagnosis,ICD10CM,K74.6\n"
+        "1,13,,diagnosis,ICD10CM,I50.9\n1,13,,diagnosis,ICD10CM,E11.22\n1,13,,diagnosis,ICD9CM,410.71\n"
+        "1,14,,diagnosis,ICD10CM,C78.0\n"  # later
+    )
+    (folder / "one.csv").write_text("vocabulary,code,match,label\nICD10CM,I50,prefix,heart failure\n")
+    (folder / "rule.yaml").write_text("name: by_hand\nindex: {diagnoses: [one]}\n")
+
+
+def test_a_patient_by_hand(tmp_path):
+    made_by_hand(tmp_path / "hospital")
+    rule, codes = cohorts.load(str(tmp_path / "hospital" / "rule.yaml"))
+    with open_records(tmp_path / "hospital") as records:
+        cohort = cohorts.find(records, rule, codes)
+        found = features.find(records, features.charlson())
+    assert [stay.encounter for stay in cohort.stays] == ["13"]
+    known = dict(zip(found.names, found.rows[0], strict=True))
+    assert known["age"] == 70 and known["female"] == 1 and known["emergency"] == 1
+    assert known["stay_days"] == 5.5 and known["stays_180"] == 1 and known["stays_365"] == 2
+    since = datetime.datetime(2020, 6, 2) - datetime.datetime(2020, 2, 3, 12)
+    assert known["days_since_stay"] == since.total_seconds() / 86400 and known["days_in_stays_365"] == 2.5 + 15.5
+    assert known["emergency_180"] == 1 and known["count_diagnosis"] == 3
+    groups = {name for name in (group.name for group in features.charlson()) if known[name]}
+    now = {"heart_failure", "diabetes_complicated", "myocardial_infarction"}
+    assert groups == now | {"diabetes", "mild_liver", "hemiplegia"}
+    assert known["charlson"] == 1 + 2 + 1 + 1 + 2  # the complicated diabetes alone
+    assert found.lace == (4 + 3 + 5 + 1,)  # 2 + 2 + 2 + 1 points of diagnoses are 5
+
+
+def test_the_groups_are_those_of_the_paper():
+    groups = {group.name: group for group in features.charlson()}
+    assert len(groups) == 17
+    assert [groups[name].charlson for name in ("metastatic", "aids", "severe_liver", "renal")] == [6, 6, 3, 2]
+
+    def of(code: str) -> set[str]:
+        return {
+            name
+            for name, group in groups.items()
+            if any(code.startswith(f"{one.vocabulary}//{one.code}") for one in group.codes)
+        }
+
+    assert of("ICD10CM//I2101") == {"myocardial_infarction"} and of("ICD9CM//42830") == {"heart_failure"}
+    assert of("ICD10CM//E1165") == {"diabetes"} and of("ICD10CM//E1122") == {"diabetes_complicated"}
+    assert of("ICD9CM//5856") == {"renal"} and of("ICD9CM//1739") == set() and of("ICD10CM//C449") == set()
+    assert (
+        of("ICD10CM//C787") == {"metastatic"}
+        and of("ICD10CM//Z9484") == set()
+        and of("ICD10CM//Z944") == {"mild_liver"}
+    )
+
+
+def test_a_file_of_groups_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "g.csv").write_text("vocabulary,code\nICD9CM,1\n")
+    with pytest.raises(ConfigError, match="expected vocabulary, code, match, group"):
+        features.charlson(tmp_path / "g.csv")
+    with pytest.raises(ConfigError, match="expected groups of diagnoses, got"):
+        features.charlson(tmp_path / "none.csv")
+
+
+def test_the_command_writes_features_and_tells_of_lace(people, tmp_path, capsys):
+    out = tmp_path / "features.csv"
+    asked = ["data", "cohort", str(people / "meds"), f"--features={out}"]
+    assert main([*asked, "--cohort=heart_failure_readmission"]) == 0
+    told = capsys.readouterr().out
+    assert "LACE: mean" in told and "AUROC" in told and "HOSPITAL" in told and "no emergency visits" in told
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert list(rows[0])[:3] == ["patient", "encounter", "outcome"] and (out.stat().st_mode & 0o777) == 0o600
+    assert main(asked) != 0
+    assert "expected --cohort=NAME" in capsys.readouterr().err
