@@ -1512,6 +1512,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/data/test_features.py", "-k", "by_hand"),
     ),
     Plant(
+        "features: who died stands in the file",
+        "learner_jax/data/features.py",
+        "if stay.outcome not in (READMITTED, NOT_READMITTED):",
+        "if False:",
+        ("tests/data/test_features.py", "-k", "command"),
+    ),
+    Plant(
         "a tap writes in the clear for every user of the machine",
         "learner_jax/engines/tap.py",
         'open(path, "ab", opener=_private)',

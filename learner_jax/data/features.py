@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from learner_jax.data.cohorts import Code, Cohort, plain_code, shipped
+from learner_jax.data.cohorts import NOT_READMITTED, READMITTED, Code, Cohort, plain_code, shipped
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import ConfigError
 
@@ -107,8 +107,8 @@ def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBAC
         "SELECT s.encounter, count(x.encounter) FILTER (x.discharge >= s.admit - to_days(180)), "
         f"count(x.encounter) FILTER (x.discharge >= s.admit - to_days({lookback_days})), "
         "date_diff('second', max(x.discharge), s.admit) / 86400, "
-        "sum(date_diff('second', x.admit, x.discharge)) FILTER "
-        f"(x.discharge >= s.admit - to_days({lookback_days})) / 86400 "
+        "coalesce(sum(date_diff('second', x.admit, x.discharge)) FILTER "
+        f"(x.discharge >= s.admit - to_days({lookback_days})), 0) / 86400 "
         "FROM stays s LEFT JOIN every x ON x.patient = s.patient AND x.encounter <> s.encounter "
         "AND x.discharge <= s.admit GROUP BY s.encounter, s.admit"
     )
@@ -207,11 +207,17 @@ def _notes(records: Records) -> tuple[str, ...]:
 
 
 def as_csv(cohort: Cohort, found: Features) -> str:
-    """patient, encounter, outcome, then a column a feature and LACE; an unknown value is empty."""
+    """patient, encounter, outcome, then a column a feature and LACE; an unknown value is empty.
+
+    Who died or was lost has no outcome to learn from, and no row: a rule whose `censoring` is "not_told" counts them as
+    not readmitted.
+    """
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["patient", "encounter", "outcome", *found.names, "lace"])
     for stay, row, score in zip(cohort.stays, found.rows, found.lace, strict=True):
+        if stay.outcome not in (READMITTED, NOT_READMITTED):
+            continue
         told = ["" if value is None else f"{value:.10g}" for value in row]
         writer.writerow([stay.patient, stay.encounter, stay.outcome, *told, score])
     return lines.getvalue()

@@ -29,6 +29,8 @@ def text(cohort: Cohort) -> str:
 def known(cohort: Cohort, features: Features) -> str:
     """What is known of the stays, and how well LACE alone tells who is readmitted."""
     told = [f"{len(features.names)} features of {len(features.rows):,} stays, as known at discharge."]
+    left = sum(stay.outcome not in (READMITTED, NOT_READMITTED) for stay in cohort.stays)
+    told += [f"{left:,} who died or were lost have no outcome and no row in the file."] if left else []
     missing = [
         f"{name} of {count:,}"
         for name, column in zip(features.names, zip(*features.rows, strict=True), strict=False)

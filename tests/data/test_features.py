@@ -178,6 +178,7 @@ def test_the_command_writes_features_and_tells_of_lace(people, tmp_path, capsys)
     told = capsys.readouterr().out
     assert "LACE: mean" in told and "AUROC" in told and "HOSPITAL" in told and "no emergency visits" in told
     rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert {row["outcome"] for row in rows} == {"0", "1"} and "have no outcome and no row" in told
     assert list(rows[0])[:3] == ["patient", "encounter", "outcome"] and (out.stat().st_mode & 0o777) == 0o600
     assert main(asked) != 0
     assert "expected --cohort=NAME" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+"""Who is readmitted within 30 days of a stay with heart failure, from health records at each hospital?
+
+Each hospital makes its table from its own records, in MEDS, OMOP, FHIR or plain tables, as docs/records.md tells; no
+hospital needs the others' kind of records. To try it in one place, put one table a hospital into the folder `features`
+(or that which LEARNER_FEATURES names):
+
+    learner data cohort /data/omop --cohort=heart_failure_readmission --features=features/north.csv
+    learner data cohort /data/fhir --cohort=heart_failure_readmission --features=features/south.csv
+    learner simulate --config=heart_failure
+
+Counts of codes are left out: they tell how a hospital's files were made as much as how ill its patients are.
+"""
+
+from __future__ import annotations
+
+import os
+
+from learner_jax.specs import Data, Spec, Study
+
+GROUPS = (
+    "myocardial_infarction", "heart_failure", "peripheral_vascular", "cerebrovascular", "dementia", "chronic_pulmonary",
+    "rheumatic", "peptic_ulcer", "mild_liver", "diabetes", "diabetes_complicated", "hemiplegia", "renal", "malignancy",
+    "severe_liver", "metastatic", "aids",
+)  # fmt: skip
+COLUMNS = (
+    {"name": "patient", "kind": "id"},
+    {"name": "age", "kind": "number", "unit": "years", "low": 18, "high": 120, "missing": "typical"},
+    {"name": "female", "kind": "flag", "missing": "typical"},
+    {"name": "stay_days", "kind": "number", "unit": "days", "low": 0, "high": 1000},
+    {"name": "emergency", "kind": "flag", "missing": "indicator", "about": "came by the emergency department"},
+    {"name": "stays_180", "kind": "number", "low": 0, "high": 200, "about": "stays within 180 days before"},
+    {"name": "stays_365", "kind": "number", "low": 0, "high": 400, "about": "stays within a year before"},
+    {"name": "days_since_stay", "kind": "number", "unit": "days", "low": 0, "missing": "indicator"},
+    {"name": "days_in_stays_365", "kind": "number", "unit": "days", "low": 0, "high": 365},
+    {"name": "emergency_180", "kind": "number", "low": 0, "high": 400, "about": "emergency visits within 180 days"},
+    *({"name": group, "kind": "flag", "about": "Charlson group"} for group in GROUPS),
+    {"name": "charlson", "kind": "number", "low": 0, "high": 40},
+    {"name": "outcome", "kind": "flag", "about": "readmitted within the rule's window"},
+)  # fmt: skip
+
+
+def study() -> Study:
+    """Logistic regression, federated; each patient is in one part of the data alone."""
+    adam = Spec("optimizers", "adam", {"learning_rate": 3e-3})
+    return Study(
+        name="heart failure",
+        question="Who is readmitted within 30 days of a stay with heart failure?",
+        task=Spec("tasks", "table", {"columns": COLUMNS, "label": "outcome", "patient": "patient"}),
+        model=Spec("models", "logistic"),
+        algorithm=Spec("algorithms", "fedavg", {"local": adam}),
+        rounds=50,
+        batch_size=32,
+        epochs=1,
+        target="valid/log_loss",
+        data=Data(source=os.environ.get("LEARNER_FEATURES", "features"), site_column=None, split_column=None),
+    )

@@ -1,0 +1,73 @@
+"""From health records to one model: four hospitals, each with records of another kind, by the shipped config."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from benchmarks import population
+from learner_jax import specs
+from learner_jax.cli.main import main
+from learner_jax.specs import Data, Engine, Federation, Study
+from tests.federation.hospitals import Process, federated, flags, simulated
+
+DOORS = ("meds", "omop", "fhir", "tables")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A table a hospital, made by the command from what lies there."""
+    folder, made = tmp_path_factory.mktemp("hospitals"), tmp_path_factory.mktemp("features")
+    for seed, door in enumerate(DOORS):
+        getattr(population, f"to_{door}")(population.make(120, seed=seed), folder / door)
+        asked = ["data", "cohort", str(folder / door), "--cohort=heart_failure_readmission"]
+        assert main([*asked, f"--features={made / door}.csv"]) == 0
+    return made
+
+
+def study(tables, **fields) -> Study:
+    found = specs.check(specs.read("heart_failure"))
+    changed = {
+        "data": Data(source=str(tables), site_column=None, split_column=None),
+        "engine": Engine(plan="sequential"),
+        "federation": Federation(deadline_s=120.0),
+        "rounds": 4,
+        **fields,
+    }
+    return specs.check(dataclasses.replace(found, **changed))
+
+
+@pytest.mark.slow
+def test_four_hospitals_with_four_kinds_of_records_train_one_model(tables, tmp_path):
+    asked = study(tables)
+    ended = federated(asked, tmp_path)
+    assert set(ended.sites) == set(DOORS) and [site.error for site in ended.sites.values()] == [None] * 4
+    assert ended.sha256 == simulated(asked).sha256
+
+
+@pytest.mark.soak
+def test_four_processes_with_four_kinds_of_records_train_one_model(tables, tmp_path):
+    asked = study(tables, precision="float64", rounds=10)
+    one = Process("launch.simulate", flags(asked, tmp_path / "simulated"), tmp_path / "simulate").last_line()
+    ended = Process("launch.local", flags(asked, tmp_path / "local"), tmp_path / "local-log").last_line()
+    assert ended["weights_sha256"] == one["weights_sha256"]
+
+
+def test_a_table_in_which_something_is_amiss_is_found_before_anything_is_trained(tables, tmp_path, capsys):
+    rows = (tables / "meds.csv").read_text().splitlines()
+    head = rows[0].split(",")
+
+    def asked(*changed: str) -> str:
+        (tmp_path / "t.csv").write_text("\n".join(changed) + "\n")
+        assert main(["data", "check", "--config=heart_failure", f"--data={tmp_path / 't.csv'}"]) != 0
+        return capsys.readouterr().err
+
+    without = [",".join(row.split(",")[:5] + row.split(",")[6:]) for row in rows]
+    assert "stay_days" in asked(*without)
+    cells = rows[1].split(",")
+    cells[head.index("stay_days")] = str(24 * 365 * 5)  # hours for days
+    assert "stay_days" in asked(rows[0], ",".join(cells), *rows[2:])
+    cells = rows[1].split(",")
+    cells[head.index("outcome")] = "died"
+    assert "outcome" in asked(rows[0], ",".join(cells), *rows[2:])
