@@ -1519,6 +1519,27 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/data/test_features.py", "-k", "command"),
     ),
     Plant(
+        "newton: intercepts are shrunk too",
+        "learner_jax/algorithms/newton.py",
+        "jnp.full(leaf.shape, leaf.ndim > 1, leaf.dtype)",
+        "jnp.ones_like(leaf)",
+        ("tests/algorithms/test_newton.py", "-k", "one_place"),
+    ),
+    Plant(
+        "newton: sites count alike, however many rows they have",
+        "learner_jax/algorithms/newton.py",
+        "return Report(update, rows, {",
+        "return Report(update, jnp.minimum(rows, 1), {",
+        ("tests/algorithms/test_newton.py", "-k", "one_place"),
+    ),
+    Plant(
+        "newton: never steps back",
+        "learner_jax/algorithms/newton.py",
+        "| (server.halved >= HALVINGS)",
+        "| True",
+        ("tests/algorithms/test_newton.py", "-k", "fly_off"),
+    ),
+    Plant(
         "a tap writes in the clear for every user of the machine",
         "learner_jax/engines/tap.py",
         'open(path, "ab", opener=_private)',

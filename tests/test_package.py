@@ -17,7 +17,8 @@ import pytest
 PUBLIC = """
     Aggregator Algorithm Batch Checkpoint Data Engine Event Federation LearnerError Metric Model Pass Report Round Run
     Session Spec Study Task accuracy auprc auroc brier coordinate fedadagrad fedadam fedavg fedavgm fedprox
-    fedyogi join load local log_loss logistic mean median mlp optimizer readmission scaffold simulate table transform
+    fedyogi join load local log_loss logistic mean median mlp newton optimizer readmission scaffold simulate table
+    transform
 """.split()
 
 

@@ -6,6 +6,7 @@ from learner_jax.algorithms.fedavg import fedavg
 from learner_jax.algorithms.fedopt import fedadagrad, fedadam, fedavgm, fedyogi
 from learner_jax.algorithms.fedprox import fedprox
 from learner_jax.algorithms.look import look
+from learner_jax.algorithms.newton import newton
 from learner_jax.algorithms.references import local_only, pooled
 from learner_jax.algorithms.scaffold import scaffold
 
@@ -18,6 +19,7 @@ __all__ = [
     "fedyogi",
     "local_only",
     "look",
+    "newton",
     "pooled",
     "scaffold",
 ]

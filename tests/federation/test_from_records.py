@@ -9,7 +9,7 @@ import pytest
 from benchmarks import population
 from learner_jax import specs
 from learner_jax.cli.main import main
-from learner_jax.specs import Data, Engine, Federation, Study
+from learner_jax.specs import Data, Engine, Federation, Spec, Study
 from tests.federation.hospitals import Process, federated, flags, simulated
 
 DOORS = ("meds", "omop", "fhir", "tables")
@@ -44,6 +44,16 @@ def test_four_hospitals_with_four_kinds_of_records_train_one_model(tables, tmp_p
     ended = federated(asked, tmp_path)
     assert set(ended.sites) == set(DOORS) and [site.error for site in ended.sites.values()] == [None] * 4
     assert ended.sha256 == simulated(asked).sha256
+
+
+@pytest.mark.slow
+def test_their_exact_logistic_regression_is_the_same_in_both_engines(tables, tmp_path):
+    newton = Spec("algorithms", "newton", {"penalty": 1e-3})
+    asked = study(tables, algorithm=newton, rounds=5)
+    ended, alone = federated(asked, tmp_path), simulated(asked)
+    assert ended.sha256 == alone.sha256
+    losses = [row["train/loss"] for row in alone.history.curve]
+    assert losses[0] > losses[-1] and abs(losses[-1] - losses[-2]) < 1e-4
 
 
 @pytest.mark.soak
