@@ -1360,8 +1360,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "unended: what waits to be taken counts as unended",
         "learner_jax/network/unended.py",
-        "more = self._waiting if",
-        "more = 0 if",
+        "return self._waiting if",
+        "return 0 if",
         ("tests/network/test_unended.py", "-k", "all_that_may_wait"),
     ),
     Plant(
@@ -1486,8 +1486,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "features: a diagnosis is known when it is stamped",
         "learner_jax/data/features.py",
-        "THEN greatest(e.time, c.discharge)",
-        "THEN coalesce(e.time, c.discharge)",
+        "ELSE greatest(e.time, c.discharge)",
+        "ELSE coalesce(e.time, c.discharge)",
         ("tests/data/test_features.py", "-k", "by_hand"),
     ),
     Plant(
@@ -1538,6 +1538,27 @@ PLANTS: tuple[Plant, ...] = (
         "| (server.halved >= HALVINGS)",
         "| True",
         ("tests/algorithms/test_newton.py", "-k", "fly_off"),
+    ),
+    Plant(
+        "features: a stay without an end is known at once",
+        "learner_jax/data/features.py",
+        "AND c.discharge IS NULL THEN NULL",
+        "AND FALSE THEN NULL",
+        ("tests/data/test_features.py", "-k", "nobody_says"),
+    ),
+    Plant(
+        "features: the visit that led to the stay is an earlier one",
+        "learner_jax/data/features.py",
+        "FILTER (NOT {_OWN})",
+        "FILTER (TRUE)",
+        ("tests/data/test_features.py", "-k", "led_to"),
+    ),
+    Plant(
+        "coordinator: a disk that refuses once is damage",
+        "learner_jax/engines/coordinator.py",
+        "except (CorruptError, RemoteProtocolError) as error:\n            raise CorruptError(",
+        "except (StorageError, RemoteProtocolError) as error:\n            raise CorruptError(",
+        ("tests/engines/test_odd_days.py", "-k", "refuses_once_while"),
     ),
     Plant(
         "a tap writes in the clear for every user of the machine",

@@ -30,10 +30,14 @@ _EMERGENCY = r"\bemerg|\bemd\b|\ber\b|^(7|9203|8870|581381)$"
 
 
 _KNOWN_AT = (
-    "CASE WHEN e.kind IN ('diagnosis', 'procedure') THEN greatest(e.time, c.discharge) "
-    "ELSE coalesce(e.time, c.discharge) END"
+    "CASE WHEN e.kind NOT IN ('diagnosis', 'procedure') THEN coalesce(e.time, c.discharge) "
+    "WHEN c.kind IN ('stay', 'emergency') AND c.discharge IS NULL THEN NULL ELSE greatest(e.time, c.discharge) END"
 )
-"""When an event was known: a code of a stay when that ends, however early (or by the day alone) it is stamped."""
+"""When an event was known: a code of a stay when that ends, however early (or by the day alone) it is stamped; never,
+where nobody says when it ended."""
+_ENDS = "coalesce(u.discharge, u.admit)"
+_OWN = f"({_ENDS} >= s.admit - to_hours(12) OR {_ENDS}::DATE = s.admit::DATE)"
+"""Whether an emergency visit is the one that led to the stay: it ends within half a day before, or on that day."""
 
 
 class Group(NamedTuple):
@@ -113,16 +117,17 @@ def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBAC
         "AND x.discharge <= s.admit GROUP BY s.encounter, s.admit"
     )
     urgent = (
-        "SELECT s.encounter, count(u.encounter) FROM stays s LEFT JOIN encounters u ON u.patient = s.patient "
-        "AND u.kind = 'emergency' AND u.discharge <= s.admit AND u.admit >= s.admit - to_days(180) GROUP BY s.encounter"
+        f"SELECT s.encounter, count(u.encounter) FILTER (NOT {_OWN}), coalesce(bool_or({_OWN}), FALSE) AS own "
+        "FROM stays s LEFT JOIN encounters u ON u.patient = s.patient AND u.kind = 'emergency' "
+        "AND u.admit <= s.admit AND u.admit >= s.admit - to_days(180) GROUP BY s.encounter"
     )
     counts = "SELECT stay, " + ", ".join(f"count(DISTINCT code) FILTER (here AND kind = '{kind}')" for kind in _KINDS)
     asked = (
         "SELECT s.encounter, date_sub('year', p.birth, s.admit), "
         "CASE upper(left(p.sex, 1)) WHEN 'F' THEN 1 WHEN 'M' THEN 0 END, "
         "date_diff('second', s.admit, s.discharge) / 86400, "
-        f"CASE WHEN c.admitted_from IS NULL THEN NULL ELSE regexp_matches(lower(trim(c.admitted_from)), '{_EMERGENCY}')"
-        "::INTEGER END, h.* EXCLUDE (encounter), u.* EXCLUDE (encounter), k.* EXCLUDE (stay) "
+        "CASE WHEN u.own THEN 1 WHEN c.admitted_from IS NULL THEN NULL "
+        f"ELSE regexp_matches(lower(trim(c.admitted_from)), '{_EMERGENCY}')"::INTEGER END, h.* EXCLUDE (encounter), u.* EXCLUDE (encounter, own), k.* EXCLUDE (stay) "
         f"FROM stays s LEFT JOIN patients p USING (patient) LEFT JOIN encounters c ON c.encounter = s.encounter "
         f"JOIN ({history}) h ON h.encounter = s.encounter JOIN ({urgent}) u ON u.encounter = s.encounter "
         f"LEFT JOIN ({counts} FROM known GROUP BY stay) k ON k.stay = s.encounter "
@@ -195,7 +200,7 @@ def _notes(records: Records) -> tuple[str, ...]:
             f"of {unknown:,} of {stays:,} stays it is not known from where the patient came: not as an emergency"
         )
     ((coded, diagnoses),) = records.sql(
-        "SELECT count(*) FILTER (starts_with(code, 'ICD')), count(*) FROM known WHERE kind = 'diagnosis'"
+        "SELECT count(*) FILTER (regexp_matches(code, '^ICD(9|10)CM//')), count(*) FROM known WHERE kind = 'diagnosis'"
     )
     if coded < diagnoses:
         share = (diagnoses - coded) / diagnoses

@@ -264,7 +264,7 @@ class Rounds:
                 yield from read_leaves(file, expected, site)
         except OSError as error:
             raise StorageError(f"expected to read the update of site '{site}', got: {error.strerror}") from None
-        except (StorageError, RemoteProtocolError) as error:
+        except (CorruptError, RemoteProtocolError) as error:
             raise CorruptError(
                 f"expected the update of site '{site}' as it was accepted, but {error}; the site has sent it and "
                 "gone on: restore a backup (learner restore), or name a new folder"

@@ -67,16 +67,22 @@ class Unended:
         wait to be taken.
         """
         self._hear()
-        more = self._waiting if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN else 0
+        more = self._may_wait()
         before = self.shut
         for number, line in list(self._lines.items()):
             with _same(number, line) as connection:
                 ahead = _received(connection) - self._taken.get(number, 0) if connection is not None else 0
-                if connection is not None and ahead > ALLOWED + more + _buffered(connection):
+                if connection is None or ahead <= ALLOWED + more + _buffered(connection):
+                    continue
+                more = more or self._may_wait()  # whole messages may have come since
+                if ahead > ALLOWED + more + _buffered(connection):
                     connection.shutdown(sockets.SHUT_RDWR)
                     del self._lines[number]
                     self.shut += 1
         return self.shut - before
+
+    def _may_wait(self) -> int:
+        return self._waiting if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN else 0
 
     def ahead(self) -> list[int]:
         """By how many bytes each connection is ahead of what was taken, those of the handshake with them."""

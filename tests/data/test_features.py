@@ -182,3 +182,30 @@ def test_the_command_writes_features_and_tells_of_lace(people, tmp_path, capsys)
     assert list(rows[0])[:3] == ["patient", "encounter", "outcome"] and (out.stat().st_mode & 0o777) == 0o600
     assert main(asked) != 0
     assert "expected --cohort=NAME" in capsys.readouterr().err
+
+
+def test_a_stay_of_which_nobody_says_the_end_tells_nothing_before_it_ends(tmp_path):
+    made_by_hand(tmp_path / "h")
+    with (tmp_path / "h" / "stays.csv").open("a") as file:
+        file.write("1,16,2020-06-01 00:00,,stay,HOME\n")
+    with (tmp_path / "h" / "events.csv").open("a") as file:
+        file.write("1,16,2020-06-01,diagnosis,ICD10CM,C78.0\n")
+    rule, codes = cohorts.load(str(tmp_path / "h" / "rule.yaml"))
+    with open_records(tmp_path / "h") as records:
+        cohorts.find(records, rule, codes)
+        found = features.find(records, features.charlson())
+    assert dict(zip(found.names, found.rows[0], strict=True))["metastatic"] == 0
+
+
+@pytest.mark.parametrize("visit", ["2020-06-01 18:00,2020-06-01 23:00", "2020-06-02,2020-06-02", "2020-06-02 00:00,"])
+def test_the_emergency_visit_that_led_to_the_stay_is_no_earlier_one(tmp_path, visit):
+    made_by_hand(tmp_path / "h")
+    stays = tmp_path / "h" / "stays.csv"
+    text = stays.read_text().replace("2020-06-07 12:00,stay,EMERGENCY ROOM", "2020-06-07 12:00,stay,")
+    stays.write_text(text + f"1,16,{visit},emergency,\n")
+    rule, codes = cohorts.load(str(tmp_path / "h" / "rule.yaml"))
+    with open_records(tmp_path / "h") as records:
+        cohorts.find(records, rule, codes)
+        found = features.find(records, features.charlson())
+    known = dict(zip(found.names, found.rows[0], strict=True))
+    assert known["emergency_180"] == 1 and known["emergency"] == 1 and found.lace == (13,)

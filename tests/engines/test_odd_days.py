@@ -230,3 +230,12 @@ def test_a_round_whose_broadcast_is_another_now_does_not_count_what_was_answered
     with pytest.raises(StudyError, match="go on with the broadcast that it was opened with"):
         rounds.run(asked)
     journal.close()
+
+
+def test_a_disk_that_refuses_once_while_updates_are_added_up_is_no_damage(tmp_path, monkeypatch):
+    rounds, _, accepted, _ = opened(tmp_path, False)
+    monkeypatch.setattr(Path, "open", refuse(errno.EIO))
+    with pytest.raises(StorageError) as caught:
+        list(rounds._accepted("a", accepted["a"], schema_of({"w": np.zeros(2, np.float32)})))
+    assert type(caught.value) is StorageError
+    rounds.stores.journal.close()

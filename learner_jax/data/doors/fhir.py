@@ -37,7 +37,7 @@ class _Clinical(NamedTuple):
 
 
 _CLINICAL = (
-    _Clinical("Condition", "code", ("onsetDateTime", "onsetPeriod.start", "recordedDate"), "diagnosis"),
+    _Clinical("Condition", "code", ("recordedDate", "onsetDateTime", "onsetPeriod.start"), "diagnosis"),
     _Clinical("Procedure", "code", ("performedDateTime", "performedPeriod.start"), "procedure"),
     _Clinical("MedicationRequest", "medicationCodeableConcept", ("authoredOn",), "medicine"),
     _Clinical("Observation", "code", ("effectiveDateTime", "effectivePeriod.start", "issued"), "measurement"),
