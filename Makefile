@@ -10,7 +10,7 @@ SOURCES := learner_jax configs launch sites benchmarks tests
 
 # Tests of one file share what is dear to make, so a file stays in one process.
 WORKERS ?= auto
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 TESTS ?=
 # They have both processors to themselves, before all others.
 SCHEDULES := tests/protocol/test_simulation.py

@@ -7,6 +7,7 @@ from typing import Any
 import optax
 
 from learner_jax import specs
+from learner_jax.algorithms.references import alone
 from learner_jax.engines.parts import Parts, objective, watching
 from learner_jax.errors import ConfigError
 from learner_jax.federate import federate
@@ -48,7 +49,11 @@ def build(study: Study, given: Task | None = None) -> Parts:
             watch,
             study.wire,
         ),
-        references={name: federate(reference(study, name, loss), watch=watch) for name in study.references},
+        references={
+            name: federate(reference(study, name, loss), watch=watch)
+            for name in study.references
+            if name != "all_but_me"
+        },
     )
 
 
@@ -58,7 +63,14 @@ def chain(transforms: tuple[specs.Spec, ...]) -> optax.GradientTransformation:
 
 
 def reference(study: Study, name: str, loss: Any) -> Any:
-    """The algorithm of a reference: the study's local optimizer and rate, where its algorithm has them."""
+    """The algorithm of a reference.
+
+    With the study's local optimizer and rate; where its method has none (Newton), the method itself, by each site alone
+    or by one site that has all rows, so that a reference is trained as hard.
+    """
+    if not any(key.startswith("local") for key in specs.schema("algorithms", study.algorithm.name)):
+        itself = specs.make(study.algorithm, loss)
+        return alone(itself) if name == "local_only" else itself
     known = specs.schema("algorithms", name)
     fields = {key: value for key, value in study.algorithm.fields.items() if key in known}
     return specs.make(specs.Spec("algorithms", name, fields), loss)

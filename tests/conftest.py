@@ -109,3 +109,9 @@ def _precision_stays():
     if jax is not None and jax.config.jax_enable_x64:
         jax.config.update("jax_enable_x64", False)
         pytest.fail("the test left jax_enable_x64 on for those after it: use `with jax.enable_x64(True)`")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the longest tests first, so that none of them is left to one worker when the others are done."""
+    first = {name: place for place, name in enumerate(("federation", "benchmarks", "engines"))}
+    items.sort(key=lambda item: first.get(item.path.relative_to(ROOT / "tests").parts[0], len(first)))

@@ -161,7 +161,10 @@ def test_a_mistake_in_a_method_is_told_with_its_place(fields, words):
         ({"cohort": 1.5}, "cohort: expected a share up to 1.0 (or a whole number of sites), got 1.5"),
         ({"cohort": 0}, "cohort: expected at least one site, got 0"),
         ({"precision": "float46"}, "precision: expected float32 or float64, got 'float46' (did you mean float64"),
-        ({"references": ("poold",)}, "references.0: expected local_only or pooled, got 'poold' (did you mean pooled?)"),
+        (
+            {"references": ("poold",)},
+            "references.0: expected local_only, pooled or all_but_me, got 'poold' (did you mean pooled?)",
+        ),
         ({"engine": an_engine("stream")}, "engine.plan: expected auto, sequential, streams or lanes, got 'stream'"),
         ({"federation": Federation(port=70000)}, "federation.port: expected at most 65535, got 70000"),
         ({"name": "../up"}, "name: expected 1 to 64 letters"),

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from learner_jax import trees
 from learner_jax.algorithms.fedavg import fedavg
 from learner_jax.algorithms.local import Local, Loss, begin, descend, optimizer
 from learner_jax.specs import Optimizer
-from learner_jax.types import Algorithm, Pass, Report
+from learner_jax.types import Algorithm, Pass, Report, Round
 
 
 def local_only(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Algorithm:
@@ -63,3 +64,47 @@ def pooled(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Al
         return Report(trees.subtract(carry.weights, broadcast), jnp.ones_like(carry.loss), carry.metrics()), site
 
     return base._replace(enrol=alone.enrol, passes=alone.passes, finish=finish)
+
+
+def alone(algorithm: Algorithm) -> Algorithm:
+    """A method run by each site as if it were the only one: *local only* for methods without a local optimizer.
+
+    A site's state is the server that it would be; each round it takes its own update as the total.
+
+    Args:
+      algorithm: one that draws nothing from the round: its `apply` is handed a round of one site, without a number.
+    """
+    one = Round(jnp.uint32(0), jnp.int32(0), jax.random.key(0), jnp.int32(1), jnp.int32(1))
+
+    def at_home(p: Pass) -> Pass:
+        def begin(broadcast, site, found):
+            server, own = site
+            return p.begin(algorithm.send(server), own, found)
+
+        def step(broadcast, site, carry, batch):
+            server, own = site
+            return p.step(algorithm.send(server), own, carry, batch)
+
+        return p._replace(begin=begin, step=step)
+
+    def finish(broadcast, site, carry):
+        server, own = site
+        report, own = algorithm.finish(algorithm.send(server), own, carry)
+        moved = algorithm.apply(server, report.update, report.weight, one)
+        nothing = jax.tree.map(jnp.zeros_like, report.weight)
+        return Report(trees.zeros_like(broadcast), nothing, report.metrics), (moved, own)
+
+    def model(broadcast, site):
+        server, own = site
+        return algorithm.model(algorithm.send(server), own)
+
+    return Algorithm(
+        init=lambda weights, key: weights,
+        enrol=lambda weights: (algorithm.init(weights, jax.random.key(0)), algorithm.enrol(weights)),
+        zero=trees.zeros_like,
+        send=lambda server: server,
+        passes=tuple(map(at_home, algorithm.passes)),
+        finish=finish,
+        apply=lambda server, update, total, round: server,
+        model=model,
+    )

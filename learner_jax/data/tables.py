@@ -1,7 +1,8 @@
-"""CSV and Parquet files to one raw table a site, with every mistake in words and no value in them.
+"""CSV and Parquet files, or a query, to one raw table a site, with every mistake in words and no value in them.
 
-A source is the name of a sample, one file, or a folder of files. Rows belong to the site named in the column `site`;
-a file without that column is one site, named like the file. A site must be in one file only.
+A source is the name of a sample, one file, a folder of files, or a file of DuckDB's SQL (`learner_jax.data.query`).
+Rows belong to the site named in the column `site`; a file without that column is one site, named like the file. A site
+must be in one file only.
 
 CSV is read as text and nothing is guessed: types come from the checklist (`schema.conform`), and "None" or "NO" stay
 what they are. Row numbers count from 1, without the header.
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from learner_jax.data.query import read_query
 from learner_jax.data.samples import SHIPPED, sample_path
 from learner_jax.data.schema import ABSENT, near, rows_shown
 from learner_jax.errors import DataError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".parquet")
+QUERY = ".sql"
 
 
 def read_sites(
@@ -34,7 +37,7 @@ def read_sites(
     """One raw table a site, in ascending order of name.
 
     Args:
-      source: name of a shipped sample, a CSV or Parquet file, or a folder of them.
+      source: name of a shipped sample, a CSV or Parquet file, a folder of them, or a query (.sql).
       site_column: the column that names a row's site; None: each file is one site, named like the file.
       split_column: the column that says "train" or "test", handed on as "split"; None: not read.
       sites: only these; None for all.
@@ -80,8 +83,8 @@ def files_of(source: str | os.PathLike[str]) -> list[Path]:
         similar = [str(path.parent / name) for name in near(path.name, beside)] or near(str(source), SHIPPED)
         hint = f" (near: {', '.join(similar)})" if similar else ""
         raise DataError(f"expected a file, a folder or a sample's name, got '{source}', which does not exist{hint}")
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: expected a .csv or .parquet file, got '{path.suffix or 'no suffix'}'")
+    if path.suffix.lower() not in (*SUFFIXES, QUERY):
+        raise DataError(f"{path}: expected a .csv, .parquet or .sql file, got '{path.suffix or 'no suffix'}'")
     return [path]
 
 
@@ -94,7 +97,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
-    table = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
+    kinds = {".csv": _csv, QUERY: read_query}
+    table = kinds.get(path.suffix.lower(), _parquet)(path)
     table.index = pd.RangeIndex(1, len(table) + 1, name="row")
     return table
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from learner_jax import trees
-from learner_jax.data.sites import SiteData
+from learner_jax.data.sites import TRAIN, SiteData
 from learner_jax.engines.history import History
 from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Plan, Program, enrol_all
-from learner_jax.engines.simulator import plan_of, template_rows
+from learner_jax.engines.simulator import plan_of, simulate, template_rows
 from learner_jax.engines.world import World, build_world
 from learner_jax.evaluation import evaluate
 from learner_jax.events import Event, Observer
@@ -33,9 +33,11 @@ def train_references(
       name -> the weights that each site of the world would use, in the world's order.
     """
     found: dict[str, list[PyTree]] = {}
-    for name in parts.references:
+    for name in parts.study.references:
         if name == "local_only":
             found[name] = train_alone(parts, world, on_event)
+        elif name == "all_but_me":
+            found[name] = train_without_each(parts, sites, world, on_event)
         else:
             found[name] = [train_pooled(parts, sites, on_event)] * len(world.names)
     return found
@@ -107,7 +109,7 @@ def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer
     weights = parts.init_weights(template_rows(world))
     program = Program(federated, trees.shapes(weights), world, parts.local, Plan(), study=parts.number)
     server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, 1)
-    history, best = History(parts), server
+    history, best = History(parts), None
     for number in range(1, study.rounds + 1):
         outcome = program.round(server, states, number, np.zeros(1, np.int32))
         if history.look(values(outcome.metrics, parts.task.metrics)):
@@ -118,8 +120,35 @@ def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer
         if history.over:
             break
     _, sums = program.look(federated.send(server), states, len(history.curve) + 1)
-    best = server if history.look(values(sums, parts.task.metrics)) else best
-    return federated.send(best)
+    last_is_best = history.look(values(sums, parts.task.metrics))
+    # Without validation rows no round is better than another, and the last one is kept.
+    return federated.send(server if last_is_best or best is None else best)
+
+
+def train_without_each(parts: Parts, sites: Mapping[str, SiteData], world: World, on_event: Observer) -> list[PyTree]:
+    """The study once more for each site, without that site: what the others alone would have given it.
+
+    The inputs are those of the study, so their scales are of all sites' sums; no outcome of the site enters.
+
+    Returns:
+      Weights, in the world's order; where a site is the only one with rows to train on, those of the start.
+    """
+    study, found = parts.study, []
+    for place, left_out in enumerate(world.names):
+        others = {name: site for name, site in sites.items() if name != left_out}
+
+        def told(event: Event, before: int = place * study.rounds) -> None:
+            if event.kind == "round_closed":
+                data = {"name": "all_but_me", "rounds": study.rounds * len(world.names)}
+                on_event(Event("reference", study.name, before + (event.round or 0), data=data))
+
+        fresh = parts.init_weights(template_rows(world))
+        if any((site.split == TRAIN).any() for site in others.values()):
+            trained, _ = simulate(parts, others, None, told)
+            broadcast = parts.federated.send(trained.best)
+            fresh = parts.federated.model(broadcast, parts.federated.enrol(fresh))
+        found.append(fresh)
+    return found
 
 
 def merge(sites: Sequence[SiteData]) -> SiteData:

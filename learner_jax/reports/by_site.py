@@ -12,7 +12,7 @@ from learner_jax.reports.table import FIRST, LONG, by_size
 from learner_jax.reports.words import Nouns
 
 PILLS = {"gained": "ok", "better than chance": "ok", "better alone": "stop", "worse than chance": "stop"}
-NAMES = {"federated": "Together", "local_only": "Alone", "pooled": "In one place"}
+NAMES = {"federated": "Together", "local_only": "Alone", "pooled": "In one place", "all_but_me": "Of the others"}
 ABOUT = {
     "auroc": ("AUROC", "Pairs ranked correctly; 0.5 is a coin toss. More is better."),
     "auprc": ("AUPRC", "Average precision; the share with the outcome is what chance gives. More is better."),

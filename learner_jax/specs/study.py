@@ -128,7 +128,8 @@ class Study:
       patience: rounds without a better `target` before the study stops; None never stops early. References stop by it
         too, each by its own validation rows: pooled by `target`, each site alone by its loss.
       target: the metric that says which round was the best.
-      references: what is trained beside the study to compare with.
+      references: what is trained beside the study to compare with: each site alone, all rows in one place, and, if
+        asked for (in a simulation), the study once more without each site, `all_but_me`.
       precision: of weights and sums; "float64" is for tests of equality.
       wire: "bfloat16" sends weights and updates rounded to 16 bits a number, half the bytes; "full" as they are.
     """
@@ -149,7 +150,7 @@ class Study:
     cohort: int | float | None = None
     patience: int | None = None
     target: str = "valid/auroc"
-    references: tuple[Literal["local_only", "pooled"], ...] = ("local_only", "pooled")
+    references: tuple[Literal["local_only", "pooled", "all_but_me"], ...] = ("local_only", "pooled")
     precision: Literal["float32", "float64"] = "float32"
     wire: Literal["full", "bfloat16"] = "full"
     data: Data = Data()

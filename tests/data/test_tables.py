@@ -67,7 +67,7 @@ def test_the_split_may_have_another_name_or_none(csv):
         ("x.csv", b"a,site\n1,b\n2,\n", "x.csv: column 'site', row 2: expected the site's name, got no value"),
         ("x.parquet", b"ZZCANARYZZ", "x.parquet: expected a Parquet file, got something else or a damaged one"),
         ("x.parquet", b"", "x.parquet: expected a Parquet file, got something else or a damaged one"),
-        ("x.xlsx", b"", "x.xlsx: expected a .csv or .parquet file, got '.xlsx'"),
+        ("x.xlsx", b"", "x.xlsx: expected a .csv, .parquet or .sql file, got '.xlsx'"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line(tmp_path, name, content, line):

@@ -10,6 +10,7 @@ import pytest
 import learner_jax as lr
 from learner_jax.build import build
 from learner_jax.engines import judge
+from learner_jax.engines.simulator import simulate
 from learner_jax.engines.world import build_world
 from learner_jax.specs import Engine, Spec, Study
 from tests.algorithms.studies import make_sites
@@ -88,3 +89,45 @@ def test_pooled_ends_by_the_target(patience, monkeypatch):
         best, last = by_hand(looked)
         assert last == len(looked) - 1 and last - best == PATIENCE
         assert len(told) == len(looked) + 1 < ROUNDS  # the last model is looked at when no round follows
+
+
+def newton_study(**fields) -> Study:
+    return Study(
+        name="s", task=Spec("tasks", "given"), target="valid/brier", rounds=6, batch_size=8,
+        algorithm=lr.newton(penalty=1e-2), engine=Engine(plan="sequential"), **fields,
+    )  # fmt: skip
+
+
+def close(found, wanted):
+    """To what a weight times and over itself leaves."""
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_references_of_newton_are_newton():
+    """A site alone is the study of that site alone, and one place the study of one site: trained as hard."""
+    sites, study = make_sites((20, 17, 40), 0), newton_study()
+    found = judge.train_references(build(study, TASK), sites, build_world(sites), lambda event: None)
+    for place, name in enumerate(build_world(sites).names):
+        trained, _ = simulate(build(study, TASK), {name: sites[name]})
+        jax.tree.map(close, found["local_only"][place], trained.best.learned.weights)
+    trained, _ = simulate(build(study, TASK), {"pooled": judge.merge(list(sites.values()))})
+    jax.tree.map(close, found["pooled"][0], trained.best.learned.weights)
+
+
+def test_all_but_me_is_the_study_of_the_others():
+    sites, study = make_sites((20, 17, 40), 10), newton_study(references=("all_but_me",))
+    told = []
+    found = judge.train_references(build(study, TASK), sites, build_world(sites), told.append)
+    assert [event.round for event in told] == list(range(1, 19)) and told[0].data["name"] == "all_but_me"
+    for place, name in enumerate(build_world(sites).names):
+        others = {other: site for other, site in sites.items() if other != name}
+        trained, _ = simulate(build(study, TASK), others)
+        jax.tree.map(np.testing.assert_array_equal, found["all_but_me"][place], trained.best.learned.weights)
+
+
+def test_all_but_me_of_a_single_site_is_the_start():
+    sites, study = make_sites((20,), 10), newton_study(references=("all_but_me",))
+    parts_ = build(study, TASK)
+    world = build_world(sites)
+    (found,) = judge.train_references(parts_, sites, world, lambda event: None)["all_but_me"]
+    jax.tree.map(np.testing.assert_array_equal, found, parts_.init_weights({"x": world.rows["x"][:2]}))

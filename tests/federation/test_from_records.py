@@ -38,7 +38,7 @@ def study(tables, **fields) -> Study:
     return specs.check(dataclasses.replace(found, **changed))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_four_hospitals_with_four_kinds_of_records_train_one_model(tables, tmp_path):
     asked = study(tables)
     ended = federated(asked, tmp_path)

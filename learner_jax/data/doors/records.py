@@ -62,10 +62,10 @@ class Records:
     def __init__(self, source: Path | str, door: str):
         self.source, self.door = source, door
         self.notes: list[str] = []
-        engine = _engine()
+        found = engine()
         self._folder = Path(tempfile.mkdtemp(prefix="learner-records-"))
-        self._base: duckdb.DuckDBPyConnection = engine.connect(str(self._folder / "records.duckdb"))
-        self._refused: type[Exception] = engine.Error
+        self._base: duckdb.DuckDBPyConnection = found.connect(str(self._folder / "records.duckdb"))
+        self._refused: type[Exception] = found.Error
         for setting in (
             f"memory_limit = '{MEMORY}'",
             f"temp_directory = '{self._folder}'",
@@ -129,9 +129,16 @@ def _cores() -> int:
     return max(1, min(8, there))
 
 
-def _engine() -> Any:
+def engine() -> Any:
+    """DuckDB.
+
+    Raises:
+      DataError: it is not installed.
+    """
     try:
         import duckdb
     except ImportError:
-        raise DataError("expected DuckDB, which reads health records: pip install 'learner-jax[ehr]'") from None
+        raise DataError(
+            "expected DuckDB, which reads health records and queries: pip install 'learner-jax[ehr]'"
+        ) from None
     return duckdb

@@ -1,0 +1,70 @@
+"""A query as a table: a file of DuckDB's SQL whose last statement selects one row for each row of the table.
+
+The tables of the query's own folder (CSV, gzipped or not, or Parquet) go by their names, as text from CSV, so that
+nothing is guessed of it and no leading zero is lost; `try_cast` makes numbers of them. The query belongs to the site
+and runs there: none ever comes from a coordinator.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learner_jax.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OF_THE_TEXT = ("BinderException", "CatalogException", "ParserException", "SyntaxException")
+"""Errors that speak of the query alone; others may name a patient's value."""
+
+
+def read_query(path: Path) -> pd.DataFrame:
+    """The rows of a query, in an order that is theirs alone (by all columns, from the first).
+
+    Args:
+      path: of the file; `patient.csv.gz` beside it is the table `patient`.
+
+    Returns:
+      The table: whole numbers, floats, truth values and text; dates and times as text.
+
+    Raises:
+      DataError: DuckDB is not installed, or the query cannot be run; no value of a row is in the message.
+    """
+    from learner_jax.data.doors.files import tables_in, told
+    from learner_jax.data.doors.records import engine
+
+    duckdb = engine()
+    base = duckdb.connect()
+    try:
+        base.execute("SET TimeZone = 'UTC'")
+        base.execute("SET enable_progress_bar = false")
+        for name, files in tables_in(path.parent).items():
+            base.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {told(files)}')
+        *before, last = base.extract_statements(path.read_text(encoding="utf-8")) or [None]
+        if last is None or last.type != duckdb.StatementType.SELECT:
+            raise DataError(f"{path}: expected a query whose last statement is a SELECT, got none")
+        for statement in before:
+            base.execute(statement)
+        base.execute(f"CREATE VIEW the_table AS {last.query}")
+        shown = ", ".join(_plain(name, kind) for name, kind, *_ in base.execute("DESCRIBE the_table").fetchall())
+        return base.sql(f"SELECT {shown} FROM the_table ORDER BY ALL").to_arrow_table().to_pandas()
+    except duckdb.Error as error:
+        kind = type(error).__name__
+        first = str(error).strip().splitlines()[0][:200]
+        what = first if kind in _OF_THE_TEXT else f"{kind.removesuffix('Exception')} error (a value that does not fit)"
+        raise DataError(f"{path}: expected a query that DuckDB can run, got: {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a readable query, got: {error}") from None
+    finally:
+        base.close()
+
+
+def _plain(name: str, kind: str) -> str:
+    """SQL: a column in a type that a table may have."""
+    quoted = '"' + name.replace('"', '""') + '"'
+    if kind.startswith(("DECIMAL", "HUGEINT", "UHUGEINT")):
+        return f"{quoted}::DOUBLE AS {quoted}"
+    if kind.startswith(("DATE", "TIME", "INTERVAL", "UUID", "ENUM")):
+        return f"{quoted}::VARCHAR AS {quoted}"
+    return quoted

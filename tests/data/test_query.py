@@ -1,0 +1,72 @@
+"""A query is a table: of the files beside it, in an order of its own, and no value is in what it says."""
+
+from __future__ import annotations
+
+import gzip
+
+import pandas as pd
+import pytest
+
+from learner_jax.data.query import read_query
+from learner_jax.data.tables import read_sites, read_table
+from learner_jax.errors import DataError
+
+CANARY = "ZZCANARYZZ"
+JOIN = """
+CREATE MACRO cut(code) AS left(code, 3);
+SELECT p.patient, w.ward, cut(p.code) AS code, try_cast(p.days AS INTEGER) AS days, sum(w.beds) OVER () AS beds,
+  try_cast(p.admit AS DATE) AS admit
+FROM patients p JOIN wards w USING (ward)
+"""
+
+
+@pytest.fixture
+def query(tmp_path):
+    rows = ["patient,ward,code,days,admit", "3,b,03811,2,2020-01-02", "1,a,4280,x,2020-01-01", "2,a,0389,5,"]
+    with gzip.open(tmp_path / "Patients.csv.gz", "wt") as file:
+        file.write("\n".join(rows) + "\n")
+    pd.DataFrame({"ward": ["a", "b"], "beds": [10, 20]}).to_parquet(tmp_path / "wards.parquet")
+    (tmp_path / "table.sql").write_text(JOIN)
+    return tmp_path / "table.sql"
+
+
+def test_files_beside_it_go_by_their_names_and_text_stays_text(query):
+    found = read_table(query)
+    assert found["code"].tolist() == ["428", "038", "038"]  # the zeros are there, the rows in their own order
+    assert found["patient"].tolist() == ["1", "2", "3"] and found["days"].fillna(-1).tolist() == [-1, 5, 2]
+    assert found["beds"].tolist() == [40.0, 40.0, 40.0] and found["admit"].tolist()[:1] == ["2020-01-01"]
+    assert found.index.tolist() == [1, 2, 3] and found.index.name == "row"
+
+
+def test_the_order_of_rows_is_that_of_what_they_say(query):
+    before = read_query(query)
+    with gzip.open(query.parent / "Patients.csv.gz", "rt") as file:
+        head, *rows = file.read().splitlines()
+    with gzip.open(query.parent / "Patients.csv.gz", "wt") as file:
+        file.write("\n".join([head, *reversed(rows)]) + "\n")
+    pd.testing.assert_frame_equal(before, read_query(query))
+
+
+def test_its_rows_belong_to_sites_like_those_of_any_file(query):
+    found = read_sites(query, site_column="ward")
+    assert {name: len(table) for name, table in found.items()} == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("", "expected a query whose last statement is a SELECT, got none"),
+        ("CREATE TABLE x (y INTEGER)", "expected a query whose last statement is a SELECT, got none"),
+        ("SELEC 1", "expected a query that DuckDB can run, got: Parser Error"),
+        ("SELECT nothing FROM patients", 'got: Binder Error: Referenced column "nothing" not found'),
+        ("SELECT * FROM elsewhere", "got: Catalog Error: Table with name elsewhere does not exist"),
+        ("SELECT cast(days AS INTEGER) AS days FROM patients", "got: Conversion error (a value that does not fit)"),
+    ],
+)
+def test_what_is_wrong_is_one_line_without_a_value(query, text, line):
+    with gzip.open(query.parent / "Patients.csv.gz", "wt") as file:
+        file.write(f"patient,days\n1,{CANARY}\n")
+    query.write_text(text)
+    with pytest.raises(DataError) as told:
+        read_table(query)
+    assert line in str(told.value) and CANARY not in str(told.value) and "\n" not in str(told.value)
