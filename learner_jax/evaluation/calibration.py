@@ -10,7 +10,8 @@ Reference: Van Calster et al., Calibration: the Achilles heel of predictive anal
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from learner_jax.types import Array
 
 EDGE = 1e-6  # told chances are held this far from 0 and 1 where their logit is taken
 ENOUGH = 20  # rows in a bin
+FOR_A_SLOPE = 100  # events, and rows without: with fewer the slope says more of chance than of the model
 
 
 def calibrate(told: Array, y: Array, bins: int = 10) -> dict[str, Any]:
@@ -32,7 +34,8 @@ def calibrate(told: Array, y: Array, bins: int = 10) -> dict[str, Any]:
     Returns:
       {"calibration": [{"told", "observed", "low", "high", "rows"}, ...] (shares in [0, 1]; Wilson's 95 % interval),
       "intercept": float | None, "slope": float | None, "intercept_se", "slope_se", "told": mean told chance}.
-      Intercept and slope are None with fewer than 10 events, 10 rows without, or told chances that are all equal.
+      The intercept is None with fewer than 10 events or 10 rows without, the slope with fewer than 100 of either, or
+      where all told chances are equal.
     """
     told, y = np.asarray(told, np.float64), np.asarray(y, np.float64)
     found: dict[str, Any] = {"calibration": _table(told, y, bins)}
@@ -40,14 +43,11 @@ def calibrate(told: Array, y: Array, bins: int = 10) -> dict[str, Any]:
     found |= dict.fromkeys(("intercept", "slope", "intercept_se", "slope_se"))
     if min(y.sum(), len(y) - y.sum()) < 10:
         return found
-    clipped = np.clip(told, EDGE, 1 - EDGE)
-    logit = np.log(clipped) - np.log1p(-clipped)
-    ones = np.ones((len(y), 1))
-    fitted, error = _newton(ones, y, logit)
+    fitted, error = newton(lambda at: slopes(told, y, at), 1)
     if np.isfinite(error[0]):
         found |= {"intercept": float(fitted[0]), "intercept_se": float(error[0])}
-    if np.ptp(logit) > 1e-9:
-        fitted, error = _newton(np.column_stack([ones, logit]), y, np.zeros(len(y)))
+    if min(y.sum(), len(y) - y.sum()) >= FOR_A_SLOPE and np.ptp(_logit(told)) > 1e-9:
+        fitted, error = newton(lambda at: slopes(told, y, at), 2)
         if np.isfinite(error[1]):
             found |= {"slope": float(fitted[1]), "slope_se": float(error[1])}
     return found
@@ -79,18 +79,56 @@ def wilson(events: float, rows: int) -> tuple[float, float]:
     return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
-def _newton(x: np.ndarray, y: np.ndarray, offset: np.ndarray, steps: int = 50) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regression of y on x [n, k] beside an offset; coefficients and standard errors, nan if it runs away."""
-    beta = np.zeros(x.shape[1])
-    nothing = np.full(x.shape[1], np.nan)
-    information = np.eye(x.shape[1])
+class Slopes(NamedTuple):
+    """Sums over rows around some coefficients; they add over sites.
+
+    Attributes:
+      gradient: float64[k], of the log-likelihood.
+      information: float64[k, k].
+    """
+
+    gradient: np.ndarray
+    information: np.ndarray
+
+
+def slopes(told: Array, y: Array, at: np.ndarray) -> Slopes:
+    """A site's sums for one Newton step of the recalibration.
+
+    Args:
+      told: float[n], chances.
+      y: [n] in {0, 1}.
+      at: float64[1], the intercept beside logit(told); or float64[2], intercept and slope.
+    """
+    logit = _logit(told)
+    x = np.ones((len(logit), 1)) if len(at) == 1 else np.column_stack([np.ones(len(logit)), logit])
+    log_odds = x @ at + (logit if len(at) == 1 else 0.0)
+    p = 1 / (1 + np.exp(-np.clip(log_odds, -40, 40)))
+    return Slopes(x.T @ (np.asarray(y, np.float64) - p), (x * (p * (1 - p))[:, None]).T @ x)
+
+
+def newton(ask: Callable[[np.ndarray], Slopes], size: int, steps: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """The recalibration of all rows that `ask` sums over.
+
+    Args:
+      ask: coefficients -> the summed slopes there; over sites, one exchange a step, and about six are enough.
+      size: 1 for the intercept alone, 2 for intercept and slope.
+      steps: at most.
+
+    Returns:
+      (coefficients, standard errors), float64[size] each; nan if it runs away, as where all outcomes are alike.
+    """
+    beta, nothing = np.zeros(size), np.full(size, np.nan)
     for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(x @ beta + offset, -40, 40)))
-        information = (x * (p * (1 - p))[:, None]).T @ x
-        if np.linalg.cond(information) > 1e12:
+        gradient, information = ask(beta)
+        if not np.isfinite(information).all() or np.linalg.cond(information) > 1e12:
             return beta, nothing
-        move = np.linalg.solve(information, x.T @ (y - p))
+        move = np.linalg.solve(information, gradient)
         beta = beta + np.clip(move, -5, 5)
         if np.abs(move).max() < 1e-10:
             return beta, np.sqrt(np.diag(np.linalg.inv(information)))
     return beta, nothing
+
+
+def _logit(told: Array) -> np.ndarray:
+    clipped = np.clip(np.asarray(told, np.float64), EDGE, 1 - EDGE)
+    return np.log(clipped) - np.log1p(-clipped)

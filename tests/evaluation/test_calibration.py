@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from learner_jax.evaluation.calibration import calibrate, wilson
+from learner_jax.evaluation.calibration import Slopes, calibrate, newton, slopes, wilson
 
 
 def world(seed, n, intercept=0.0, slope=1.0):
@@ -27,8 +27,8 @@ def world(seed, n, intercept=0.0, slope=1.0):
 @given(st.integers(0, 10_000), st.floats(-1, 1), st.floats(0.3, 2))
 @settings(max_examples=20, deadline=None)
 def test_intercept_and_slope_against_other_optimisers(seed, intercept, slope):
-    told, y = world(seed, 800, intercept, slope)
-    if min(y.sum(), 800 - y.sum()) < 10:
+    told, y = world(seed, 2400, intercept, slope)
+    if min(y.sum(), 2400 - y.sum()) < 100:
         return
     found = calibrate(told, y)
     z = logit(told)
@@ -87,3 +87,26 @@ def test_small_or_one_sided_says_less():
     apart = calibrate(np.r_[np.full(50, 0.1), np.full(50, 0.9)], np.r_[np.zeros(50), np.ones(50)])
     assert apart["slope"] is None  # perfectly parted: the slope runs away, and is not told
     assert wilson(0.0, 10)[0] == 0.0
+
+
+def test_sums_of_sites_are_the_recalibration_of_all_rows():
+    told, y = world(3, 3000, 0.5, 0.7)
+    site = np.random.default_rng(0).integers(0, 4, len(y))
+
+    def ask(at):
+        every = [slopes(told[site == k], y[site == k], at) for k in range(4)]
+        return Slopes(*(sum(parts) for parts in zip(*every, strict=True)))
+
+    found = calibrate(told, y)
+    (intercept,), (error,) = newton(ask, 1)
+    assert (intercept, error) == (pytest.approx(found["intercept"]), pytest.approx(found["intercept_se"]))
+    (_, slope), (_, error) = newton(ask, 2)
+    assert (slope, error) == (pytest.approx(found["slope"]), pytest.approx(found["slope_se"]))
+
+
+def test_with_fewer_than_a_hundred_events_there_is_no_slope():
+    told, y = world(1, 5000)
+    few = np.flatnonzero(y)[:99]
+    rows = np.r_[few, np.flatnonzero(y == 0)]
+    found = calibrate(told[rows], y[rows])
+    assert found["slope"] is None and found["intercept"] is not None
