@@ -95,7 +95,8 @@ def add(sites: Sequence[Counts]) -> Counts:
     for site in sites[1:]:
         if not np.array_equal(site.edges, first.edges):
             raise DataError(f"expected the same {len(first.edges)} edges at each site, got others at one")
-    return Counts(first.edges, *(sum(site[part] for site in sites) for part in (1, 2, 3)))
+    events, others, told = (np.sum([site[part] for site in sites], axis=0) for part in (1, 2, 3))
+    return Counts(first.edges, events, others, told)
 
 
 def auroc(total: Counts) -> Bounded:

@@ -39,7 +39,7 @@ def test_what_is_told_holds_the_figure_of_all_rows(seed, edges, ties):
     if not 0 < y.sum() < len(y):
         return
     at = histograms.edges_of(sites[0][0], THRESHOLDS, edges)
-    total = histograms.add([histograms.count(*site, at) for site in sites])
+    total = histograms.add([histograms.count(mine, outcome, at) for mine, outcome in sites])
     for figure, wanted in ((histograms.auroc, roc_auc_score), (histograms.auprc, average_precision_score)):
         value, bound = figure(total)
         assert abs(value - wanted(y, told)) <= bound + 1e-12
