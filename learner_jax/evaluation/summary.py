@@ -22,6 +22,7 @@ import numpy as np
 from learner_jax.errors import DataError
 from learner_jax.evaluation.bootstrap import generator, interval, resample
 from learner_jax.evaluation.calibration import calibrate
+from learner_jax.evaluation.decisions import decide
 from learner_jax.evaluation.exact import FIGURES
 from learner_jax.evaluation.join import average_sites
 from learner_jax.types import Array
@@ -54,7 +55,8 @@ def evaluate(
 
     Returns:
       {"cohorts": [{"name", "sites": [SITE, ...], "all": SITE of all rows together, "average": SITE averaged over the
-      sites' own figures, "calibration": [...], "intercept", "slope"}, ...]}: JSON-able, without nan.
+      sites' own figures, "calibration": [...], "decisions": as `decisions.decisions`, "intercept", "slope"}, ...]}:
+      JSON-able, without nan.
 
     Raises:
       DataError: lengths differ, an outcome is not 0 or 1, or a score is no chance.
@@ -81,6 +83,7 @@ def evaluate(
                 "all": {**whole, "how": "all rows together"},
                 "average": average_sites(sites),
                 "calibration": told["calibration"],
+                "decisions": decide(scores[first][mask], y[mask]),
                 "intercept": told["intercept"],
                 "slope": told["slope"],
             }

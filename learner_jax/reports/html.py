@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from learner_jax.reports import words
+from learner_jax.reports.acted import acted_on
 from learner_jax.reports.by_round import learning_curve, per_round
 from learner_jax.reports.by_site import results_by_site
 from learner_jax.reports.numerals import count, duration, hundred, many, size
@@ -48,6 +49,7 @@ def page(result: Mapping[str, Any]) -> str:
             results_by_site(cohort, at, len(cohorts(result)), noun) for at, cohort in enumerate(cohorts(result))
         ],
         "told": told_and_observed(result, noun),
+        "acted": acted_on(result, noun),
         "took": per_round(result, noun),
         "limits": _limits(result, noun),
         "facts": _facts(result),
