@@ -58,8 +58,8 @@ _TRIALS = flags.DEFINE_string("trials", None, "file of trials, read back and add
 _SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of each chosen setting", lower_bound=1)
 _SEARCH = flags.DEFINE_integer("search", 12, "settings tried for pooled; federated as many, alone half", lower_bound=2)
 _ROUNDS = flags.DEFINE_integer("rounds", 50, "at most so many rounds, ended by 10 without a better one", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 15, "epochs of pooled; the best one is kept", lower_bound=1)
-_ALONE = flags.DEFINE_integer("alone", 20, "epochs of a site alone; its best one is kept", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 30, "epochs of pooled; the best one is kept", lower_bound=1)
+_ALONE = flags.DEFINE_integer("alone", 30, "epochs of a site alone; its best one is kept", lower_bound=1)
 _DRAWS = flags.DEFINE_integer("draws", 1000, "draws of the bootstrap", lower_bound=2)
 _QUICK = flags.DEFINE_bool("quick", False, "2 settings, 2 seeds, 2 rounds, 50 draws: does it run? goals are not judged")
 _PLANT = flags.DEFINE_enum("plant", None, ["labels", "test"], "a fault that must be seen: test outcomes shuffled; "
@@ -67,15 +67,17 @@ _PLANT = flags.DEFINE_enum("plant", None, ["labels", "test"], "a fault that must
 
 TASK = Spec("tasks", "readmission", {"scale_floor": 1.0})  # chosen by 48 pooled trainings; docs/readmission.md
 KINDS: tuple[str, ...] = ("fedavg", "other methods", "pooled", "site alone")
-WITHIN, FLOOR, PATIENCE = 0.01, 0.635, 10
+PATIENCE = 10
+LEAST = {"heart failure": {"pooled": 0.650, "federated": 0.645}, "everyone": {"federated": 0.685}}
+GAP = {"heart failure": -0.005, "everyone": -0.003}  # federated less pooled
 
 
 # ---- what is searched ------------------------------------------------------------------------------------------------
 
 TRAINING = {  # of every kind: Adam with decoupled weight decay; ("log", low, high) is drawn evenly in the logarithm
-    "batch_size": [128, 256],
-    "dropout": [0.2, 0.5],
-    "weight_decay": [0.0, 0.1, 0.3],
+    "batch_size": [256, 512, 1024],
+    "dropout": [0.3, 0.5],
+    "weight_decay": [0.3, 1.0, 1.5],
 }
 SPACES: dict[str, dict[str, Any]] = {
     "fedavg": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3), "epochs": [1, 2]},
@@ -84,10 +86,10 @@ SPACES: dict[str, dict[str, Any]] = {
     "fedadam": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3), "epochs": [1, 2], "server_lr": ("log", 1e-3, 2e-2)},
     "fedyogi": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3), "epochs": [1, 2], "server_lr": ("log", 1e-3, 2e-2)},
     "fedprox": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3), "epochs": [1, 2], "mu": ("log", 1e-3, 1e-1)},
-    "scaffold": {"batch_size": [128, 256], "dropout": [0.2, 0.5], "local_lr": ("log", 0.03, 0.5),
+    "scaffold": {"batch_size": [128, 256], "dropout": [0.3, 0.5], "local_lr": ("log", 0.03, 0.5),
                  "epochs": [1, 2], "by_rows": [True]},
-    "pooled": {**TRAINING, "learning_rate": ("log", 2e-4, 3e-3)},
-    "site alone": {**TRAINING, "learning_rate": ("log", 2e-4, 3e-3)},
+    "pooled": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3)},
+    "site alone": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3)},
 }  # fmt: skip
 OTHERS = ("fedavgm", "scaffold", "fedadam", "fedprox", "fedyogi")
 OWN = ("server_lr", "momentum", "mu", "local_lr", "by_rows")
@@ -338,13 +340,14 @@ def goals(found: Mapping[str, Any], best: str) -> list[tuple[bool, str]]:
     for cohort, one in found.items():
         value = {kind: one["models"][kind]["auroc"]["value"] for kind in one["models"]}
         gap = value[best] - value["pooled"]
-        out.append((gap >= -WITHIN, f"{cohort}: federated ({best}) within {WITHIN} of pooled: {value[best]:.4f} "
-                                    f"against {value['pooled']:.4f}, difference {gap:+.4f}"))  # fmt: skip
+        out.append((gap >= GAP[cohort], f"{cohort}: federated ({best}) less pooled at least {GAP[cohort]}: "
+                                        f"{value[best]:.4f} and {value['pooled']:.4f}, {gap:+.4f}"))  # fmt: skip
         gain = value[best] - value["site alone"]
         out.append((gain > 0, f"{cohort}: above the mean site alone: {value[best]:.4f} against "
                               f"{value['site alone']:.4f}, difference {gain:+.4f}"))  # fmt: skip
-        if cohort == "heart failure":
-            out.append((value[best] >= FLOOR, f"{cohort}: AUROC at least {FLOOR}: {value[best]:.4f}"))
+        for kind, least in LEAST[cohort].items():
+            there = value[best if kind == "federated" else kind]
+            out.append((there >= least, f"{cohort}: AUROC of {kind} at least {least}: {there:.4f}"))
     return out
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+LASTING = 2**32
+"""Stands for a pass in the counter of a generator that is of an epoch, not of a round."""
+
 
 def generator(seed: int, site: int, round_number: int, pass_number: int) -> np.random.Generator:
     """NumPy's Philox for one (seed, round, site, pass).
@@ -46,6 +49,30 @@ def train_plan(
     parts = [in_order(draw.permutation(rows), batch_size) for _ in range(-(-wanted // per_epoch) if wanted else 0)]
     plan = np.concatenate(parts) if parts else np.empty((0, batch_size), np.int32)
     return plan[:wanted]
+
+
+def lasting_plan(rows: np.ndarray, batch_size: int, steps: int, seed: int, site: int, first: int) -> np.ndarray:
+    """Shuffled epochs that go on from round to round, as a data loader does that is never started anew.
+
+    Args:
+      rows: int32[n], the places of the rows that are trained on.
+      batch_size: B; the short last batch of an epoch is kept, padded.
+      steps: how many batches are taken.
+      seed: the study's.
+      site: its id.
+      first: how many were taken in earlier rounds.
+
+    Returns:
+      int32[steps, B], -1 where padded: batches `first` to `first + steps` of an endless row of epochs, each shuffled by
+      a generator of (seed, site, epoch).
+    """
+    per_epoch = -(-len(rows) // batch_size)
+    if not steps or not per_epoch:
+        return np.empty((0, batch_size), np.int32)
+    epochs = range(first // per_epoch, -(-(first + steps) // per_epoch))
+    drawn = [in_order(generator(seed, site, epoch, LASTING).permutation(rows), batch_size) for epoch in epochs]
+    at = first - epochs[0] * per_epoch
+    return np.concatenate(drawn)[at : at + steps]
 
 
 def in_order(rows: np.ndarray, batch_size: int) -> np.ndarray:

@@ -46,7 +46,7 @@ class Parts(NamedTuple):
     @property
     def local(self) -> Local:
         study = self.study
-        return Local(study.batch_size, study.epochs, study.steps, study.seed)
+        return Local(study.batch_size, study.epochs, study.steps, study.seed, study.loader == "lasting")
 
     @property
     def dtype(self) -> Any:

@@ -49,12 +49,14 @@ class Local(NamedTuple):
       epochs: passes over the rows, unless steps is given.
       steps: batches a round, or None.
       seed: the study's.
+      lasting: the shuffled epochs go on from round to round; only with steps.
     """
 
     batch_size: int
     epochs: int
     steps: int | None
     seed: int
+    lasting: bool = False
 
 
 def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32) -> World:
@@ -182,6 +184,16 @@ def train_capacity(world: World, local: Local, size: int) -> int:
     return max(1, sum(steps[-size:]))
 
 
+def _train_plan(world: World, local: Local, place: int, round_number: int, pass_number: int) -> np.ndarray:
+    """One site's batches of a pass, int32[steps, B]."""
+    rows, site = world.train[place], int(world.ids[place])
+    if local.lasting and local.steps is not None:
+        first = (round_number - 1) * local.steps
+        return plans.lasting_plan(rows, local.batch_size, local.steps, local.seed, site, first)
+    draw = plans.generator(local.seed, site, round_number, pass_number)
+    return plans.train_plan(rows, local.batch_size, local.epochs, local.steps, draw)
+
+
 def train_draws(
     world: World, local: Local, dealt: Deal, round_number: int, pass_number: int, capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -194,8 +206,7 @@ def train_draws(
         for s, place in enumerate(dealt.slots[d]):
             if place >= len(world.names):
                 continue
-            draw = plans.generator(local.seed, int(world.ids[place]), round_number, pass_number)
-            plan = plans.train_plan(world.train[place], local.batch_size, local.epochs, local.steps, draw)
+            plan = _train_plan(world, local, int(place), round_number, pass_number)
             index[d, at : at + len(plan)] = plan
             first[d, s], steps[d, s] = at, len(plan)
             at += len(plan)

@@ -128,3 +128,28 @@ def test_all_sites_are_asked_alike():
     asked = np.concatenate([plans.cohort(3, number, ids, 10) for number in range(1, 401)])
     counts = np.bincount(asked, minlength=40)
     assert 60 < counts.min() <= counts.max() < 145  # 100 +- 5 standard deviations
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30), st.integers(1, 6))
+def test_a_lasting_loader_is_one_row_of_epochs_whatever_the_rounds(rows, batch_size, steps, rounds):
+    places = np.arange(100, 100 + rows, dtype=np.int32)
+    whole = plans.lasting_plan(places, batch_size, steps * rounds, 3, 7, 0)
+    parts = [plans.lasting_plan(places, batch_size, steps, 3, 7, steps * k) for k in range(rounds)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    per_epoch = -(-rows // batch_size)
+    for start in range(0, len(whole) - per_epoch + 1, per_epoch):
+        epoch = whole[start : start + per_epoch]
+        assert sorted(epoch[epoch >= 0]) == places.tolist()
+    if len(whole) >= 2 * per_epoch and rows > 8:
+        assert (whole[:per_epoch] != whole[per_epoch : 2 * per_epoch]).any()
+
+
+def test_a_study_with_a_lasting_loader_draws_it_and_without_rows_nothing():
+    world, local = build_world(make_sites()), Local(8, 1, 5, 7, lasting=True)
+    dealt = deal(np.arange(len(world.names), dtype=np.int32), np.full(len(world.names), 5, np.int32), 1, 1,
+                 len(world.names), len(world.names))  # fmt: skip
+    index, first, steps = train_draws(world, local, dealt, 3, 0, train_capacity(world, local, len(world.names)))
+    for s, place in enumerate(dealt.slots[0]):
+        wanted = plans.lasting_plan(world.train[place], 8, 5, 7, int(world.ids[place]), 10)
+        np.testing.assert_array_equal(index[0, first[0, s] : first[0, s] + steps[0, s]], wanted)
+        assert len(wanted) == (5 if len(world.train[place]) else 0)
