@@ -78,6 +78,7 @@ TRAINING = {  # of every kind: Adam with decoupled weight decay; ("log", low, hi
     "batch_size": [256, 512, 1024],
     "dropout": [0.3, 0.5],
     "weight_decay": [0.3, 1.0, 1.5],
+    "average": [0.0, 0.8, 0.9],
 }
 SPACES: dict[str, dict[str, Any]] = {
     "fedavg": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3), "epochs": [1, 2]},
@@ -92,7 +93,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "site alone": {**TRAINING, "learning_rate": ("log", 3e-4, 3e-3)},
 }  # fmt: skip
 OTHERS = ("fedavgm", "scaffold", "fedadam", "fedprox", "fedyogi")
-OWN = ("server_lr", "momentum", "mu", "local_lr", "by_rows")
+OWN = ("server_lr", "momentum", "mu", "local_lr", "by_rows", "average")
 
 
 def settings(kind: str, count: int) -> list[dict[str, Any]]:

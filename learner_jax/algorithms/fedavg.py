@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from learner_jax import trees
+from learner_jax.algorithms.averaged import averaged
 from learner_jax.algorithms.local import Local, Loss, begin, descend, optimizer, server_step
 from learner_jax.specs import Optimizer
 from learner_jax.types import Algorithm, Pass, PyTree, Report
@@ -31,6 +32,7 @@ def fedavg(
     local: Optimizer = "sgd",
     server_lr: float = 1.0,
     server: Optimizer = "sgd",
+    average: float = 0.0,
 ) -> Algorithm:
     """FedAvg: sites descend from the common weights, the server steps along their average, weighted by rows.
 
@@ -40,6 +42,8 @@ def fedavg(
       local: the sites' optimizer; its state starts afresh each round.
       server_lr: the server's learning rate; 1.0 with "sgd" is plain averaging.
       server: the server's optimizer.
+      average: share of the average over rounds that is kept each round, and is the model; 0: the model is the last
+        round's (`learner_jax.algorithms.averaged`).
     """
     client_opt, server_opt = optimizer(local, local_lr), optimizer(server, server_lr)
 
@@ -53,7 +57,7 @@ def fedavg(
     def apply(server: FedAvgServer, update, total, round: Any):
         return FedAvgServer(*server_step(server_opt, server.weights, server.optimizer, update, total))
 
-    return Algorithm(
+    method = Algorithm(
         init=lambda weights, key: FedAvgServer(weights, server_opt.init(weights)),
         enrol=lambda weights: (),
         zero=trees.zeros_like,
@@ -63,3 +67,4 @@ def fedavg(
         apply=apply,
         model=lambda broadcast, site: broadcast,
     )
+    return averaged(method, average)

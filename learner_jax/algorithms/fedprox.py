@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 
+from learner_jax.algorithms.averaged import averaged
 from learner_jax.algorithms.fedavg import fedavg
 from learner_jax.algorithms.local import Loss, descend, optimizer
 from learner_jax.specs import Optimizer
@@ -23,13 +24,14 @@ def fedprox(
     local: Optimizer = "sgd",
     server_lr: float = 1.0,
     server: Optimizer = "sgd",
+    average: float = 0.0,
 ) -> Algorithm:
     """FedProx.
 
     Args:
       loss: (weights, batch) -> (mean loss, kept).
       mu: weight of the proximal term; 0 is FedAvg.
-      local_lr, local, server_lr, server: as in `fedavg`.
+      local_lr, local, server_lr, server, average: as in `fedavg`.
     """
     client_opt = optimizer(local, local_lr)
 
@@ -40,4 +42,4 @@ def fedprox(
         return descend(loss, client_opt, carry, batch, pull)
 
     base = fedavg(loss, local_lr=local_lr, local=local, server_lr=server_lr, server=server)
-    return base._replace(passes=(base.passes[0]._replace(step=step),))
+    return averaged(base._replace(passes=(base.passes[0]._replace(step=step),)), average)

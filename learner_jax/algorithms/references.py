@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from learner_jax import trees
+from learner_jax.algorithms.averaged import averaged, into
 from learner_jax.algorithms.fedavg import fedavg
 from learner_jax.algorithms.local import Local, Loss, begin, descend, optimizer
 from learner_jax.specs import Optimizer
 from learner_jax.types import Algorithm, Pass, Report, Round
 
 
-def local_only(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Algorithm:
+def local_only(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd", average: float = 0.0) -> Algorithm:
     """Each site trains its own model on its own rows, from the common start; nothing is averaged.
 
     The local optimizer's state is lasting, so that rounds are only a way to count epochs.
@@ -25,33 +26,38 @@ def local_only(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -
       loss: (weights, batch) -> (mean loss, kept).
       local_lr: the learning rate.
       local: the optimizer.
+      average: share of the average over rounds that is kept each round, and is the model, as in `fedavg`; 0 for none.
     """
     client_opt = optimizer(local, local_lr)
 
     def start(broadcast, site, found):
-        weights, state = site
-        return begin(client_opt, weights)._replace(optimizer=state)
+        return begin(client_opt, site[0])._replace(optimizer=site[1])
 
     def step(broadcast, site, carry, batch):
         return descend(loss, client_opt, carry, batch)
 
     def finish(broadcast, site, carry: Local):
         nothing = trees.zeros_like(broadcast)
-        return Report(nothing, jnp.zeros_like(carry.loss), carry.metrics()), (carry.weights, carry.optimizer)
+        report = Report(nothing, jnp.zeros_like(carry.loss), carry.metrics())
+        if not average:
+            return report, (carry.weights, carry.optimizer)
+        _, _, mean, rounds = site
+        fresh = (into(mean, carry.weights, rounds, average), rounds + 1)
+        return report, (carry.weights, carry.optimizer, *trees.where(carry.steps > 0, fresh, (mean, rounds)))
 
     return Algorithm(
         init=lambda weights, key: weights,
-        enrol=lambda weights: (weights, client_opt.init(weights)),
+        enrol=lambda weights: (weights, client_opt.init(weights), *((weights, jnp.int32(0)) if average else ())),
         zero=trees.zeros_like,
         send=lambda server: server,
         passes=(Pass(start, step),),
         finish=finish,
         apply=lambda server, update, total, round: server,
-        model=lambda broadcast, site: site[0],
+        model=lambda broadcast, site: site[2] if average else site[0],
     )
 
 
-def pooled(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Algorithm:
+def pooled(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd", average: float = 0.0) -> Algorithm:
     """Training on all rows in one place, its optimizer's state lasting from epoch to epoch.
 
     To be run with one site that holds every site's rows.
@@ -63,7 +69,7 @@ def pooled(loss: Loss, *, local_lr: float = 0.1, local: Optimizer = "sgd") -> Al
         _, site = alone.finish(broadcast, site, carry)
         return Report(trees.subtract(carry.weights, broadcast), jnp.ones_like(carry.loss), carry.metrics()), site
 
-    return base._replace(enrol=alone.enrol, passes=alone.passes, finish=finish)
+    return averaged(base._replace(enrol=alone.enrol, passes=alone.passes, finish=finish), average)
 
 
 def alone(algorithm: Algorithm) -> Algorithm:

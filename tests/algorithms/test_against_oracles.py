@@ -40,6 +40,14 @@ CASES = {
         lambda: federate(algorithms.fedavgm(LOSS, local_lr=LR, momentum=0.7)),
         lambda *data: loops.fedavg(*data, lr=LR, server=loops.heavy_ball(1.0, 0.7)),
     ),
+    "fedavg, averaged": (
+        lambda: federate(algorithms.fedavg(LOSS, local_lr=LR, average=0.8)),
+        lambda *data: loops.fedavg(*data, lr=LR, share=0.8),
+    ),
+    "fedadam, averaged": (
+        lambda: federate(algorithms.fedadam(LOSS, local_lr=LR, server_lr=0.03, average=0.9)),
+        lambda *data: loops.fedavg(*data, lr=LR, server=loops.adam(0.03), share=0.9),
+    ),
     "fedprox": (
         lambda: federate(algorithms.fedprox(LOSS, local_lr=LR, mu=0.4)),
         lambda *data: loops.fedprox(*data, lr=LR, mu=0.4),

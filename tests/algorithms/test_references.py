@@ -53,3 +53,31 @@ def test_pooled_is_one_long_descent_over_all_rows():
     whole = np.concatenate([plans[0] for plans in batches(study.world, LOCAL, asked)])
     wanted, _, _ = loops.local_adam(flat(study.weights), x, y, whole, 0.02)  # Adam's state lasts from round to round
     assert furthest(flat(last.server.learned.weights), wanted) < 1e-12
+
+
+def test_the_model_of_a_site_alone_may_be_the_average_over_its_rounds():
+    with jax.enable_x64(True):
+        study = start(federate(algorithms.local_only(LOSS, local_lr=LR, average=0.7)))
+        asked = cohorts(study.world, 8)
+        *_, last = rounds_of(study, asked)
+    x, y = (np.asarray(study.world.rows[part]) for part in "xy")
+    for place in range(len(study.world.names)):
+        weights = mean = flat(study.weights)
+        counted = 0
+        for plans in batches(study.world, LOCAL, asked):
+            if len(plans.get(place, ())):
+                weights = loops.sgd(weights, x, y, plans[place], LR)[0]
+                part = max(0.3, 1 / (counted + 1))
+                mean, counted = loops.combine(mean, loops.combine(weights, mean, -1), part), counted + 1
+        assert furthest(flat(jax.tree.map(lambda leaf, s=place: leaf[s], last.states.own[2])), mean) < 1e-12
+
+
+def test_pooled_averages_as_fedavg_of_one_site_would():
+    everyone = merge(list(make_sites().values()))
+    with jax.enable_x64(True):
+        study = start(federate(algorithms.pooled(LOSS, local_lr=LR, average=0.8)), {"pooled": everyone})
+        asked = [np.zeros(1, np.int32)] * 6
+        *_, last = rounds_of(study, asked)
+    x, y = (np.asarray(study.world.rows[part]) for part in "xy")
+    wanted = loops.fedavg(flat(study.weights), x, y, batches(study.world, LOCAL, asked), LR, share=0.8)
+    assert furthest(flat(last.server.learned.mean), wanted) < 1e-12

@@ -150,14 +150,22 @@ def coordinate_median(updates: Sequence[Weights], weights: Sequence[float]) -> W
 # ---- the methods -----------------------------------------------------------------------------------------------------
 
 
-def fedavg(weights, x, y, rounds: Rounds, lr, server: Server = average(), local=sgd, meet=weighted_mean) -> Weights:
-    """McMahan et al. 2017, Algorithm 1, with a server optimizer as Reddi et al. 2021, Algorithm 1."""
+def fedavg(
+    weights, x, y, rounds: Rounds, lr, server: Server = average(), local=sgd, meet=weighted_mean, share: float = 0.0
+) -> Weights:
+    """McMahan et al. 2017, Algorithm 1, with a server optimizer as Reddi et al. 2021, Algorithm 1.
+
+    With a share above 0, the average over rounds that keeps so much of itself each round, in place of the weights.
+    """
+    mean, counted = weights, 0
     for asked in rounds:
         found = [local(weights, x, y, plan, lr) for plan in asked.values()]
         rows = [seen for _, _, seen in found]
         if sum(rows) > 0:
             weights = server(weights, meet([combine(w_k, weights, -1) for w_k, _, _ in found], rows))
-    return weights
+            part = max(1 - share, 1 / (counted + 1))
+            mean, counted = combine(mean, combine(weights, mean, -1), part), counted + 1
+    return mean if share else weights
 
 
 def fedprox(weights, x, y, rounds: Rounds, lr, mu: float, meet=weighted_mean) -> Weights:
