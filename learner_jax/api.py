@@ -515,9 +515,13 @@ def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str,
     if checklist is None or (given is not None and not all(hasattr(value, "columns") for value in given.values())):
         return None, {name: site_of(name, value, study.seed) for name, value in (given or {}).items()}, []
     frames = frames_of(study) if given is None else dict(given)
-    fitted, data = encode_sites(checklist, frames)
+    fitted, data = encode_sites(checklist, frames, lambda text: on_event(_note(study, text)))
     on_event(Event("statistics", study.name, data={"sites": len(data), "inputs": len(fitted.get("inputs", ()))}))
     return fitted, data, list(notes_of(study))
+
+
+def _note(study: Study, text: str) -> Event:
+    return Event("note", study.name, data={"text": text})
 
 
 def _row(states: PyTree, place: int) -> PyTree:

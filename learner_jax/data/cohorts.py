@@ -268,6 +268,7 @@ def find(records: Records, rule: Rule, codes: Mapping[str, Sequence[Code]]) -> C
     chosen.count("hospital stays")
     chosen.keep("whose patient, beginning and end are known", "patient + epoch(admit) + epoch(discharge) IS NOT NULL")
     chosen.keep("that end after they begin", "discharge >= admit")
+    _remark(records, chosen, notes)
     if rule.gap_hours is not None:
         chosen.merge(rule.gap_hours)
         chosen.count(f"after stays with at most {rule.gap_hours:g} hours between them are taken as one")
@@ -291,6 +292,25 @@ def find(records: Records, rule: Rule, codes: Mapping[str, Sequence[Code]]) -> C
         chosen.space(rule.repeat_within_days)
         chosen.count(f"not within {rule.repeat_within_days:g} days of an index discharge")
     return Cohort(rule, tuple(_outcomes(records, rule, codes)), tuple(chosen.steps), tuple(notes))
+
+
+def _remark(records: Records, chosen: _Choosing, notes: list[str]) -> None:
+    """What is amiss in the stays: before their patient's birth, after the death, or there twice."""
+    born = "birth IS NULL OR admit >= birth - INTERVAL 1 DAY"
+    if early := records.one(f"SELECT count(*) FROM stays WHERE NOT ({born})"):
+        notes.append(
+            f"{early} stays begin before their patient's birth and are left out: dates, or patients, are mixed up. "
+            "Have those who made these files look at the births"
+        )
+        chosen.keep("that begin after the patient's birth", born)
+    if late := records.one("SELECT count(*) FROM stays WHERE admit > death + INTERVAL 1 DAY"):
+        notes.append(f"{late} stays begin after their patient's death: dates, or patients, are mixed up")
+    copies = records.one("SELECT count(*) - count(DISTINCT (patient, admit, discharge)) FROM stays")
+    if copies:
+        notes.append(
+            f"{copies} stays have patient, beginning and end of another: if rows are there twice, leave the copies "
+            "out; where stays are merged, they count once"
+        )
 
 
 class _Choosing:

@@ -83,6 +83,13 @@ class Column:
 
 FLAG_WORDS = ("0", "1")
 
+ONE_CLASS = (
+    "all training rows have the same outcome; the site adds little alone. If both occur here, look at how the outcome "
+    "is coded"
+)
+UNIT = 0.1
+"""Where such a share of rows is out of range, it is more likely the unit than the rows."""
+
 
 class Checklist(NamedTuple):
     """What a site's table must hold and how it becomes arrays: pure functions, each over one site's table.
@@ -104,6 +111,7 @@ class Checklist(NamedTuple):
         label and no split.
       sample: the shipped sample that fits, "" if none.
       label: the column that holds what is predicted.
+      compare: (frame, fitted) -> in words, where the table is far from the other sites'.
     """
 
     columns: tuple[Column, ...]
@@ -115,6 +123,7 @@ class Checklist(NamedTuple):
     encode: Callable[..., SiteData]
     sample: str = ""
     label: str = ""
+    compare: Callable[[Any, dict[str, Any]], list[str]] = lambda frame, fitted: []
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:
@@ -246,7 +255,12 @@ def _problems(series: Any, column: Column, kind_of_row: np.ndarray) -> list[str]
     problems = []
     for kind in refused:
         where = f"column '{column.name}', {rows_shown(series.index, kind_of_row == kind)}"
-        problems.append(f"{where}: expected {column.expected()}, got {'no value' if kind == 'missing' else kind}")
+        got = "no value" if kind == "missing" else kind
+        if kind.endswith("the range") and column.unit and (kind_of_row == kind).mean() > UNIT:
+            got += (
+                f" in {100 * (kind_of_row == kind).mean():.0f} of 100 rows: is it in another unit than {column.unit}?"
+            )
+        problems.append(f"{where}: expected {column.expected()}, got {got}")
     return problems
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -74,13 +74,14 @@ def deal(group: np.ndarray, test: np.ndarray | None, seed: int, valid_share: flo
 
 
 def encode_sites(
-    checklist: Checklist, frames: Mapping[str, pd.DataFrame]
+    checklist: Checklist, frames: Mapping[str, pd.DataFrame], note: Callable[[str], None] = lambda text: None
 ) -> tuple[dict[str, Any], dict[str, SiteData]]:
     """Check, measure, fit and encode all sites in one process: the same arrays as each site makes alone.
 
     Args:
       checklist: of the task.
       frames: a table a site.
+      note: told what a site should know before the first round: what is suspect, what is far from the others.
 
     Returns:
       What was fitted, and the sites by name, in ascending order of site id (as everything that is summed).
@@ -91,6 +92,10 @@ def encode_sites(
     ids = site_ids(frames)
     names = sorted(frames, key=ids.__getitem__)
     for name in names:
-        checklist.check(frames[name], f"site '{name}'")
+        for text in checklist.check(frames[name], f"site '{name}'"):
+            note(text)
     fitted = checklist.fit(combine([checklist.measure(frames[name]) for name in names]))
+    for name in names if len(names) > 1 else ():
+        for text in checklist.compare(frames[name], fitted):
+            note(f"site '{name}': {text}")
     return fitted, {name: checklist.encode(frames[name], fitted) for name in names}

@@ -122,7 +122,8 @@ def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer
     _, sums = program.look(federated.send(server), states, len(history.curve) + 1)
     last_is_best = history.look(values(sums, parts.task.metrics))
     # Without validation rows no round is better than another, and the last one is kept.
-    return federated.send(server if last_is_best or best is None else best)
+    kept = server if last_is_best or best is None else best
+    return federated.model(federated.send(kept), federated.enrol(weights))
 
 
 def train_without_each(parts: Parts, sites: Mapping[str, SiteData], world: World, on_event: Observer) -> list[PyTree]:

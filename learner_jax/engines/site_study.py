@@ -139,6 +139,8 @@ class SiteStudy:
         patiently(lambda: write_json(path, fitted, mode=0o600, point="site.fitted"), self._note)
         self._ready = None
         self._prepared()
+        for text in self.parts.task.checklist.compare(self._frame, fitted):
+            self._note(text)
         return {"ready": np.ones(1, np.int32)}
 
     def _note(self, text: str) -> None:

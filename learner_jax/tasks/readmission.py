@@ -16,7 +16,7 @@ import numpy as np
 
 from learner_jax.data import encounters, icd9
 from learner_jax.data.encounters import COLUMNS, HEART_FAILURE, IGNORED, LABEL
-from learner_jax.data.schema import Checklist, conform, refuse, rows_shown
+from learner_jax.data.schema import ONE_CLASS, Checklist, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
 from learner_jax.statistics import counts, kept, mean_and_deviation, missing, missing_rate, moments
 from learner_jax.types import Task
@@ -148,12 +148,19 @@ def checklist(
         refuse(_patients_that_do_not_fit(table), where)
         seen = encounters.describe(table)
         train = seen.alive & (deal(seen.patient, seen.test, split_seed, valid_share, test_share) == TRAIN)
+        coded = np.stack([table[name].notna().to_numpy() for name in encounters.DIAGNOSES], axis=1)
+        unread = (seen.categories == icd9.UNKNOWN) & coded
+        if coded.sum() >= 20 and unread.sum() > 0.2 * coded.sum():
+            warnings.append(
+                f"{where}: {100 * unread.sum() / coded.sum():.0f} of 100 diagnoses are no ICD-9-CM codes: is another "
+                "system in use here, such as ICD-10? Translate them, or they count as unknown"
+            )
         if not seen.alive.any():
             refuse(["expected encounters that did not end in death or hospice, got none"], where)
         if not train.any():
             warnings.append(f"{where}: no training rows; the site can only be judged")
         elif len(np.unique(seen.early[train])) == 1:
-            warnings.append(f"{where}: all training rows have the same outcome; the site adds little alone")
+            warnings.append(f"{where}: {ONE_CLASS}")
         return warnings
 
     return Checklist(COLUMNS, check, zero, measure, fit, template, encode, SAMPLE, LABEL)

@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from learner_jax.data.declared import Asked, declared
-from learner_jax.data.schema import FLAG_WORDS, Checklist, Column, conform, refuse, rows_shown
+from learner_jax.data.schema import FLAG_WORDS, ONE_CLASS, Checklist, Column, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
+from learner_jax.data.suspect import FEWEST, Sums, drift, suspicions
 from learner_jax.statistics import counts, kept, mean_and_deviation, missing, missing_rate, moments
 from learner_jax.types import Task
 
@@ -146,7 +147,9 @@ def checklist(
         codes = {c.name: kept(total[f"codes/{i:03d}"], asked.keep[c.name]).tolist() for i, c in enumerate(coded)}
         rates = missing_rate({"rows": total["column/rows"], "missing": total["column/missing"]})
         rows = int(total["column/rows"])
+        seen = {c.name: total[f"codes/{i:03d}"][codes[c.name]].tolist() for i, c in enumerate(coded)}
         return {
+            "seen": seen,
             "inputs": [name for c in asked.inputs for name in _names(c, codes.get(c.name, []))],
             "mean": {c.name: float(value) for c, value in zip(measured, mean)},
             "scale": {c.name: float(value) for c, value in zip(measured, scale)},
@@ -175,13 +178,43 @@ def checklist(
         group, split = dealt(rows)
         refuse(_patients_on_both_sides(rows, group), where)
         train = split == TRAIN
+        outcome = asked.outcome(rows[label])
         if not train.any():
             warnings.append(f"{where}: no training rows; the site can only be judged")
-        elif len(np.unique(asked.outcome(rows[label])[train])) == 1:
-            warnings.append(f"{where}: all training rows have the same outcome; the site adds little alone")
-        return warnings
+        elif len(np.unique(outcome[train])) == 1:
+            warnings.append(f"{where}: {ONE_CLASS}")
+        return warnings + suspicions(rows, asked.inputs, outcome, where)
 
-    return Checklist(asked.columns, check, zero, measure, fit, template, encode, "", label)
+    def compare(frame: pd.DataFrame, fitted: dict[str, Any]) -> list[str]:
+        rows, _ = _read(frame, asked, "table")
+        rows = rows.loc[dealt(rows)[1] == TRAIN]
+        everyone, mine, n = {}, {}, fitted["rows"]
+        for c in measured:
+            values = rows[c.name].to_numpy(np.float64)
+            values = values[~np.isnan(values)]
+            known = n * (1 - fitted["missing"][c.name])
+            everyone[c.name] = Sums(n, known, fitted["mean"][c.name], fitted["scale"][c.name])
+            mine[c.name] = Sums(
+                len(rows), len(values), *(map(float, (values.mean(), values.std())) if len(values) else (0.0, 0.0))
+            )
+        return drift({c.name: c for c in measured}, everyone, mine) + _other_codes(rows, fitted)
+
+    def _other_codes(rows: pd.DataFrame, fitted: dict[str, Any]) -> list[str]:
+        """Open codes of which hardly any is used at another site."""
+        found = []
+        for c in coded:
+            places = _places(rows[c.name], c)
+            mine = counts(places, _size(c))[fitted["codes"][c.name]]
+            elsewhere = np.array(fitted["seen"][c.name]) - mine
+            shared = int(mine[elsewhere > 0].sum())
+            if mine.sum() >= FEWEST and elsewhere.sum() >= FEWEST and shared < mine.sum() / 3:
+                found.append(
+                    f"column '{c.name}': {100 * shared / mine.sum():.0f} of 100 frequent codes here are used at "
+                    "another site too. Is another code system in use here?"
+                )
+        return found
+
+    return Checklist(asked.columns, check, zero, measure, fit, template, encode, "", label, compare)
 
 
 # ---- What the config declares ----------------------------------------------------------------------------------------

@@ -98,3 +98,22 @@ def test_mistakes_are_one_line(words, said, capsys):
     assert main(["data", "cohort", *words]) in (1, 2)
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_stays_before_birth_after_death_or_there_twice_are_told_with_what_to_do(tmp_path):
+    (tmp_path / "patients.csv").write_text(
+        "patient,birth,sex,death\n1,1940-01-01,F,\n2,2021-05-01,M,\n3,1950-01-01,F,2020-01-09\n"
+    )
+    stays = ["patient,encounter,admit,discharge", "1,10,2020-01-01,2020-01-05", "1,11,2020-01-01,2020-01-05"]
+    stays += ["2,20,2020-02-01,2020-02-03", "3,30,2020-03-01,2020-03-02"]
+    (tmp_path / "stays.csv").write_text("\n".join(stays) + "\n")
+    (tmp_path / "events.csv").write_text("patient,encounter,code,system\n1,10,4280,ICD9CM\n2,20,4280,ICD9CM\n")
+    rule, lists = cohorts.load("demo_heart_failure")
+    with open_records(tmp_path) as records:
+        found = cohorts.find(records, rule, lists)
+    told = "\n".join(found.notes)
+    assert "1 stays begin before their patient's birth and are left out" in told
+    assert "1 stays begin after their patient's death" in told
+    assert "1 stays have patient, beginning and end of another" in told
+    assert "that begin after the patient's birth" in [step.words for step in found.attrition]
+    assert [stay.patient_id for stay in found.stays] == ["1"]

@@ -325,7 +325,8 @@ def test_one_class_no_training_row_and_few_rows_work_with_a_warning(frames, enco
     rules = checklist()
     one_class = frames["h08"].assign(readmitted="NO")
     assert rules.check(one_class, "site 'h08'") == [
-        "site 'h08': all training rows have the same outcome; the site adds little alone"
+        "site 'h08': all training rows have the same outcome; the site adds little alone. If both "
+        "occur here, look at how the outcome is coded"
     ]
     assert (rules.encode(one_class, fitted).rows["y"] == 0).all()
     only_test = frames["h08"].assign(split="test")
@@ -381,3 +382,11 @@ def test_the_task_has_a_model_a_loss_a_row_and_metrics():
 def test_canonical_tables_are_read_again_unchanged(frames):
     once, _ = conform(frames["h08"].drop(columns="weight"), encounters.COLUMNS, "")
     pd.testing.assert_frame_equal(conform(once, encounters.COLUMNS, "")[0], once)
+
+
+def test_another_code_system_is_seen(frames):
+    icd10 = frames["h08"].assign(diag_1="I50.9", diag_2="E11.9", diag_3="I10")
+    (told,) = [text for text in checklist().check(icd10, "x") if "ICD" in text]
+    assert "67 of 100 diagnoses are no ICD-9-CM codes" in told  # E11.9 looks like a short E code of ICD-9
+    assert "Translate them" in told
+    assert not [text for text in checklist().check(frames["h08"], "x") if "ICD" in text]

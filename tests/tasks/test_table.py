@@ -340,7 +340,8 @@ def test_a_declared_absence_can_be_refused_and_an_optional_column_left_out():
 def test_one_outcome_and_no_training_rows_are_warnings():
     frame = drawn(30, 9)
     assert rules().check(frame.assign(died=0), "x") == [
-        "x: all training rows have the same outcome; the site adds little alone"
+        "x: all training rows have the same outcome; the site adds little alone. If both "
+        "occur here, look at how the outcome is coded"
     ]
     assert rules().check(frame.assign(split="test"), "x") == ["x: no training rows; the site can only be judged"]
 
