@@ -35,6 +35,13 @@ COLUMNS = (
     {"name": "emergency_180", "kind": "number", "low": 0, "high": 400, "about": "emergency visits within 180 days"},
     *({"name": group, "kind": "flag", "about": "Charlson group"} for group in GROUPS),
     {"name": "charlson", "kind": "number", "low": 0, "high": 40},
+    *(
+        {"name": f"{name}_last", "kind": "number", "unit": unit, "missing": "indicator", "about": "last in the stay"}
+        for name, unit in (
+            ("creatinine", "mg/dL"), ("urea_nitrogen", "mg/dL"), ("sodium", "mmol/L"), ("potassium", "mmol/L"),
+            ("haemoglobin", "g/dL"), ("systolic", "mm[Hg]"), ("heart_rate", "/min"),
+        )
+    ),
     {"name": "outcome", "kind": "flag", "about": "readmitted within the rule's window"},
 )  # fmt: skip
 

@@ -44,7 +44,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel, root):
         for path in (root / "learner_jax").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    kinds = ("*.py", "cohorts/*.yaml", "codes/*.csv")
+    kinds = ("*.py", "*.sql", "cohorts/*.yaml", "codes/*.csv")
     configs = {f"learner_jax/{path.relative_to(root)}" for kind in kinds for path in (root / "configs").glob(kind)}
     assert configs
     assert "learner_jax/py.typed" in here

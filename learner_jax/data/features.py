@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from learner_jax.data import measured
 from learner_jax.data.cohorts import NOT_READMITTED, READMITTED, Code, Cohort, plain_code, shipped
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import ConfigError
@@ -89,13 +90,19 @@ def charlson(path: Path | None = None) -> tuple[Group, ...]:
     return tuple(found.values())
 
 
-def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBACK_DAYS) -> Features:
+def find(
+    records: Records,
+    groups: Sequence[Group],
+    lookback_days: int = LOOKBACK_DAYS,
+    quantities: tuple[measured.Measurement, ...] | None = None,
+) -> Features:
     """What is known of the index stays that `cohorts.find` has just found in these records.
 
     Args:
       records: open ones.
       groups: of diagnoses.
       lookback_days: before the admission.
+      quantities: of the laboratory and at the bedside; None takes the shipped ones.
 
     Raises:
       DataError: no cohort was looked for yet.
@@ -107,6 +114,8 @@ def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBAC
         f"WHERE {_KNOWN_AT} <= s.discharge AND {_KNOWN_AT} >= s.admit - to_days({lookback_days})"
     )
     there = _groups(records, groups)
+    quantities = measured.measurements() if quantities is None else quantities
+    results, remarks = measured.find(records, quantities)
     history = (
         "SELECT s.encounter, count(x.encounter) FILTER (x.discharge >= s.admit - to_days(180)), "
         f"count(x.encounter) FILTER (x.discharge >= s.admit - to_days({lookback_days})), "
@@ -135,6 +144,7 @@ def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBAC
         "ORDER BY s.patient, s.admit, s.encounter"
     )
     names = (*_PLAIN, *(f"count_{kind}" for kind in _KINDS), *(group.name for group in groups), "charlson")
+    names = (*names, *measured.names(quantities))
     rows, scores = [], []
     for stay, *plain in records.sql(asked):
         values = dict(zip(_PLAIN, plain, strict=False))
@@ -143,10 +153,11 @@ def find(records: Records, groups: Sequence[Group], lookback_days: int = LOOKBAC
         of = [group for group in groups if group.name in graver]
         points = sum(group.charlson for group in of)
         flags = [int(group.name in there.get(stay, ())) for group in groups]
-        row = (*values.values(), *counted, *flags, points)
+        mine = results.get(stay, {})
+        row = (*values.values(), *counted, *flags, points, *(mine.get(name) for name in measured.names(quantities)))
         rows.append(tuple(None if one is None else float(one) for one in row))
         scores.append(lace(values["stay_days"], values["emergency"], sum(g.lace for g in of), values["emergency_180"]))
-    return Features(names, tuple(rows), tuple(scores), _notes(records))
+    return Features(names, tuple(rows), tuple(scores), (*_notes(records), *remarks))
 
 
 _PLAIN = (
@@ -206,9 +217,7 @@ def _notes(records: Records) -> tuple[str, ...]:
     if coded < diagnoses:
         share = (diagnoses - coded) / diagnoses
         notes.append(f"{share:.0%} of the diagnoses have no code of ICD-9-CM or ICD-10 and are in no comorbidity group")
-    notes.append(
-        "the HOSPITAL score is not told: it needs haemoglobin, sodium, the ward's specialty and elective stays"
-    )
+    notes.append("the HOSPITAL score is not told: it needs the ward's specialty, and which stays were planned")
     return tuple(notes)
 
 

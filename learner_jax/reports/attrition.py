@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from learner_jax.data.cohorts import DIED, LOST, NOT_READMITTED, READMITTED, Cohort
@@ -31,12 +33,8 @@ def known(cohort: Cohort, features: Features) -> str:
     told = [f"{len(features.names)} features of {len(features.rows):,} stays, as known at discharge."]
     left = sum(stay.outcome not in (READMITTED, NOT_READMITTED) for stay in cohort.stays)
     told += [f"{left:,} who died or were lost have no outcome and no row in the file."] if left else []
-    missing = [
-        f"{name} of {count:,}"
-        for name, column in zip(features.names, zip(*features.rows, strict=True), strict=False)
-        if (count := sum(value is None for value in column))
-    ]
-    told += [f"Not known: {', '.join(missing)}."] if missing else []
+    missing = _missing(features)
+    told += [f"Not known: {missing}."] if missing else []
     pairs = [(stay.outcome == READMITTED, score) for stay, score in zip(cohort.stays, features.lace, strict=True)
              if stay.outcome in (READMITTED, NOT_READMITTED)]  # fmt: skip
     events = sum(label for label, _ in pairs)
@@ -44,6 +42,20 @@ def known(cohort: Cohort, features: Features) -> str:
         mean = sum(score for _, score in pairs) / len(pairs)
         told.append(f"LACE: mean {mean:.1f} of 19; " + _by_lace(pairs, events))
     return " ".join(told) + "\n" + "\n".join(f"Note: {note}." for note in features.notes)
+
+
+def _missing(features: Features) -> str:
+    """How many stays lack what: "days_since_stay of 9; albumin, bnp of all 35"."""
+    lacking: dict[int, list[str]] = {}
+    for name, column in zip(features.names, zip(*features.rows, strict=True), strict=False):
+        count, short = sum(value is None for value in column), re.sub(r"_(last|lowest|highest)$", "", name)
+        if count and short not in lacking.setdefault(count, []):
+            lacking[count].append(short)
+    all_ = len(features.rows)
+    parts = [
+        f"{', '.join(names)} of {'all ' if count == all_ else ''}{count:,}" for count, names in sorted(lacking.items())
+    ]
+    return "; ".join(parts)
 
 
 def _by_lace(pairs: list[tuple[bool, int]], events: int) -> str:
