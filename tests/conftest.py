@@ -113,5 +113,9 @@ def _precision_stays():
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the longest tests first, so that none of them is left to one worker when the others are done."""
-    first = {name: place for place, name in enumerate(("federation", "benchmarks", "engines"))}
-    items.sort(key=lambda item: first.get(item.path.relative_to(ROOT / "tests").parts[0], len(first)))
+    first = [ROOT / "tests" / name for name in ("federation", "benchmarks", "engines")]
+
+    def place(item: pytest.Item) -> int:
+        return next((at for at, folder in enumerate(first) if folder in item.path.parents), len(first))
+
+    items.sort(key=place)
