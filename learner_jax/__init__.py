@@ -43,7 +43,7 @@ _PUBLIC = {
         ),
         "learner_jax.api",
     ),
-    **dict.fromkeys(("Checkpoint", "Data", "Engine", "Federation", "Spec", "Study"), "learner_jax.specs"),
+    **dict.fromkeys(("Checkpoint", "Data", "Engine", "Federation", "Release", "Spec", "Study"), "learner_jax.specs"),
     **dict.fromkeys(
         (
             "Aggregator",
@@ -77,6 +77,7 @@ __all__ = [
     "Metric",
     "Model",
     "Pass",
+    "Release",
     "Report",
     "Round",
     "Run",
@@ -140,7 +141,7 @@ if TYPE_CHECKING:
     from learner_jax.errors import LearnerError
     from learner_jax.evaluation.metrics import accuracy, auprc, auroc, brier, log_loss
     from learner_jax.events import Event
-    from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study
+    from learner_jax.specs import Checkpoint, Data, Engine, Federation, Release, Spec, Study
     from learner_jax.types import Aggregator, Algorithm, Batch, Metric, Model, Pass, Report, Round, Session, Task
 
 

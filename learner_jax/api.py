@@ -374,6 +374,7 @@ def join(
     site: str | None = None,
     proxy: Proxy | None = None,
     on_event: Observer = silent,
+    release_histograms: bool = False,
 ) -> dict[str, Any]:
     """Takes part in a study with this site's table, until the study is over.
 
@@ -384,17 +385,18 @@ def join(
       site: its name; None for the name of the table's file.
       proxy: of `learner_jax.network.tunnel`, where it is the only way out.
       on_event: told what happens.
+      release_histograms: this site agrees that counts of told chances leave, where the study asks for them.
 
     Returns:
       As `learner_jax.engines.worker.take_part`: study, site, algorithm, rounds, seconds, metrics, weights_sha256, ...
     """
     from learner_jax.data.tables import read_table
-    from learner_jax.engines.worker import take_part
+    from learner_jax.engines.worker import agrees, take_part
 
     frame = read_table(data)
     name = site or Path(data).stem
     tell = _written(Path(workdir), on_event)
-    found = take_part(code, name, frame, Path(workdir), tell, _built, proxy=proxy)
+    found = take_part(code, name, frame, Path(workdir), tell, _built, agrees(release_histograms), proxy)
     tell(Event("done", found["study"], None, name, {"result": found}))
     return found
 

@@ -68,10 +68,24 @@ def broker(
 
 
 def join(
-    code: str | None, data: Path, workdir: Path, site: str | None, proxy: Proxy | None, on_event: Observer
+    code: str | None,
+    data: Path,
+    workdir: Path,
+    site: str | None,
+    proxy: Proxy | None,
+    on_event: Observer,
+    release_histograms: bool,
 ) -> None:
     """Takes part with this site's data."""
-    module("api").join(code, data=data, workdir=workdir, site=site, proxy=proxy, on_event=on_event)
+    module("api").join(
+        code,
+        data=data,
+        workdir=workdir,
+        site=site,
+        proxy=proxy,
+        on_event=on_event,
+        release_histograms=release_histograms,
+    )
 
 
 def forecast(study: Study, sites: Sequence[str] | None) -> tuple[Mapping[str, Any], bool]:

@@ -7,7 +7,7 @@ import textwrap
 from typing import NamedTuple
 
 from learner_jax.cli.flags import Flag
-from learner_jax.specs import Checkpoint, Data, Engine, Federation, Spec, Study, shipped
+from learner_jax.specs import Checkpoint, Data, Engine, Federation, Release, Spec, Study, shipped
 
 
 class Command(NamedTuple):
@@ -181,6 +181,13 @@ COMMANDS = {
             Flag("site", str, "the name that the join code was made for (default: that of the table's file)"),
             Flag("workdir", str, "folder of this site's keys and state", "runs/site"),
             *_PROXY,
+            Flag(
+                "release_histograms",
+                bool,
+                "agree that counts of told chances leave, where the study asks for it: for "
+                "figures of all sites' patients together",
+                False,
+            ),
             Flag("with_parent", bool, "leave when standard input ends: for whoever starts workers", False),
             Flag("json", bool, "the last line of stdout is one JSON object; words for people go to stderr", False),
         ),
@@ -292,7 +299,7 @@ def _fields() -> list[str]:
     lines = []
     for field in dataclasses.fields(Study):
         default = field.default
-        if isinstance(default, Data | Engine | Federation | Checkpoint):
+        if isinstance(default, Data | Engine | Federation | Release | Checkpoint):
             inner = (f"{field.name}.{one.name}={_value(one.default)}" for one in dataclasses.fields(default))
             lines += textwrap.wrap(", ".join(inner), 92)
         else:

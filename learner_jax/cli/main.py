@@ -211,7 +211,12 @@ def _join(parsed: Parsed) -> int:
     if parsed.values["with_parent"]:
         _leave_with_parent()
     environment.apply(environment.for_one_site())
-    return _run(parsed, None, folder, lambda tell: doors.join(code, data, folder, site, proxy, tell))
+    return _run(
+        parsed,
+        None,
+        folder,
+        lambda tell: doors.join(code, data, folder, site, proxy, tell, parsed.values["release_histograms"]),
+    )
 
 
 def _doctor(parsed: Parsed) -> int:

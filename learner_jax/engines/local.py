@@ -114,8 +114,11 @@ class Processes:
 
     def start(self, name: str, folder: Path, table: Path, code: Path | None, again: bool = False) -> None:
         """Starts a site's worker; its words go to worker.log in its folder."""
-        command = [sys.executable, "-m", "learner_jax", "join", f"--data={table}", f"--workdir={folder}",
-                   f"--site={name}", "--with_parent", *([f"--join_file={code}"] if code else [])]  # fmt: skip
+        command = [
+            *(sys.executable, "-m", "learner_jax", "join", f"--data={table}", f"--workdir={folder}", f"--site={name}"),
+            *("--with_parent", "--release_histograms"),  # all of it is one person's, on this machine
+            *([f"--join_file={code}"] if code else []),
+        ]
         log = folder / "worker.log"
         with log.open("ab") as out:
             environment = failpoints.handed_on(self._environment, name, again)

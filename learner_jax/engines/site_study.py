@@ -169,7 +169,8 @@ class SiteStudy:
                 scores["local_only"] = chances(predict(alone, rows))
             cohorts = {name: mask[held] for name, mask in site.cohorts.items()} or None
             seed = self.parts.study.seed
-            found = summarise_site(scores, rows["y"], site.group[held], cohorts, seed, name=self.name)
+            plain = self.parts.study.release.histograms == "plain"
+            found = summarise_site(scores, rows["y"], site.group[held], cohorts, seed, name=self.name, release=plain)
         keep_figures(self._folder, judged=list(found.values()))
         text = json.dumps(found, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:

@@ -14,7 +14,7 @@ from typing import Any
 
 from learner_jax import __version__
 from learner_jax.engines.answers import Answers, own_figures
-from learner_jax.engines.site_study import SiteStudy
+from learner_jax.engines.site_study import SiteStudy, study_of
 from learner_jax.engines.tap import tap_to
 from learner_jax.errors import LearnerError, StudyError
 from learner_jax.events import Event, Observer
@@ -81,6 +81,24 @@ def take_part(
         say(f"{verb} study {member.study}")
         with through(proxy, member.address, say) as via, dial(member, keys, via) as link:
             return _Part(member, frame, folder, on_event, build, approve, outbox, link).run()
+
+
+def agrees(release_histograms: bool) -> Callable[[c.Approve], str | None]:
+    """What a site answers a study: None, or why it does not take part.
+
+    Args:
+      release_histograms: its steward has agreed that counts of told chances leave.
+    """
+
+    def approve(asked: c.Approve) -> str | None:
+        if study_of(asked.manifest).release.histograms == "plain" and not release_histograms:
+            return (
+                "the study lets score histograms leave (release.histograms=plain), and this site has not agreed: with "
+                "few patients they tell nearly each one's outcome. To agree: learner join --release_histograms"
+            )
+        return None
+
+    return approve
 
 
 def dial(member: Membership, keys: Keys, via: Tunnel | None = None) -> SiteLink | SealedSiteLink:

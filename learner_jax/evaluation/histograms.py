@@ -213,8 +213,9 @@ def curve(total: Counts, bins: int = 10) -> list[dict[str, float]]:
 
 
 def to_plain(counts: Counts) -> dict[str, list[float]]:
-    """As JSON has it."""
-    return {name: np.asarray(part).tolist() for name, part in counts._asdict().items()}
+    """As JSON has it, told chances to nine digits."""
+    plain = {name: np.asarray(part).tolist() for name, part in counts._asdict().items()}
+    return {**plain, "told": [float(f"{value:.9g}") for value in plain["told"]]}
 
 
 def from_plain(found: Mapping[str, Sequence[float]]) -> Counts:

@@ -15,6 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from learner_jax.evaluation import histograms
+from learner_jax.evaluation.calibration import wilson
+from learner_jax.evaluation.decisions import decisions
+
 AVERAGE = "average over sites"
 
 
@@ -27,13 +31,15 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
     Returns:
       {"cohorts": [{"name", "sites": [SITE, ...] by name, "all": SITE with "how": "average over sites",
       "calibration": [], "intercept", "slope"}, ...]}, cohorts in the order in which they first appear. Told and
-      observed deciles are missing: they are histograms of scores, which stay at the sites.
+      observed deciles are missing: they are histograms of scores, which stay at the sites. Where sites sent theirs,
+      they are there, beside "decisions" and "together": {"sites", "rows", "auroc": {"value", "bound"}, "auprc"}.
     """
     found = []
     for cohort in dict.fromkeys(name for summary in summaries for name in summary):
         sites = sorted((dict(s[cohort]) for s in summaries if cohort in s), key=lambda site: site["name"])
         joint = average_sites(sites)
         first = next(iter(joint["models"].values()), {})
+        sent = [histograms.from_plain(site.pop("histogram")) for site in sites if "histogram" in site]
         found.append(
             {
                 "name": cohort,
@@ -42,9 +48,30 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
                 "calibration": [],
                 "intercept": first.get("intercept"),
                 "slope": first.get("slope"),
+                **(_together(sent) if sent else {}),
             }
         )
     return {"cohorts": found}
+
+
+def _together(sent: Sequence[histograms.Counts]) -> dict[str, Any]:
+    """What the sum of sites' histograms tells of all their rows together."""
+    total = histograms.add(sent)
+    area, precision = histograms.auroc(total), histograms.auprc(total)
+    table = []
+    for one in histograms.curve(total):
+        low, high = wilson(one["observed"] * one["rows"], int(one["rows"]))
+        table.append({**one, "low": low, "high": high, "rows": int(one["rows"])})
+    return {
+        "together": {
+            "sites": len(sent),
+            "rows": int(total.events.sum() + total.others.sum()),
+            "auroc": area._asdict(),
+            "auprc": precision._asdict(),
+        },
+        "calibration": table,
+        "decisions": decisions(total),
+    }
 
 
 def average_sites(sites: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

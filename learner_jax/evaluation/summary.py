@@ -20,14 +20,19 @@ from typing import Any
 import numpy as np
 
 from learner_jax.errors import DataError
+from learner_jax.evaluation import histograms
 from learner_jax.evaluation.bootstrap import generator, interval, resample
 from learner_jax.evaluation.calibration import calibrate
-from learner_jax.evaluation.decisions import decide
+from learner_jax.evaluation.decisions import THRESHOLDS, decide
 from learner_jax.evaluation.exact import FIGURES
 from learner_jax.evaluation.join import average_sites
 from learner_jax.types import Array
 
 ENOUGH = 10
+EDGES = np.unique(np.round(np.concatenate([THRESHOLDS, 1 / (1 + np.exp(-np.linspace(-7, 3, histograms.EDGES)))]), 9))
+"""Of histograms that leave a site: the thresholds of decisions, and 200 even steps of log-odds, which all sites know.
+
+Rounded: another machine's exponential may end in another bit."""
 RANKING = ("auroc", "auprc")
 
 
@@ -101,6 +106,7 @@ def summarise_site(
     name: str = "",
     draws: int = 1000,
     floor: int = ENOUGH,
+    release: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Judge models on one site's own held-back rows; what it returns may leave the site.
 
@@ -113,6 +119,7 @@ def summarise_site(
       name: the site's.
       draws: of the bootstrap.
       floor: a count below it is withheld (None). Where events, or rows without, are withheld, so is every figure.
+      release: the first model's counts by told chance leave too, under "histogram", where nothing is withheld.
 
     Returns:
       cohort -> SITE, JSON-able, without nan. The figures equal those of `evaluate` for the same name and seed.
@@ -125,6 +132,9 @@ def summarise_site(
     for cohort, mask in cohorts.items():
         mine = _summary(_take(scores, mask), y[mask], group[mask], seed, name, cohort, draws)
         found[cohort] = _withhold(mine, floor)
+        if release and found[cohort]["models"]:
+            first = next(iter(scores.values()))
+            found[cohort]["histogram"] = histograms.to_plain(histograms.count(first[mask], y[mask], EDGES))
     return found
 
 
@@ -235,7 +245,22 @@ def check_summary(found: Any) -> dict[str, dict[str, Any]]:
         for pair, gain in site["gain"].items():
             _known(isinstance(pair, str) and isinstance(gain, dict) and gain.keys() <= FIGURES.keys(), "gains")
             _figures(gain)
-    return {cohort: {name: site[name] for name in _FIELDS} for cohort, site in found.items()}
+        if "histogram" in site:
+            _counted(site)
+    kept = (*_FIELDS, "histogram")
+    return {cohort: {name: site[name] for name in kept if name in site} for cohort, site in found.items()}
+
+
+def _counted(site: Mapping[str, Any]) -> None:
+    """Whether a histogram is of the agreed edges, and of as many rows as are told."""
+    try:
+        counts = histograms.from_plain(site["histogram"])
+    except (DataError, KeyError, TypeError, ValueError):
+        raise ValueError("expected a histogram in a site's summary, got something else") from None
+    _known(np.array_equal(counts.edges, EDGES), "the agreed edges of a histogram")
+    whole = all(np.array_equal(part, np.floor(part)) for part in (counts.events, counts.others))
+    _known(whole and bool(counts.events.sum() == site["events"]), "a histogram of as many events as are told")
+    _known(bool(counts.events.sum() + counts.others.sum() == site["rows"]), "a histogram of as many rows as are told")
 
 
 def _figures(figures: Mapping[str, Any]) -> None:

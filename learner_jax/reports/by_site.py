@@ -133,6 +133,14 @@ def _remarks(cohort: dict[str, Any], noun: Nouns) -> list[str]:
     if lower:
         named = ", ".join(lower[:5]) + (f" and {len(lower) - 5} more" if len(lower) > 5 else "")
         found.append(f"Better served by a model of their own: {named}.")
+    together = cohort.get("together")
+    if together:
+        area = together["auroc"]
+        found.append(
+            f"All {noun.rows} of {many(together['sites'], noun.site, noun.sites)} together, from histograms that they "
+            f"let leave: {hundred(area['value'], 1)} pairs of 100, to within {hundred(area['bound'], 2)}, however the "
+            "patients of a bin are ranked."
+        )
     withheld = sum(site.get("events") is None for site in sites)
     if withheld:
         found.append(

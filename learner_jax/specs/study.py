@@ -97,6 +97,18 @@ class Federation:
 @no_type_check
 @by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Release:
+    """What may leave a site beside updates, sums and its own figures. histograms: "plain" lets counts of told chances,
+    with and without the outcome, leave as they are, for figures of all sites' patients together; a site must agree
+    (`learner join --release_histograms`). Few rows in a bin tell nearly each row's outcome.
+    """
+
+    histograms: Literal["none", "plain"] = "none"
+
+
+@no_type_check
+@by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """What is kept on disk. every: rounds; wait: each save is durable before the next round begins."""
 
@@ -159,6 +171,7 @@ class Study:
     data: Data = Data()
     engine: Engine = Engine()
     federation: Federation = Federation()
+    release: Release = Release()
     checkpoint: Checkpoint = Checkpoint()
 
     def __post_init__(self) -> None:
@@ -217,7 +230,8 @@ def _record(cls: type, tree: Any, where: str) -> Any:
     odd += [f"{where}{name}: missing" for name, f in names.items() if f.default is empty and name not in tree]
     if odd:
         raise ConfigError("; ".join(odd))
-    parts = {"data": Data, "engine": Engine, "federation": Federation, "checkpoint": Checkpoint} if cls is Study else {}
+    records = {"data": Data, "engine": Engine, "federation": Federation, "release": Release, "checkpoint": Checkpoint}
+    parts = records if cls is Study else {}
     return cls(**{k: _record(parts[k], v, f"{k}.") if k in parts else _value(v) for k, v in tree.items()})
 
 

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from learner_jax.errors import DataError
 from learner_jax.evaluation import evaluate, join_sites, summarise_site
+from learner_jax.evaluation.summary import check_summary
 
 
 def study(seed=0, sizes=(900, 500, 260, 25)):
@@ -195,3 +196,55 @@ def test_wrong_rows_are_one_clear_line(change, words):
     with pytest.raises(DataError, match=words) as caught:
         evaluate(**(given | change))
     assert "\n" not in str(caught.value)
+
+
+def test_histograms_that_sites_let_leave_tell_what_all_rows_together_do():
+    """Within the bound; exact where a decision is made; and only where it was asked for and enough rows are there."""
+    draw = np.random.default_rng(4)
+    site = np.repeat(["a", "b", "c", "few"], [700, 500, 300, 15])
+    z = draw.normal(-1.5, 0.8, len(site)) + (site == "b") * 0.7
+    told, y = 1 / (1 + np.exp(-z)), (draw.random(len(site)) < 1 / (1 + np.exp(-z))).astype(float)
+    group = np.arange(len(site))
+    homes = []
+    for name in ("a", "b", "c", "few"):
+        m = site == name
+        scores = {"federated": told[m], "local_only": told[m]}
+        homes.append(summarise_site(scores, y[m], group[m], None, 0, name=name, draws=20, release=True))
+    assert "histogram" not in homes[3]["everyone"]  # too few to judge: nothing leaves
+    told_ = [check_summary(json.loads(json.dumps(home))) for home in homes]
+    (joint,) = join_sites(told_)["cohorts"]
+    sent = site != "few"
+    assert joint["together"]["sites"] == 3 and joint["together"]["rows"] == sent.sum()
+    value, bound = joint["together"]["auroc"]["value"], joint["together"]["auroc"]["bound"]
+    assert abs(value - roc_auc_score(y[sent], told[sent])) <= bound < 0.01
+    assert value != pytest.approx(
+        joint["all"]["models"]["federated"]["auroc"]["value"], abs=1e-3
+    )  # no average of sites
+    for one in joint["decisions"]["thresholds"]:
+        called = told[sent] >= one["threshold"]
+        odds = one["threshold"] / (1 - one["threshold"])
+        exact = ((called & (y[sent] == 1)).sum() - odds * (called & (y[sent] == 0)).sum()) / sent.sum()
+        assert one["net_benefit"] == pytest.approx(exact, abs=1e-12)
+    assert sum(row["rows"] for row in joint["calibration"]) == sent.sum()
+    assert all("histogram" not in one for one in joint["sites"])
+    quiet = summarise_site({"federated": told[:700]}, y[:700], group[:700], None, 0, name="a", draws=20)
+    assert "histogram" not in quiet["everyone"] and "together" not in join_sites([quiet])["cohorts"][0]
+
+
+@pytest.mark.parametrize("part, value", [("edges", [0.5]), ("events", "many"), ("others", [1]), ("told", None)])
+def test_a_histogram_that_is_none_is_refused(part, value):
+    draw = np.random.default_rng(0)
+    told, y = draw.random(300), draw.integers(0, 2, 300).astype(float)
+    home = summarise_site({"federated": told}, y, None, None, 0, name="a", draws=20, release=True)
+    home["everyone"]["histogram"][part] = value
+    with pytest.raises(ValueError, match="histogram"):
+        check_summary(home)
+
+
+def test_a_histogram_of_other_rows_than_are_told_is_refused():
+    draw = np.random.default_rng(0)
+    told, y = draw.random(300), draw.integers(0, 2, 300).astype(float)
+    home = summarise_site({"federated": told}, y, None, None, 0, name="a", draws=20, release=True)
+    home["everyone"]["histogram"]["events"][3] += 1
+    with pytest.raises(ValueError, match="as many events as are told"):
+        check_summary(home)
