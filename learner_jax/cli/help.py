@@ -177,15 +177,14 @@ COMMANDS = {
         ("learner join --data=stays.csv", "learner join --join_file=code.txt --data=stays.csv --workdir=learner-site"),
         (
             Flag("join_file", str, "file that holds the join code (default: it is asked for)"),
-            Flag("data", str, "this site's table (CSV or Parquet)"),
+            Flag("data", str, "this site's table (CSV, Parquet, or a query in .sql)"),
             Flag("site", str, "the name that the join code was made for (default: that of the table's file)"),
             Flag("workdir", str, "folder of this site's keys and state", "runs/site"),
             *_PROXY,
             Flag(
                 "release_histograms",
                 bool,
-                "agree that counts of told chances leave, where the study asks for it: for "
-                "figures of all sites' patients together",
+                "agree that counts of told chances leave, where the study asks for it",
                 False,
             ),
             Flag("with_parent", bool, "leave when standard input ends: for whoever starts workers", False),
