@@ -149,6 +149,34 @@ PLANTS: tuple[Plant, ...] = (
         "FOR_A_SLOPE = 10 ",
         ("tests/evaluation/test_calibration.py",),
     ),
+    Plant(
+        "histograms of cohorts that lie in each other leave",
+        "learner_jax/evaluation/summary.py",
+        "largest = max(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))",
+        "largest = min(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))",
+        ("tests/evaluation/test_summary.py",),
+    ),
+    Plant(
+        "a histogram is taken where the study did not ask for it",
+        "learner_jax/evaluation/summary.py",
+        'kept = (*_FIELDS, "histogram") if release else _FIELDS',
+        'kept = (*_FIELDS, "histogram")',
+        ("tests/evaluation/test_summary.py",),
+    ),
+    Plant(
+        "a site that has not agreed to histograms takes part",
+        "learner_jax/engines/worker.py",
+        '.release.histograms == "plain" and not release_histograms:',
+        '.release.histograms == "plain" and release_histograms is None:',
+        ("tests/federation/test_release.py", "-k", "not_agreed"),
+    ),
+    Plant(
+        "a query: a ragged row becomes the header",
+        "learner_jax/data/query.py",
+        "    if there != wanted:",
+        "    if not there:",
+        ("tests/data/test_query.py",),
+    ),
     # ---- tables and records
     Plant(
         "a query's rows in the order of the files",
@@ -174,8 +202,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "laboratory: results after the discharge count",
         "learner_jax/data/measured.py",
-        "AND e.time BETWEEN s.admit AND s.discharge",
-        "AND e.time >= s.admit",
+        "AND (e.time BETWEEN s.admit AND s.discharge ",
+        "AND (e.time >= s.admit ",
         ("tests/data/test_measured.py",),
     ),
     Plant(

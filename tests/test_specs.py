@@ -166,6 +166,7 @@ def test_a_mistake_in_a_method_is_told_with_its_place(fields, words):
             "references.0: expected local_only, pooled or all_but_me, got 'poold' (did you mean pooled?)",
         ),
         ({"engine": an_engine("stream")}, "engine.plan: expected auto, sequential, streams or lanes, got 'stream'"),
+        ({"loader": "lasting"}, "loader: expected steps beside lasting"),
         ({"federation": Federation(port=70000)}, "federation.port: expected at most 65535, got 70000"),
         ({"name": "../up"}, "name: expected 1 to 64 letters"),
         ({"name": ""}, "name: expected 1 to 64 letters"),

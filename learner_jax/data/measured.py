@@ -80,7 +80,8 @@ def find(records: Records, asked: tuple[Measurement, ...]) -> tuple[dict[int, di
     records.fill("wanted", [(f"LOINC//{code}", one.name) for one in asked for code in one.codes])
     records.sql(
         "CREATE OR REPLACE TABLE results AS SELECT s.encounter AS stay, w.name, e.unit, e.value, e.time "
-        "FROM stays s JOIN events e ON e.patient = s.patient AND e.time BETWEEN s.admit AND s.discharge "
+        "FROM stays s JOIN events e ON e.patient = s.patient AND (e.time BETWEEN s.admit AND s.discharge "
+        "OR (e.time = date_trunc('day', s.admit) AND e.time <= s.discharge)) "  # by the day alone
         "JOIN wanted w ON w.code = e.code WHERE e.value IS NOT NULL AND isfinite(e.value)"
     )
     lines, notes = [], []

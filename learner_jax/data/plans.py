@@ -51,7 +51,9 @@ def train_plan(
     return plan[:wanted]
 
 
-def lasting_plan(rows: np.ndarray, batch_size: int, steps: int, seed: int, site: int, first: int) -> np.ndarray:
+def lasting_plan(
+    rows: np.ndarray, batch_size: int, steps: int, seed: int, site: int, first: int, pass_number: int = 0
+) -> np.ndarray:
     """Shuffled epochs that go on from round to round, as a data loader does that is never started anew.
 
     Args:
@@ -61,6 +63,7 @@ def lasting_plan(rows: np.ndarray, batch_size: int, steps: int, seed: int, site:
       seed: the study's.
       site: its id.
       first: how many were taken in earlier rounds.
+      pass_number: of the method's passes.
 
     Returns:
       int32[steps, B], -1 where padded: batches `first` to `first + steps` of an endless row of epochs, each shuffled by
@@ -70,7 +73,9 @@ def lasting_plan(rows: np.ndarray, batch_size: int, steps: int, seed: int, site:
     if not steps or not per_epoch:
         return np.empty((0, batch_size), np.int32)
     epochs = range(first // per_epoch, -(-(first + steps) // per_epoch))
-    drawn = [in_order(generator(seed, site, epoch, LASTING).permutation(rows), batch_size) for epoch in epochs]
+    drawn = [
+        in_order(generator(seed, site, epoch, LASTING + pass_number).permutation(rows), batch_size) for epoch in epochs
+    ]
     at = first - epochs[0] * per_epoch
     return np.concatenate(drawn)[at : at + steps]
 

@@ -305,7 +305,7 @@ class Rounds:
             raise StorageError(f"expected to remove a damaged update, got: {error.strerror}") from None
 
 
-def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
+def read_summary(leaf: np.ndarray, peer: str, release: bool = False) -> dict[str, Any]:
     """A site's figures.
 
     Raises:
@@ -313,7 +313,7 @@ def read_summary(leaf: np.ndarray, peer: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(leaf.tobytes().rstrip().decode())
-        found = check_summary(found)  # what cannot be joined would end the study, and again after each restart
+        found = check_summary(found, release)  # what cannot be joined would end the study, and again after each restart
         if any(figures["name"] != peer for figures in found.values()):
             raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
     except RemoteProtocolError:
@@ -448,7 +448,7 @@ def run_study(
     accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(server), sent, SUMMARY))
     failpoints.here("coordinator.study.after_finish")
     summaries = [
-        read_summary(dict(leaves)["summary"], site)
+        read_summary(dict(leaves)["summary"], site, study.release.histograms == "plain")
         for (site, _), leaves in zip(accepted, rounds.leaves(accepted, SUMMARY), strict=True)
     ]
     evaluation = join_sites([found for found in summaries if found])

@@ -133,13 +133,14 @@ class SiteStudy:
         try:
             fitted = json.loads(bytes(data))
             self.parts.task.checklist.encode(self._frame.head(2), fitted)  # it is of use, before it is kept
+            apart = self.parts.task.checklist.compare(self._frame, fitted)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             text = f"expected what the study has fitted, got something of no use here ({type(error).__name__})"
             raise DataError(text) from None
         patiently(lambda: write_json(path, fitted, mode=0o600, point="site.fitted"), self._note)
         self._ready = None
         self._prepared()
-        for text in self.parts.task.checklist.compare(self._frame, fitted):
+        for text in apart:
             self._note(text)
         return {"ready": np.ones(1, np.int32)}
 

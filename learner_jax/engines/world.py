@@ -189,7 +189,7 @@ def _train_plan(world: World, local: Local, place: int, round_number: int, pass_
     rows, site = world.train[place], int(world.ids[place])
     if local.lasting and local.steps is not None:
         first = (round_number - 1) * local.steps
-        return plans.lasting_plan(rows, local.batch_size, local.steps, local.seed, site, first)
+        return plans.lasting_plan(rows, local.batch_size, local.steps, local.seed, site, first, pass_number)
     draw = plans.generator(local.seed, site, round_number, pass_number)
     return plans.train_plan(rows, local.batch_size, local.epochs, local.steps, draw)
 

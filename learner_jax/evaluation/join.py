@@ -39,6 +39,7 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
         sites = sorted((dict(s[cohort]) for s in summaries if cohort in s), key=lambda site: site["name"])
         joint = average_sites(sites)
         first = next(iter(joint["models"].values()), {})
+        expected = [_expected(site) for site in sites if "histogram" in site]
         sent = [histograms.from_plain(site.pop("histogram")) for site in sites if "histogram" in site]
         found.append(
             {
@@ -48,13 +49,18 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
                 "calibration": [],
                 "intercept": first.get("intercept"),
                 "slope": first.get("slope"),
-                **(_together(sent) if sent else {}),
+                **(_together(sent, expected) if sent else {}),
             }
         )
     return {"cohorts": found}
 
 
-def _together(sent: Sequence[histograms.Counts]) -> dict[str, Any]:
+def _expected(site: Mapping[str, Any]) -> float:
+    """Events that the first model expects at a site: its mean told chance times its rows."""
+    return float(next(iter(site["models"].values()))["told"] * site["rows"])
+
+
+def _together(sent: Sequence[histograms.Counts], expected: Sequence[float]) -> dict[str, Any]:
     """What the sum of sites' histograms tells of all their rows together."""
     total = histograms.add(sent)
     area, precision = histograms.auroc(total), histograms.auprc(total)
@@ -70,7 +76,7 @@ def _together(sent: Sequence[histograms.Counts]) -> dict[str, Any]:
             "auprc": precision._asdict(),
         },
         "calibration": table,
-        "decisions": decisions(total),
+        "decisions": {**decisions(total), "expected": sum(expected)},
     }
 
 

@@ -119,7 +119,8 @@ def summarise_site(
       name: the site's.
       draws: of the bootstrap.
       floor: a count below it is withheld (None). Where events, or rows without, are withheld, so is every figure.
-      release: the first model's counts by told chance leave too, under "histogram", where nothing is withheld.
+      release: the first model's counts by told chance leave too, under "histogram": of the largest cohort alone, and
+        where nothing is withheld.
 
     Returns:
       cohort -> SITE, JSON-able, without nan. The figures equal those of `evaluate` for the same name and seed.
@@ -132,9 +133,11 @@ def summarise_site(
     for cohort, mask in cohorts.items():
         mine = _summary(_take(scores, mask), y[mask], group[mask], seed, name, cohort, draws)
         found[cohort] = _withhold(mine, floor)
-        if release and found[cohort]["models"]:
-            first = next(iter(scores.values()))
-            found[cohort]["histogram"] = histograms.to_plain(histograms.count(first[mask], y[mask], EDGES))
+    # One histogram: two of cohorts that lie in each other would tell of the few who are in one of them.
+    largest = max(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))
+    if release and found[largest]["models"]:
+        first, mask = next(iter(scores.values())), cohorts[largest]
+        found[largest]["histogram"] = histograms.to_plain(histograms.count(first[mask], y[mask], EDGES))
     return found
 
 
@@ -212,8 +215,12 @@ _LARGEST, _SMALLEST_SE = 1e12, 1e-9
 _FIELDS = ("name", "rows", "patients", "events", "models", "gain")
 
 
-def check_summary(found: Any) -> dict[str, dict[str, Any]]:
+def check_summary(found: Any, release: bool = False) -> dict[str, dict[str, Any]]:
     """A site's summary, if it is as `summarise_site` makes one, so that any two of them can be joined.
+
+    Args:
+      found: what came.
+      release: the study lets histograms leave; else one that came goes no further.
 
     Returns:
       The same without fields that are not known here: what a site adds goes no further.
@@ -245,9 +252,9 @@ def check_summary(found: Any) -> dict[str, dict[str, Any]]:
         for pair, gain in site["gain"].items():
             _known(isinstance(pair, str) and isinstance(gain, dict) and gain.keys() <= FIGURES.keys(), "gains")
             _figures(gain)
-        if "histogram" in site:
+        if release and "histogram" in site:
             _counted(site)
-    kept = (*_FIELDS, "histogram")
+    kept = (*_FIELDS, "histogram") if release else _FIELDS
     return {cohort: {name: site[name] for name in kept if name in site} for cohort, site in found.items()}
 
 
@@ -258,6 +265,9 @@ def _counted(site: Mapping[str, Any]) -> None:
     except (DataError, KeyError, TypeError, ValueError):
         raise ValueError("expected a histogram in a site's summary, got something else") from None
     _known(np.array_equal(counts.edges, EDGES), "the agreed edges of a histogram")
+    _known(bool(site["models"]), "figures beside a histogram")
+    _known(type(site["events"]) is int and type(site["rows"]) is int, "events and rows beside a histogram")
+    _known(0 < site["events"] < site["rows"], "events and rows without in a histogram")
     whole = all(np.array_equal(part, np.floor(part)) for part in (counts.events, counts.others))
     _known(whole and bool(counts.events.sum() == site["events"]), "a histogram of as many events as are told")
     _known(bool(counts.events.sum() + counts.others.sum() == site["rows"]), "a histogram of as many rows as are told")

@@ -19,17 +19,18 @@ def acted_on(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
     if not found or not found.get("thresholds"):
         return None
     few, table = found.get("highest") or [], found["thresholds"]
+    over = f"{found['events'] / found['expected']:.2f}" if found.get("expected") else "not known"
     nearest = min(few, key=lambda one: abs(one["asked"] - SHARE)) if few else None
     rate = found["events"] / found["rows"]
     block: dict[str, Any] = {
-        "whom": f"Judged on: {judged[0]['name']}." if len(judged) > 1 else "",
+        "whom": _whom(judged, noun),
         "say": _say(nearest, noun),
         "expected": f"In all, the model expected {count(found['expected'])} {noun.rows} in which the patient "
         f"{noun.came}; there were {count(found['events'])} (observed over expected "
-        f"{found['events'] / found['expected']:.2f})."
+        f"{over})."
         if noun.row == "patient"
         else f"In all, the model expected {count(found['expected'])} {noun.having}; there were "
-        f"{count(found['events'])} (observed over expected {found['events'] / found['expected']:.2f}).",
+        f"{count(found['events'])} (observed over expected {over}).",
         "useful": _useful(table),
         "table": None,
         "curve": None,
@@ -92,6 +93,13 @@ def acted_on(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
         "dots": [],
     }
     return block
+
+
+def _whom(judged: list[dict[str, Any]], noun: Nouns) -> str:
+    """Of which cohort, and of how many sites, where only some let their histograms leave."""
+    said = f"Judged on: {judged[0]['name']}." if len(judged) > 1 else ""
+    sent, of = (judged[0].get("together") or {}).get("sites"), len(judged[0].get("sites") or [])
+    return f"{said} Of {sent} of {of} {noun.sites}, which let score histograms leave.".strip() if sent else said
 
 
 def _say(one: dict[str, float] | None, noun: Nouns) -> Say:

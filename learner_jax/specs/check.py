@@ -58,6 +58,8 @@ def _rules(study: Study) -> Iterator[str]:
             yield f"{path}: expected a share up to 1.0 (or a whole number of sites), got {value}"
         if path == "federation.port" and value > 65535:
             yield f"{path}: expected at most 65535, got {value}"
+    if study.loader == "lasting" and study.steps is None:
+        yield "loader: expected steps beside lasting (without them a round is whole epochs), got none"
     if study.federation.buffer is not None and study.cohort is not None:
         yield f"federation.buffer: expected no cohort beside it, since all sites are at work, got {study.cohort}"
     if type(study.name) is str and not re.fullmatch(r"[\w.][\w .-]{0,63}", study.name):

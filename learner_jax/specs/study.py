@@ -136,8 +136,8 @@ class Study:
       batch_size: rows a local step.
       epochs: passes over a site's rows a round.
       steps: local steps a round in place of epochs.
-      loader: "lasting" lets a site's shuffled epochs go on from round to round, where steps end within one; "fresh"
-        shuffles in each round.
+      loader: "lasting" lets a site's shuffled epochs go on from round to round, where steps end within one (rounds in
+        which it was not asked count too); "fresh" shuffles in each round.
       cohort: sites asked a round; a float is a share of them, None all.
       patience: rounds without a better `target` before the study stops; None never stops early. References stop by it
         too, each by its own validation rows: pooled by `target`, each site alone by its loss.

@@ -205,7 +205,7 @@ def checklist(
         for c in coded:
             places = _places(rows[c.name], c)
             mine = counts(places, _size(c))[fitted["codes"][c.name]]
-            elsewhere = np.array(fitted["seen"][c.name]) - mine
+            elsewhere = np.array(fitted.get("seen", {}).get(c.name, mine)) - mine
             shared = int(mine[elsewhere > 0].sum())
             if mine.sum() >= FEWEST and elsewhere.sum() >= FEWEST and shared < mine.sum() / 3:
                 found.append(

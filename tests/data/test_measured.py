@@ -101,3 +101,13 @@ def test_the_shipped_file_and_what_is_no_such_file(tmp_path):
         measured.measurements(tmp_path / "x.csv")
     with pytest.raises(ConfigError, match="expected quantities that are measured"):
         measured.measurements(tmp_path / "none.csv")
+
+
+def test_a_result_by_the_day_alone_counts_on_the_day_of_admission(tmp_path):
+    results = [
+        "1,10,2020-01-01,measurement,LOINC,2160-0,1.4,mg/dL",  # midnight: the stay begins at eight
+        "2,20,2020-01-31,measurement,LOINC,2160-0,9.9,mg/dL",
+    ]
+    with records_of(tmp_path, results) as records:
+        found, _ = find(records)
+    assert [mine["creatinine_last"] for mine in found.values()] == [1.4]

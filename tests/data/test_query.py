@@ -70,3 +70,30 @@ def test_what_is_wrong_is_one_line_without_a_value(query, text, line):
     with pytest.raises(DataError) as told:
         read_table(query)
     assert line in str(told.value) and CANARY not in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        f"id,name,age,died\n1,{CANARY},41,1,note\n2,B,42,0,note\n3,C,43,0,note\n",
+        f"id,name,age,died\n1,{CANARY},41,1\n2,B,42,0\n3,C,42,1,z\n4,D,40,0,\n5,E,40,0,\n",
+        "",
+    ],
+)
+def test_ragged_rows_are_an_error_and_no_row_becomes_the_header(tmp_path, rows):
+    (tmp_path / "people.csv").write_text(rows)
+    (tmp_path / "t.sql").write_text("SELECT * FROM people")
+    with pytest.raises(DataError) as told:
+        read_query(tmp_path / "t.sql")
+    assert CANARY not in str(told.value)
+
+
+def test_a_query_made_of_values_tells_no_value(query):
+    with gzip.open(query.parent / "Patients.csv.gz", "wt") as file:
+        file.write(f"patient,name\n1,{CANARY}\n")
+    query.write_text(
+        "SET VARIABLE v = (SELECT name FROM patients LIMIT 1);\nSELECT * FROM query_table(getvariable('v'))"
+    )
+    with pytest.raises(DataError) as told:
+        read_query(query)
+    assert CANARY not in str(told.value)

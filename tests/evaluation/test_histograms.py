@@ -87,7 +87,7 @@ def test_the_highest_are_those_with_the_highest_chances(share):
     assert called.mean() == pytest.approx(found["share"]) and abs(found["share"] - share) <= 1 / len(y)
     assert found["sensitivity"] == pytest.approx(recall_score(y, called))
     assert found["precision"] == pytest.approx(precision_score(y, called))
-    assert found["called_for_one"] == pytest.approx(1 / found["precision"])
+    assert found["called_for_one"] == pytest.approx(called.sum() / y[called].sum())
 
 
 def test_the_calibration_curve_has_the_rows_of_all():
@@ -118,3 +118,25 @@ def test_what_does_not_fit_is_a_line():
     for wrong in ({**plain, "events": [1]}, {**plain, "others": [-1, 0]}, {**plain, "edges": [float("nan")]}):
         with pytest.raises(DataError, match=r"(of|in) a histogram"):
             histograms.from_plain(wrong)
+
+
+def test_a_claim_of_very_many_rows_costs_nothing():
+    """Counts that a site only claims: sums over them are closed forms."""
+    total = histograms.Counts(np.array([0.5]), np.array([3, 2**38]), np.array([2**39, 7]), np.zeros(2))
+    for figure in (histograms.auroc, histograms.auprc):
+        value, bound = figure(total)
+        assert 0 <= value <= 1 and 0 <= bound <= 1
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 40), st.integers(1, 40))
+@settings(max_examples=60, deadline=None)
+def test_the_lowest_average_precision_is_its_sum(h, more, o, e):
+    """Of e events behind o others in a bin, h events and c calls above it."""
+    c = h + more
+    found = e - (c + o - h) * (histograms._digamma(c + o + e + 1) - histograms._digamma(c + o + 1))
+    assert found == pytest.approx(sum((h + j) / (c + o + j) for j in range(1, e + 1)), abs=1e-9)
+
+
+def test_the_highest_without_any_event_call_for_nothing():
+    total = histograms.count(np.r_[0.1, np.linspace(0.2, 0.9, 50)], np.r_[1, np.zeros(50)], np.array([0.15, 0.85]))
+    assert histograms.highest(total, 0.05)["called_for_one"] is None

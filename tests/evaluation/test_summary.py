@@ -211,7 +211,7 @@ def test_histograms_that_sites_let_leave_tell_what_all_rows_together_do():
         scores = {"federated": told[m], "local_only": told[m]}
         homes.append(summarise_site(scores, y[m], group[m], None, 0, name=name, draws=20, release=True))
     assert "histogram" not in homes[3]["everyone"]  # too few to judge: nothing leaves
-    told_ = [check_summary(json.loads(json.dumps(home))) for home in homes]
+    told_ = [check_summary(json.loads(json.dumps(home)), release=True) for home in homes]
     (joint,) = join_sites(told_)["cohorts"]
     sent = site != "few"
     assert joint["together"]["sites"] == 3 and joint["together"]["rows"] == sent.sum()
@@ -231,14 +231,14 @@ def test_histograms_that_sites_let_leave_tell_what_all_rows_together_do():
     assert "histogram" not in quiet["everyone"] and "together" not in join_sites([quiet])["cohorts"][0]
 
 
-@pytest.mark.parametrize("part, value", [("edges", [0.5]), ("events", "many"), ("others", [1]), ("told", None)])
+@pytest.mark.parametrize("part, value", [("edges", [0.5]), ("events", "many"), ("others", [1]), ("others", None)])
 def test_a_histogram_that_is_none_is_refused(part, value):
     draw = np.random.default_rng(0)
     told, y = draw.random(300), draw.integers(0, 2, 300).astype(float)
     home = summarise_site({"federated": told}, y, None, None, 0, name="a", draws=20, release=True)
     home["everyone"]["histogram"][part] = value
     with pytest.raises(ValueError, match="histogram"):
-        check_summary(home)
+        check_summary(home, release=True)
 
 
 def test_a_histogram_of_other_rows_than_are_told_is_refused():
@@ -247,4 +247,24 @@ def test_a_histogram_of_other_rows_than_are_told_is_refused():
     home = summarise_site({"federated": told}, y, None, None, 0, name="a", draws=20, release=True)
     home["everyone"]["histogram"]["events"][3] += 1
     with pytest.raises(ValueError, match="as many events as are told"):
-        check_summary(home)
+        check_summary(home, release=True)
+
+
+def test_what_leaves_is_counts_of_one_cohort_and_only_where_it_was_asked_for():
+    draw = np.random.default_rng(0)
+    told, y = draw.random(300), draw.integers(0, 2, 300).astype(float)
+    cohorts = {"nearly all": np.arange(300) > 1, "everyone": np.ones(300, bool)}
+    home = summarise_site({"federated": told}, y, None, cohorts, 0, name="a", draws=20, release=True)
+    assert "histogram" not in home["nearly all"]  # its difference from the other would be two patients
+    assert set(home["everyone"]["histogram"]) == {"edges", "events", "others"}  # no told chance
+    assert "histogram" in check_summary(home, release=True)["everyone"]
+    assert "histogram" not in check_summary(home)["everyone"]
+
+
+def test_a_histogram_beside_nothing_is_refused():
+    draw = np.random.default_rng(0)
+    told, y = draw.random(300), draw.integers(0, 2, 300).astype(float)
+    home = summarise_site({"federated": told}, y, None, None, 0, name="a", draws=20, release=True)
+    home["everyone"] |= {"models": {}, "gain": {}}
+    with pytest.raises(ValueError, match="figures beside a histogram"):
+        check_summary(home, release=True)
