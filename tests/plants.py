@@ -702,7 +702,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "bad input: figures that cannot be joined are taken",
         "learner_jax/engines/coordinator.py",
-        "        found = check_summary(found)  # what",
+        "        found = check_summary(found, release)  # what",
         "        pass  # what",
         ("tests/engines/test_read_summary.py",),
     ),
