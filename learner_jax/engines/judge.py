@@ -17,6 +17,7 @@ from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Plan, Program, enrol_all
 from learner_jax.engines.simulator import plan_of, simulate, template_rows
 from learner_jax.engines.world import World, build_world
+from learner_jax.errors import DataError
 from learner_jax.evaluation import evaluate
 from learner_jax.events import Event, Observer
 from learner_jax.types import PyTree
@@ -172,6 +173,31 @@ def predictor(parts: Parts) -> Callable[[PyTree, PyTree], np.ndarray]:
         return np.concatenate(outputs) if outputs else np.zeros(0)
 
     return predict
+
+
+def slopes_along(parts: Parts, weights: PyTree, x: np.ndarray, steps: int) -> np.ndarray:
+    """Mean gradient of each row's logit on the straight way from zeros to it, [n, inputs]; midpoint rule.
+
+    Raises:
+      DataError: the model gives more than one number a row.
+    """
+    model = parts.model
+
+    def logit(one: Any) -> Any:
+        output = model.apply(weights["params"], weights["stats"], {"x": one[None]}, None, False)[0]
+        if output.size != 1:
+            raise DataError(f"contributions: expected one logit a row, got {output.size}")
+        return output.reshape(())
+
+    @jax.jit
+    def mean(rows: Any) -> Any:
+        def add(total: Any, step: Any) -> Any:
+            return total + jax.vmap(jax.grad(logit))(rows * (step + 0.5) / steps), None
+
+        return jax.lax.scan(add, jnp.zeros_like(rows), jnp.arange(steps, dtype=rows.dtype))[0] / steps
+
+    found = [np.asarray(mean(chunk))[:count] for chunk, count in _chunks(np.asarray(x, np.float32))]
+    return np.concatenate(found) if found else np.zeros_like(x)
 
 
 def _chunks(rows: PyTree) -> Iterator[tuple[PyTree, int]]:
