@@ -170,7 +170,7 @@ def federate(
         session = Session(round, jnp.uint32(0), zero)
         update, total, state = aggregator.decode(term.update, server.state, session)
         moved, after_state = after.update(update, server.after)
-        present = _any_present(total)
+        present = trees.any_present(total)
         moved = trees.where(present, moved, update)
         after_state = trees.where(present, after_state, server.after)
         learned = algorithm.apply(server.learned, moved, total, round)
@@ -223,12 +223,6 @@ def _widened(tree: PyTree) -> PyTree:
     """bfloat16 leaves as float32, or float64 where all is."""
     wide = jnp.result_type(float)
     return jax.tree.map(lambda leaf: leaf.astype(wide) if leaf.dtype == jnp.bfloat16 else leaf, tree)
-
-
-def _any_present(total: PyTree) -> Any:
-    """Whether any leaf of a total is above 0."""
-    leaves = [jnp.any(leaf > 0) for leaf in jax.tree.leaves(total)]
-    return jnp.any(jnp.stack(leaves)) if leaves else jnp.bool_(True)
 
 
 __all__ = ["Federated", "Server", "Site", "Watch", "Wire", "federate"]

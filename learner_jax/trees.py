@@ -88,6 +88,12 @@ def negate(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.negative, tree)
 
 
+def any_present(total: PyTree) -> Any:
+    """Whether any leaf of a total of weights is above 0: bool[]; True of a tree without leaves."""
+    leaves = [jnp.any(leaf > 0) for leaf in jax.tree.leaves(total)]
+    return jnp.any(jnp.stack(leaves)) if leaves else jnp.bool_(True)
+
+
 def where(condition: Any, a: PyTree, b: PyTree) -> PyTree:
     """a where a scalar condition holds, else b; for states that must not move."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

@@ -75,8 +75,7 @@ def averaged(algorithm: Algorithm, share: float) -> Algorithm:
         learned = algorithm.apply(server.learned, update, total, round)
         weights = algorithm.model(algorithm.send(learned), ())
         fresh = AveragedServer(learned, into(server.mean, weights, server.rounds, share), server.rounds + 1)
-        there = jnp.any(jnp.stack([jnp.any(leaf > 0) for leaf in jax.tree.leaves(total)]))
-        return trees.where(there, fresh, server)
+        return trees.where(trees.any_present(total), fresh, server)
 
     return algorithm._replace(
         init=init,

@@ -47,11 +47,14 @@ def read_query(path: Path) -> pd.DataFrame:
     try:
         base.execute("SET TimeZone = 'UTC'")
         base.execute("SET enable_progress_bar = false")
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(r"\w+", text.lower()))
         for name, files in tables_in(path.parent).items():
+            if not set(re.findall(r"\w+", name)) <= named:
+                continue  # a README.txt, or a table of another query
             quoted = name.replace('"', '""')
             base.execute(f'CREATE VIEW "{quoted}" AS SELECT * FROM {_rows(files)}')
             _same_header(base, quoted, files)
-        text = path.read_text(encoding="utf-8")
         *before, last = base.extract_statements(text) or [None]
         if last is None or last.type != duckdb.StatementType.SELECT:
             raise DataError(f"{path}: expected a query whose last statement is a SELECT, got none")

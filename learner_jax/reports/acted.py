@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from learner_jax.reports.charts import axes, line, scale
 from learner_jax.reports.numerals import count, hundred, signed
-from learner_jax.reports.result import cohorts
+from learner_jax.reports.result import cohorts, telling
 from learner_jax.reports.words import Nouns, Say
 
 SHARE = 0.1
@@ -15,15 +17,16 @@ SHARE = 0.1
 def acted_on(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
     """The section, or None where nothing of it is known."""
     judged = cohorts(result)
-    found = judged[0].get("decisions") if judged else None
-    if not found or not found.get("thresholds"):
+    cohort = telling(result, "decisions")
+    found = (cohort or {}).get("decisions")
+    if cohort is None or not found or not found.get("thresholds"):
         return None
     few, table = found.get("highest") or [], found["thresholds"]
     over = f"{found['events'] / found['expected']:.2f}" if found.get("expected") else "not known"
     nearest = min(few, key=lambda one: abs(one["asked"] - SHARE)) if few else None
     rate = found["events"] / found["rows"]
     block: dict[str, Any] = {
-        "whom": _whom(judged, noun),
+        "whom": _whom(cohort, len(judged), noun),
         "say": _say(nearest, noun),
         "expected": f"In all, the model expected {count(found['expected'])} {noun.rows} in which the patient "
         f"{noun.came}; there were {count(found['events'])} (observed over expected "
@@ -95,10 +98,10 @@ def acted_on(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
     return block
 
 
-def _whom(judged: list[dict[str, Any]], noun: Nouns) -> str:
+def _whom(cohort: dict[str, Any], cohorts_: int, noun: Nouns) -> str:
     """Of which cohort, and of how many sites, where only some let their histograms leave."""
-    said = f"Judged on: {judged[0]['name']}." if len(judged) > 1 else ""
-    sent, of = (judged[0].get("together") or {}).get("sites"), len(judged[0].get("sites") or [])
+    said = f"Judged on: {cohort['name']}." if cohorts_ > 1 else ""
+    sent, of = (cohort.get("together") or {}).get("sites"), len(cohort.get("sites") or [])
     return f"{said} Of {sent} of {of} {noun.sites}, which let score histograms leave.".strip() if sent else said
 
 
@@ -114,7 +117,11 @@ def _say(one: dict[str, float] | None, noun: Nouns) -> Say:
 
 def _useful(table: list[dict[str, float]]) -> str:
     """Between which told chances acting by the model beats acting on everyone and on nobody."""
-    good = [one["threshold"] for one in table if one["net_benefit"] > max(0.0, one["treat_all"]) + 1e-4]
+    better = [one["net_benefit"] > max(0.0, one["treat_all"]) + 1e-4 for one in table]
+    runs = [
+        [one["threshold"] for _, one in run] for good, run in groupby(zip(better, table), key=itemgetter(0)) if good
+    ]
+    good = max(runs, key=len, default=[])
     if not good:
         return "At no chance from which one might act does it beat both acting on everyone and acting on nobody."
     if len(good) == 1:

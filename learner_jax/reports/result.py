@@ -147,6 +147,15 @@ def cohorts(result: Result) -> list[dict[str, Any]]:
     return list((result.get("evaluation") or {}).get("cohorts") or [])
 
 
+def telling(result: Result, name: str) -> dict[str, Any] | None:
+    """The first cohort of which `name` ("calibration", "decisions") is known, else the first; None: nothing was judged.
+
+    In a federation it is known of one cohort alone: that whose histogram sites let leave.
+    """
+    judged = cohorts(result)
+    return next((cohort for cohort in judged if cohort.get(name)), judged[0] if judged else None)
+
+
 def figure(site: dict[str, Any] | None, model: str, name: str) -> dict[str, float] | None:
     """A model's figure at a site, or None."""
     return ((site or {}).get("models") or {}).get(model, {}).get(name) or None

@@ -7,15 +7,15 @@ from typing import Any
 from learner_jax.reports import words
 from learner_jax.reports.charts import axes, scale
 from learner_jax.reports.numerals import count, hundred
-from learner_jax.reports.result import cohorts
+from learner_jax.reports.result import cohorts, telling
 from learner_jax.reports.words import Nouns
 
 
 def told_and_observed(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
     judged = cohorts(result)
-    if not judged or not (judged[0].get("all") or {}).get("models"):
+    cohort = telling(result, "calibration")
+    if cohort is None or not (cohort.get("all") or {}).get("models"):
         return None
-    cohort = judged[0]
     table = cohort.get("calibration") or []
     say, note = words.calibrated(cohort, noun)
     terms = ""

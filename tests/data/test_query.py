@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from learner_jax.data.tables import read_sites, read_table
 from learner_jax.errors import DataError
 
 CANARY = "ZZCANARYZZ"
+ROOT = Path(__file__).parents[2]
 JOIN = """
 CREATE MACRO cut(code) AS left(code, 3);
 SELECT p.patient, w.ward, cut(p.code) AS code, try_cast(p.days AS INTEGER) AS days, sum(w.beds) OVER () AS beds,
@@ -97,3 +99,43 @@ def test_a_query_made_of_values_tells_no_value(query):
     with pytest.raises(DataError) as told:
         read_query(query)
     assert CANARY not in str(told.value)
+
+
+def test_files_that_the_query_does_not_name_are_not_looked_at(query):
+    before = read_query(query)
+    (query.parent / "README.txt").write_text("This is\nnot, a table,\nat all\n")
+    (query.parent / "SHA256SUMS.txt").write_text("")
+    (query.parent / "other.csv").write_text("a,b\n1\n2,3,4\n")
+    pd.testing.assert_frame_equal(before, read_query(query))
+
+
+def test_the_query_of_the_icu_study(tmp_path):
+    """The first unit stay of a stay in hospital, -1 as nothing, ages over 89, and no column that knows the end."""
+    units = [
+        "patientunitstayid,patienthealthsystemstayid,unitvisitnumber,hospitalid,age,gender,uniquepid,"
+        "hospitaldischargestatus,unitdischargestatus",
+        "11,1,2,7,70,Female,p1,Expired,Expired",
+        "10,1,1,7,70,Female,p1,Expired,Alive",
+        "20,2,1,8,> 89,Male,p2,Alive,Alive",
+        "30,3,1,7,50,Unknown,p3,,Alive",
+        "40,4,1,7,,Male,p4,Alive,Alive",
+    ]
+    aps = [
+        "apacheapsvarid,patientunitstayid,creatinine,ph,eyes",
+        "1,10,1.5,-1,4",
+        "2,11,9,7.4,1",
+        "3,20,-1,7.3,3",
+        "4,30,1,7,4",
+        "5,40,2.0,-1,-1",
+    ]
+    for name, lines in (("patient", units), ("apacheApsVar", aps), ("hospital", ["hospitalid,region", "7,West", "8,"])):
+        with gzip.open(tmp_path / f"{name}.csv.gz", "wt") as file:
+            file.write("\n".join(lines) + "\n")
+    (tmp_path / "icu.sql").write_text((ROOT / "configs" / "icu_death.sql").read_text())
+    found = read_query(tmp_path / "icu.sql").astype(object).where(lambda t: t.notna(), None)
+    assert found.columns.tolist() == ["patient", "region", "age", "female", "creatinine", "ph", "eyes", "died"]
+    assert found.to_numpy().tolist() == [
+        ["p1", "West", 70, 1, 1.5, None, 4.0, 1],
+        ["p2", "Unknown", 90, 0, None, 7.3, 3.0, 0],
+        ["p4", "West", None, 0, 2.0, None, None, 0],
+    ]

@@ -10,11 +10,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import learner_jax as lr
-from learner_jax.data import suspect
+from learner_jax import specs
+from learner_jax.data import suspect, units
 from learner_jax.data.sites import encode_sites
 from learner_jax.data.suspect import Sums, others
 from learner_jax.errors import DataError
+from learner_jax.specs import Data, Engine, Federation
 from learner_jax.tasks.table import checklist
+from tests.federation.hospitals import federated
 
 COLUMNS = (
     {"name": "patient", "kind": "id"},
@@ -122,3 +125,48 @@ def test_a_simulation_tells_it_as_notes_before_its_first_round():
     kinds = [event.kind for event in events]
     notes = [event.data["text"] for event in events if event.kind == "note"]
     assert any("lb" in text for text in notes) and kinds.index("note") < kinds.index("round_open")
+
+
+MOLAR = {"creatinine": 113.12, "bilirubin": 584.66, "glucose": 180.156, "cholesterol": 386.65, "triglycerides": 885.4,
+         "urea nitrogen": 28.014, "calcium": 40.078}  # fmt: skip
+UCUM: dict[str, str] = {
+    "mmHg": "mm[Hg]",
+    "lb": "[lb_av]",
+    "inches": "[in_i]",
+    "metres": "m",
+    "years": "a",
+    "months": "mo",
+    "days": "d",
+    "hours": "h",
+}
+
+
+@pytest.mark.parametrize("factor", suspect.FACTORS, ids=lambda one: f"{one.of} in {one.other}")
+def test_the_factors_are_those_of_ucum(factor):
+    if factor.of == "haemoglobin":
+        wanted = 10 / 16.114  # by the monomer, g/mmol; pint would need the molar mass the other way round
+    else:
+        back = units.line(
+            UCUM.get(factor.other, factor.other), UCUM.get(factor.unit, factor.unit), MOLAR.get(factor.of)
+        )
+        assert back is not None
+        wanted = 1 / back.times
+    assert factor.times == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_site_of_a_federation_is_told_before_its_first_round(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    hospital(1).to_csv(folder / "a.csv", index=False)
+    hospital(2).assign(weight=lambda t: t.weight * 2.2046).to_csv(folder / "b.csv", index=False)
+    study = lr.Study(
+        name="s", task=lr.table(columns=COLUMNS, label="back", patient="patient"), model=lr.logistic(), rounds=1,
+        target="valid/loss", references=(), data=Data(source=str(folder), site_column=None, split_column=None),
+        engine=Engine(plan="sequential"), federation=Federation(deadline_s=120.0),
+    )  # fmt: skip
+    ended = federated(specs.check(study), tmp_path)
+    mine = [event for who, event in ended.events if who == "b"]
+    told_at = [at for at, event in enumerate(mine) if event.kind == "note" and "as weight in lb" in event.data["text"]]
+    trained_at = [at for at, event in enumerate(mine) if event.kind == "site_done" and event.data["phase"] == "train"]
+    assert told_at and trained_at and told_at[0] < trained_at[0]
+    assert not [event for who, event in ended.events if who == "coordinator" and "lb" in str(event.data)]

@@ -307,3 +307,21 @@ def test_how_long_references_ran_is_told_where_patience_may_end_them(make):
     result["study"] = {**result["study"], "patience": 7}
     assert "after 7 learning rounds without a better model, at the latest after 50;" in page(result)
     assert "stopped by the same rule" not in page({**result, "evaluation": {"cohorts": []}})
+
+
+def test_what_is_known_of_one_cohort_alone_is_shown_with_its_name(make):
+    """In a federation, of that whose histogram sites let leave."""
+    result = copy.deepcopy(make())
+    first, *rest = result["evaluation"]["cohorts"]
+    first["decisions"], first["calibration"] = {}, []
+    rest[-1]["together"] = {"sites": 7, "rows": 900, "auroc": {"value": 0.7, "bound": 0.002},
+                            "auprc": {"value": 0.3, "bound": 0.02}}  # fmt: skip
+    _, text = read(page(result))
+    assert "Is it worth acting on?" in text and f"Judged on: {rest[0]['name']}." in text
+    for cohort in rest[:-1]:
+        cohort["decisions"], cohort["calibration"] = {}, []
+    _, text = read(page(result))
+    assert f"Judged on: {rest[-1]['name']}. Of 7 of" in text and "Told and observed" in page(result)
+    for cohort in rest:
+        cohort["decisions"] = {}
+    assert "Is it worth acting on?" not in read(page(result))[1]
