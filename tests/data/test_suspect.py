@@ -142,7 +142,7 @@ UCUM: dict[str, str] = {
 
 
 @pytest.mark.parametrize("factor", suspect.FACTORS, ids=lambda one: f"{one.of} in {one.other}")
-def test_the_factors_are_those_of_ucum(factor):
+def test_the_factors_are_those_of_ucum(factor: suspect.Factor):
     if factor.of == "haemoglobin":
         wanted = 10 / 16.114  # by the monomer, g/mmol; pint would need the molar mass the other way round
     else:
