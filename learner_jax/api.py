@@ -266,7 +266,7 @@ def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
     study = Study.from_json(specs.to_json(about["study"]))
     task = None if task is None else checked_task(task)
     parts = _built(study if task is not None else specs.check(study), task)
-    rows = {name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in about["rows"].items()}
+    rows = trees.nested({name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in about["rows"].items()})
     shapes = jax.eval_shape(parts.init_weights, rows)
     weights = trees.rebuild(shapes, {name: np.asarray(leaf) for name, leaf in leaves.items()})
     return TrainedModel(parts, weights, about["fitted"], rows)

@@ -39,6 +39,22 @@ def named_leaves(tree: PyTree) -> dict[str, np.ndarray]:
     return dict(zip(names(tree), map(np.asarray, jax.device_get(jax.tree.leaves(tree))), strict=True))
 
 
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of dicts from path -> leaf.
+
+    >>> nested({"x/table": 1, "x/code": 2, "y": 3})
+    {'x': {'table': 1, 'code': 2}, 'y': 3}
+    """
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = leaf
+    return tree
+
+
 def rebuild(like: PyTree, leaves: Mapping[str, Any]) -> PyTree:
     """The tree with `like`'s structure and the given leaves.
 

@@ -1703,6 +1703,56 @@ PLANTS: tuple[Plant, ...] = (
         'open(path, "ab")',
         ("tests/engines/test_tap.py",),
     ),
+    # ---- events in time, and what is not known
+    Plant(
+        "transformer: when an event was is not read",
+        "learner_jax/models/transformer.py",
+        'jnp.log1p(x["days"])[..., None]',
+        '(0 * x["days"])[..., None]',
+        ("tests/models/test_events_and_gaps.py", "-k", "order_of_events or only_time"),
+    ),
+    Plant(
+        "transformer: places without an event are looked at",
+        "learner_jax/models/transformer.py",
+        "mask=there[:, None, None, :]",
+        "mask=None",
+        ("tests/models/test_events_and_gaps.py", "-k", "without_an_event"),
+    ),
+    Plant(
+        "masked: what is not known is a zero",
+        "learner_jax/models/masked.py",
+        "known = ~jnp.isnan(x)",
+        "x = jnp.nan_to_num(x)\n        known = ~jnp.isnan(x)",
+        ("tests/models/test_events_and_gaps.py", "-k", "not_known"),
+    ),
+    Plant(
+        "masked: values are hidden when it is asked, too",
+        "learner_jax/models/masked.py",
+        "if rngs is not None and self.hide > 0:",
+        "if self.hide > 0:\n            rngs = rngs or nnx.Rngs(dropout=0)",
+        ("tests/models/test_events_and_gaps.py", "-k", "hidden_while_training"),
+    ),
+    Plant(
+        "masked: a model that cannot take gaps begins",
+        "learner_jax/engines/parts.py",
+        "if not bool(jnp.isfinite(output).all()):",
+        "if False:",
+        ("tests/models/test_events_and_gaps.py", "-k", "cannot_take_gaps"),
+    ),
+    Plant(
+        "events: the earliest are kept",
+        "learner_jax/data/told_events.py",
+        "if (at := place(code)) >= 0)[:latest]",
+        "if (at := place(code)) >= 0)[-latest:]",
+        ("tests/data/test_told_events.py", "-k", "latest"),
+    ),
+    Plant(
+        "events: one after the prediction is taken",
+        "learner_jax/data/told_events.py",
+        '_EVENT = re.compile(r"(',
+        '_EVENT = re.compile(r"-?(',
+        ("tests/data/test_told_events.py", "-k", "refused"),
+    ),
 )
 
 

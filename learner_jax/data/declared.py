@@ -14,6 +14,7 @@ import numpy as np
 
 from learner_jax import specs
 from learner_jax.data.schema import FLAG_WORDS, Column
+from learner_jax.data.told_events import LATEST
 from learner_jax.errors import ConfigError
 
 KEEP = 100
@@ -56,7 +57,7 @@ def declared(columns: tuple[Any, ...], label: str, positive: str | tuple[str, ..
         fields = _fields(one, f"task.columns.{place}", problems)
         if fields:
             absent[fields["name"]] = fields.pop("absent", ())
-            keep[fields["name"]] = fields.pop("keep", KEEP)
+            keep[fields["name"]] = fields.pop("keep", LATEST if fields["kind"] == "events" else KEEP)
             found.append(Column(**fields))
     names = [column.name for column in found]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -76,6 +77,8 @@ def declared(columns: tuple[Any, ...], label: str, positive: str | tuple[str, ..
             problems.append(f"task.patient: expected a column of kind id, got '{patient}' of kind {whose.kind}")
         by_name[patient] = dataclasses.replace(whose, missing="refuse", required=True)
     inputs = tuple(c for c in by_name.values() if c.kind != "id" and c.name != label)
+    if sum(c.kind == "events" for c in inputs) > 1:
+        problems.append("task.columns: expected at most one column of kind events, got more")
     if not inputs and not problems:
         problems.append("task.columns: expected at least one column beside label and ids, got none")
     if problems:
@@ -105,7 +108,17 @@ def _fields(one: Any, where: str, problems: list[str]) -> dict[str, Any]:
     return {} if wrong else fields
 
 
-def _rules(*, name: str, kind: str, codes: Any = (), low: Any = None, high: Any = None, keep: Any = None, **_: Any):
+def _rules(
+    *,
+    name: str,
+    kind: str,
+    codes: Any = (),
+    low: Any = None,
+    high: Any = None,
+    keep: Any = None,
+    missing: str = "typical",
+    **_: Any,
+):
     """What types do not say."""
     if not name.strip():
         yield ".name: expected text, got none"
@@ -121,8 +134,10 @@ def _rules(*, name: str, kind: str, codes: Any = (), low: Any = None, high: Any 
         yield f".codes: expected two words, no and yes, got {len(codes)}"
     if kind in ("number", "id") and codes:
         yield f".codes: expected none for kind={kind}, got {len(codes)}"
-    if keep is not None and (kind != "code" or keep < 1):
-        yield f".keep: expected at least 1, for a column of kind code, got keep={keep}, kind={kind}"
+    if keep is not None and (kind not in ("code", "events") or keep < 1):
+        yield f".keep: expected at least 1, for a column of kind code or events, got keep={keep}, kind={kind}"
+    if kind == "events" and missing not in ("typical", "refuse"):
+        yield f".missing: expected typical (no events) or refuse for kind=events, got {missing}"
 
 
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)\s*")

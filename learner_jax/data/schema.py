@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from learner_jax.data import told_events
 from learner_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from learner_jax.data.sites import SiteData
 
-Kind = Literal["number", "category", "code", "flag", "id"]
-Missing = Literal["typical", "indicator", "refuse"]
+Kind = Literal["number", "category", "code", "flag", "id", "events"]
+Missing = Literal["typical", "indicator", "masked", "refuse"]
 
 ABSENT = ("", "?", "NA", "N/A", "NaN", "nan", "null")
 MOST_PROBLEMS = 6
@@ -38,13 +39,14 @@ class Column:
     Attributes:
       name: as in the header.
       kind: "number" (float64), "category" (one of `codes`), "code" (text of an open list, such as a diagnosis),
-        "flag" (no/yes: float64 0 or 1; `codes` holds the two words), "id" (a whole number, or text, which is hashed).
+        "flag" (no/yes: float64 0 or 1; `codes` holds the two words), "id" (a whole number, or text, which is hashed),
+        "events" (codes with time in one cell, as `learner_jax.data.told_events` writes them).
       unit: "days", "mmol/L"; shown with the range.
       low: smallest number that the unit allows, None for any.
       high: largest.
       codes: the closed list of a category; (no, yes) of a flag.
       missing: what is done where there is no value: "typical" (the mean of all sites; no code), "indicator" (that,
-        and an input that says so), "refuse" (an error).
+        and an input that says so), "masked" (nan, for a model that takes it), "refuse" (an error).
       required: the table must have the column.
       whole: numbers must be whole.
       aliases: other names under which the column is taken where there is none of its own name.
@@ -78,6 +80,8 @@ class Column:
             shown = ", ".join(repr(code) for code in (self.codes or FLAG_WORDS)[:6])
             more = len(self.codes) - 6
             return f"one of {shown}" + (f" and {more} more" if more > 0 else "")
+        if self.kind == "events":
+            return "events as days:code, parted by blanks, days before the prediction"
         return "a whole number or text" if self.kind == "id" else "a code in text"
 
 
@@ -223,7 +227,7 @@ def _canonical(series: Any, column: Column) -> tuple[Any, list[str]]:
             nested = np.array([not isinstance(value, Hashable) for value in series])
             where = f"column '{column.name}', {rows_shown(series.index, nested)}"
             return series, [f"{where}: expected {column.expected()}, got a list of values"]
-        read = {"number": _number, "flag": _flag, "category": _word, "code": _word, "id": _identity}[column.kind]
+        read = _READ[column.kind]
         values, kinds = [], []
         for value in distinct:
             good, kind = read(value, column)
@@ -332,3 +336,17 @@ def _identity(value: Any, column: Column) -> tuple[int, str]:
     if digits.isascii() and digits.isdigit() and len(digits) <= 18:
         return int(text), ""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1, ""
+
+
+def _events(value: Any, column: Column) -> tuple[str | None, str]:
+    text = _text(value)
+    if text in ABSENT:
+        return None, "missing"
+    try:
+        told_events.read(text)
+    except ValueError:
+        return None, "something else"
+    return text, ""
+
+
+_READ = {"number": _number, "flag": _flag, "category": _word, "code": _word, "id": _identity, "events": _events}

@@ -78,6 +78,33 @@ class Parts(NamedTuple):
                 "fedprox or a FedOpt method"
             )
 
+    def check_gaps(self, weights: PyTree, rows: PyTree) -> None:
+        """Refuses a model that does not take nan where the task leaves it.
+
+        Args:
+          weights: of the model.
+          rows: an example batch, for its shapes.
+
+        Raises:
+          StudyError: that is it.
+        """
+        columns = getattr(self.task.checklist, "columns", ())
+        gaps = [column.name for column in columns if column.missing == "masked"]
+        if not gaps:
+            return
+
+        x = rows["x"]
+        unknown = (
+            {**x, "table": jnp.full_like(x["table"], jnp.nan)} if isinstance(x, dict) else jnp.full_like(x, jnp.nan)
+        )
+        hidden = {**rows, "x": unknown}
+        output, _ = self.model.apply(weights["params"], weights["stats"], hidden, None, False)
+        if not bool(jnp.isfinite(output).all()):
+            raise StudyError(
+                f"task.columns: '{gaps[0]}' is declared with missing='masked', and this model cannot be told what is "
+                "not known; choose model masked_mlp or transformer, or missing='indicator'"
+            )
+
     def _cast(self, leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
         return leaf.astype(self.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

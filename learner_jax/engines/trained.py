@@ -69,11 +69,12 @@ class TrainedModel:
         """
         import pandas as pd
 
-        x = self._encoded(table)
-        if x.ndim != 2:
-            raise DataError(f"contributions: expected rows of numbers, [n, inputs], got {list(x.shape)}")
+        x: Any = self._encoded(table)
+        if getattr(x, "ndim", 0) != 2:
+            got = list(x.shape) if hasattr(x, "shape") else "events in time"
+            raise DataError(f"contributions: expected rows of numbers, [n, inputs], got {got}")
         names = (self.fitted or {}).get("inputs") or [f"input {at}" for at in range(x.shape[1])]
-        found = slopes_along(self.parts, self.weights, x, steps) * x
+        found = slopes_along(self.parts, self.weights, x, steps) * np.nan_to_num(x)
         index = table.index if hasattr(table, "index") and len(getattr(table, "index", ())) == len(x) else None
         return pd.DataFrame(found.astype(np.float64), columns=pd.Index(names), index=index)
 
@@ -125,7 +126,7 @@ class TrainedModel:
         )
         return found.sort_values("auroc", ascending=False, kind="stable")
 
-    def _encoded(self, table: Any) -> np.ndarray:
+    def _encoded(self, table: Any) -> PyTree:
         checklist = self.parts.task.checklist
         if checklist is None or self.fitted is None:
             return array_like(table, self.rows["x"])

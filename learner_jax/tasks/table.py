@@ -8,10 +8,11 @@ A hospital with a table of its own writes no code: the config declares the colum
 | flag | 0 or 1 | |
 | category | one for each declared code | the list in the config |
 | code | one for each of the `keep` most frequent codes | counts over a list that is the same at every site |
+| events | beside the others, for a sequence model: the `keep` latest | the same list |
 | id | none | |
 
 Where there is no value, "typical" puts the mean of all sites (no code, for a category or code), "indicator" adds an
-input that says so, "refuse" is an error.
+input that says so, "masked" leaves nan for a model that takes it (`models.masked_mlp`), "refuse" is an error.
 
 Codes of an open list are counted over a list that is fixed beforehand: the declared one, where the column has `codes`
 (others pass and get no input), else 4,096 places to which sha256 sends each code. So what leaves a site has one shape,
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from learner_jax.data import told_events
 from learner_jax.data.declared import Asked, declared
 from learner_jax.data.schema import FLAG_WORDS, ONE_CLASS, Checklist, Column, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
@@ -39,6 +41,8 @@ from learner_jax.statistics import counts, kept, mean_and_deviation, missing, mi
 from learner_jax.types import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
 LIMIT = 8.0
@@ -65,7 +69,9 @@ def table(
     Args:
       columns: one dict a column: {"name", "kind", "unit", "low", "high", "codes", "missing", "required", "whole",
         "aliases", "about"} as in `learner_jax.data.schema.Column`, and {"absent": values that stand for none, such as
-        ("0", "-9"); "keep": of a code, how many get an input (100)}. Only name and kind must be there.
+        ("0", "-9"); "keep": of a code, how many get an input (100); of events, how many of the latest are read (128)}.
+        Only name and kind must be there. With a column of kind events a row's x is {"table": float32[k], "code":
+        int32[keep], "days": float32[keep]}, else float32[k].
       label: the column that says the outcome; each row must have one.
       positive: what counts as the outcome: the code or codes of a category, a comparison with a number (">= 7"); ""
         for the second word of a flag.
@@ -116,6 +122,8 @@ def checklist(
     asked = declared(columns, label, positive, patient)
     measured = [c for c in asked.inputs if c.kind in ("number", "flag")]
     coded = [c for c in asked.inputs if c.kind == "code"]
+    plain = [c for c in asked.inputs if c.kind != "events"]
+    timed = next((c for c in asked.inputs if c.kind == "events"), None)
     centre = np.array([_centre(c) for c in measured], np.float64)
 
     def dealt(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +158,7 @@ def checklist(
         seen = {c.name: total[f"codes/{i:03d}"][codes[c.name]].tolist() for i, c in enumerate(coded)}
         return {
             "seen": seen,
-            "inputs": [name for c in asked.inputs for name in _names(c, codes.get(c.name, []))],
+            "inputs": [name for c in plain for name in _names(c, codes.get(c.name, []))],
             "mean": {c.name: float(value) for c, value in zip(measured, mean)},
             "scale": {c.name: float(value) for c, value in zip(measured, scale)},
             "codes": codes,
@@ -159,15 +167,23 @@ def checklist(
         }
 
     def template(fitted: dict[str, Any]) -> dict[str, Any]:
-        return {"x": np.zeros((2, len(fitted["inputs"])), np.float32), "y": np.zeros(2, np.float32)}
+        x: Any = np.zeros((2, len(fitted["inputs"])), np.float32)
+        if timed is not None:
+            latest = asked.keep[timed.name]
+            x = {"table": x, "code": np.zeros((2, latest), np.int32), "days": np.zeros((2, latest), np.float32)}
+        return {"x": x, "y": np.zeros(2, np.float32)}
 
     def encode(frame: pd.DataFrame, fitted: dict[str, Any], labelled: bool = True) -> SiteData:
         rows, _ = _read(frame, asked, "table", labelled)
         group, split = dealt(rows)
-        blocks = [_inputs(rows[c.name], c, fitted) for c in asked.inputs]
+        blocks = [_inputs(rows[c.name], c, fitted) for c in plain]
+        x: Any = np.concatenate(blocks, axis=1) if blocks else np.zeros((len(rows), 0), np.float32)
+        if timed is not None:
+            code, days = told_events.sequences(rows[timed.name], _placed(timed), asked.keep[timed.name])
+            x = {"table": x, "code": code, "days": days}
         outcome = asked.outcome(rows[label]) if labelled else np.zeros(len(rows), bool)
         return SiteData(
-            rows={"x": np.concatenate(blocks, axis=1), "y": outcome.astype(np.float32)},
+            rows={"x": x, "y": outcome.astype(np.float32)},
             split=split,
             group=group,
             cohorts={"everyone": np.ones(len(rows), bool)},
@@ -233,8 +249,9 @@ def _read(frame: pd.DataFrame, asked: Asked, where: str, labelled: bool = True) 
     for column in asked.inputs:
         if column.name not in rows:
             none = np.full(len(rows), np.nan)
-            if column.kind in ("category", "code"):
-                none = pd.Categorical.from_codes(np.full(len(rows), -1), categories=list(column.codes))
+            if column.kind in ("category", "code", "events"):
+                words = [] if column.kind == "events" else list(column.codes)
+                none = pd.Categorical.from_codes(np.full(len(rows), -1), categories=words)
             whole[column.name] = pd.Series(none, index=rows.index)
     return pd.DataFrame(whole, index=rows.index), warnings
 
@@ -250,7 +267,8 @@ def _spelled(frame: pd.DataFrame, asked: Asked) -> pd.DataFrame:
     """The table with codes spelled as declared (2.0 for "2") and none where a declared value stands for it."""
     changed = {}
     for column in asked.columns:
-        codes = column.codes or (FLAG_WORDS if column.kind == "flag" else ())
+        closed = () if column.kind == "events" else column.codes
+        codes = closed or (FLAG_WORDS if column.kind == "flag" else ())
         lost = asked.absent.get(column.name, ())
         for name in (column.name, *column.aliases) if codes or lost else ():
             if name in frame.columns and getattr(frame[name], "ndim", 0) == 1:
@@ -285,7 +303,7 @@ def _rows_as_patients(rows: pd.DataFrame, asked: Asked) -> np.ndarray:
     for column in asked.columns:
         if column.name in rows and column.name != "split":
             series = rows[column.name]
-            if column.kind in ("category", "code"):
+            if column.kind in ("category", "code", "events"):
                 words = [_hash(word) for word in series.cat.categories]
                 bits = np.array([*words, 0], np.uint64)[series.cat.codes.to_numpy()]
             elif column.kind == "id":
@@ -340,12 +358,16 @@ def _size(column: Column) -> int:
 
 def _places(series: Any, column: Column) -> np.ndarray:
     """Each row's code as a place in that list, int64[n]; -1 for none, and for one that is not declared."""
-    if column.codes:
-        known = {code: place for place, code in enumerate(column.codes)}
-        places = [known.get(word, -1) for word in series.cat.categories]
-    else:
-        places = [_hash(word) % PLACES for word in series.cat.categories]
-    return np.array([*places, -1], np.int64)[series.cat.codes.to_numpy()]
+    place = _placed(column)
+    return np.array([*map(place, series.cat.categories), -1], np.int64)[series.cat.codes.to_numpy()]
+
+
+def _placed(column: Column) -> Callable[[str], int]:
+    """code -> its place in that list, -1 for one that is not declared."""
+    if not column.codes:
+        return lambda word: _hash(word) % PLACES
+    known = {code: place for place, code in enumerate(column.codes)}
+    return lambda word: known.get(word, -1)
 
 
 def _names(column: Column, kept_places: list[int]) -> list[str]:
@@ -362,7 +384,7 @@ def _inputs(series: Any, column: Column, fitted: dict[str, Any]) -> np.ndarray:
     if column.kind in ("number", "flag"):
         mean, scale = fitted["mean"][column.name], fitted["scale"][column.name]
         values = series.to_numpy(np.float64)
-        values = np.where(np.isnan(values), mean, values)
+        values = values if column.missing == "masked" else np.where(np.isnan(values), mean, values)
         if column.kind == "number":
             values = np.clip((values - mean) / scale, -LIMIT, LIMIT)
         block = values[:, None]
@@ -372,7 +394,10 @@ def _inputs(series: Any, column: Column, fitted: dict[str, Any]) -> np.ndarray:
         block = _places(series, column)[:, None] == np.array(fitted["codes"][column.name], np.int64)
     if column.missing == "indicator":
         block = np.concatenate([block, series.isna().to_numpy()[:, None]], axis=1)
-    return block.astype(np.float32)
+    block = block.astype(np.float32)
+    if column.missing == "masked":
+        block[series.isna().to_numpy()] = np.nan
+    return block
 
 
 def _stacked(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:

@@ -282,7 +282,7 @@ DIED = {"name": "died", "kind": "flag"}
         ({"columns": ({"name": "w", "kind": "category"}, DIED)}, "('w').codes: expected the codes of the category"),
         ({"columns": ({"name": "w", "kind": "category", "codes": ("1", 2)}, DIED)}, "codes.1: expected text, got 2"),
         ({"columns": ({"name": "w", "kind": "flag", "codes": ("a",)}, DIED)}, "codes: expected two words, no and yes"),
-        ({"columns": ({**AGE, "missing": "median"}, DIED)}, "('age').missing: expected typical, indicator or refuse"),
+        ({"columns": ({**AGE, "missing": "median"}, DIED)}, "('age').missing: expected typical, indicator, masked or"),
         ({"columns": ({**AGE, "keep": 3}, DIED)}, "('age').keep: expected at least 1, for a column of kind code"),
         ({"columns": ({**DIED, "low": 0},)}, "('died'): a range is for numbers"),
         ({"columns": (AGE, AGE, DIED)}, "task.columns: 'age' is declared twice"),
