@@ -144,7 +144,7 @@ def test_a_patient_by_hand(tmp_path):
 def test_the_groups_are_those_of_the_paper():
     groups = {group.name: group for group in features.charlson()}
     assert len(groups) == 17
-    assert [groups[name].charlson for name in ("metastatic", "aids", "severe_liver", "renal")] == [6, 6, 3, 2]
+    assert [groups[name].points for name in ("metastatic", "aids", "severe_liver", "renal")] == [6, 6, 3, 2]
 
     def of(code: str) -> set[str]:
         return {
