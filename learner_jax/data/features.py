@@ -12,18 +12,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from learner_jax.data import measured
+from learner_jax.data import measured, medicines
 from learner_jax.data.cohorts import NOT_READMITTED, READMITTED, Code, Cohort, plain_code, shipped
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import ConfigError
 
 LOOKBACK_DAYS = 365
-"""So long before the admission diagnoses and stays are looked for."""
+"""So long before the admission diagnoses, stays and medicines are looked for."""
+WINDOWS = (30, 90, 365)
+"""Days before the discharge in which codes are counted."""
 
 _INSTEAD = {
     "diabetes": "diabetes_complicated",
     "mild_liver": "severe_liver",
     "malignancy": "metastatic",
+    "elixhauser_diabetes": "elixhauser_diabetes_complicated",
+    "elixhauser_hypertension": "elixhauser_hypertension_complicated",
+    "elixhauser_solid_tumour": "elixhauser_metastatic",
 }
 """Of two groups of one disease the graver counts."""
 _EMERGENCY = r"\bemerg|\bemd\b|\ber\b|^(7|9203|8870|581381)$"
@@ -42,12 +47,12 @@ _OWN = f"({_ENDS} >= s.admit - to_hours(12) OR {_ENDS}::DATE = s.admit::DATE)"
 
 
 class Group(NamedTuple):
-    """Diagnoses that are taken together. charlson, lace: points in the two indices."""
+    """Diagnoses that are taken together. points: in the group's own index; lace: in LACE."""
 
     name: str
     codes: tuple[Code, ...]
-    charlson: int
-    lace: int
+    points: int
+    lace: int = 0
 
 
 class Features(NamedTuple):
@@ -75,18 +80,36 @@ def charlson(path: Path | None = None) -> tuple[Group, ...]:
     Raises:
       ConfigError: the file is not that.
     """
-    path = path or shipped("codes", ".csv")["charlson"]
+    return _read(path or shipped("codes", ".csv")["charlson"], "charlson", "lace")
+
+
+def elixhauser(path: Path | None = None) -> tuple[Group, ...]:
+    """The groups of the Elixhauser index, in the file's order; their names begin with "elixhauser_".
+
+    Args:
+      path: columns vocabulary, code, match, group and walraven; None takes the shipped one.
+
+    Raises:
+      ConfigError: the file is not that.
+    """
+    found = _read(path or shipped("codes", ".csv")["elixhauser"], "walraven")
+    return tuple(group._replace(name=f"elixhauser_{group.name}") for group in found)
+
+
+def _read(path: Path, *points: str) -> tuple[Group, ...]:
+    """points: the columns of those in the index and, if it counts there, in LACE."""
     found: dict[str, Group] = {}
     try:
         with path.open(newline="") as file:
             for row in csv.DictReader(line for line in file if not line.startswith("#")):
                 code = Code(row["vocabulary"], plain_code(row["code"]), row["match"] == "prefix")
-                group = found.get(row["group"], Group(row["group"], (), int(row["charlson"]), int(row["lace"])))
+                group = found.get(row["group"], Group(row["group"], (), *(int(row[name]) for name in points)))
                 found[row["group"]] = group._replace(codes=(*group.codes, code))
     except OSError as error:
         raise ConfigError(f"{path}: expected groups of diagnoses, got: {error.strerror}") from None
     except (KeyError, ValueError, TypeError, csv.Error):
-        raise ConfigError(f"{path}: expected vocabulary, code, match, group, charlson and lace, got others") from None
+        *others, last = ("vocabulary", "code", "match", "group", *points)
+        raise ConfigError(f"{path}: expected {', '.join(others)} and {last}, got others") from None
     return tuple(found.values())
 
 
@@ -95,27 +118,31 @@ def find(
     groups: Sequence[Group],
     lookback_days: int = LOOKBACK_DAYS,
     quantities: tuple[measured.Measurement, ...] | None = None,
+    also: Sequence[Group] | None = None,
+    drugs: tuple[medicines.Medicines, ...] | None = None,
 ) -> Features:
     """What is known of the index stays that `cohorts.find` has just found in these records.
 
     Args:
       records: open ones.
-      groups: of diagnoses.
+      groups: of diagnoses, by Charlson.
       lookback_days: before the admission.
       quantities: of the laboratory and at the bedside; None takes the shipped ones.
+      also: groups of diagnoses by Elixhauser; None takes the shipped ones.
+      drugs: groups of medicines; None takes the shipped ones.
 
     Raises:
       DataError: no cohort was looked for yet.
     """
-    records.sql(
-        "CREATE OR REPLACE TABLE known AS SELECT s.encounter AS stay, e.code, e.kind, p.encounter IS NOT NULL AS here "
-        "FROM stays s JOIN events e ON e.patient = s.patient LEFT JOIN encounters c ON c.encounter = e.encounter "
-        "LEFT JOIN parts p ON p.part = e.encounter AND p.encounter = s.encounter "
-        f"WHERE {_KNOWN_AT} <= s.discharge AND {_KNOWN_AT} >= s.admit - to_days({lookback_days})"
-    )
-    there = _groups(records, groups)
+    also, drugs = elixhauser() if also is None else also, medicines.medicines() if drugs is None else drugs
+    _known(records, lookback_days)
+    there = _groups(records, (*groups, *also))
     quantities = measured.measurements() if quantities is None else quantities
     results, remarks = measured.find(records, quantities)
+    taken, told = medicines.find(records, drugs)
+    of_drugs, of_results = medicines.names(drugs), measured.names(quantities)
+    none = (*_COUNTS, *of_drugs[: len(drugs)])
+    coded = ", ".join(f'coalesce("{one}", 0)' if one in none else f'"{one}"' for one in (*_COUNTS, *_SINCE, *of_drugs))
     history = (
         "SELECT s.encounter, count(x.encounter) FILTER (x.discharge >= s.admit - to_days(180)), "
         f"count(x.encounter) FILTER (x.discharge >= s.admit - to_days({lookback_days})), "
@@ -130,34 +157,33 @@ def find(
         "FROM stays s LEFT JOIN encounters u ON u.patient = s.patient AND u.kind = 'emergency' "
         "AND u.admit <= s.admit AND u.admit >= s.admit - to_days(180) GROUP BY s.encounter"
     )
-    counts = "SELECT stay, " + ", ".join(f"count(DISTINCT code) FILTER (here AND kind = '{kind}')" for kind in _KINDS)
     asked = (
         "SELECT s.encounter, date_sub('year', p.birth, s.admit), "
         "CASE upper(left(p.sex, 1)) WHEN 'F' THEN 1 WHEN 'M' THEN 0 END, "
         "date_diff('second', s.admit, s.discharge) / 86400, "
         "CASE WHEN u.own THEN 1 WHEN c.admitted_from IS NULL THEN NULL "
         f"ELSE regexp_matches(lower(trim(c.admitted_from)), '{_EMERGENCY}')::INTEGER END, "
-        "h.* EXCLUDE (encounter), u.* EXCLUDE (encounter, own), k.* EXCLUDE (stay) "
+        f"h.* EXCLUDE (encounter), u.* EXCLUDE (encounter, own), {coded} "
         f"FROM stays s LEFT JOIN patients p USING (patient) LEFT JOIN encounters c ON c.encounter = s.encounter "
         f"JOIN ({history}) h ON h.encounter = s.encounter JOIN ({urgent}) u ON u.encounter = s.encounter "
-        f"LEFT JOIN ({counts} FROM known GROUP BY stay) k ON k.stay = s.encounter "
+        f"LEFT JOIN ({_COUNTED}) k ON k.stay = s.encounter LEFT JOIN ({taken}) t ON t.stay = s.encounter "
         "ORDER BY s.patient, s.admit, s.encounter"
     )
-    names = (*_PLAIN, *(f"count_{kind}" for kind in _KINDS), *(group.name for group in groups), "charlson")
-    names = (*names, *measured.names(quantities))
+    names = (*_PLAIN, *_COUNTS, *_SINCE, *of_drugs, *(group.name for group in groups), "charlson")
+    names = (*names, *(group.name for group in also), "elixhauser", *of_results)
     rows, scores = [], []
     for stay, *plain in records.sql(asked):
-        values = dict(zip(_PLAIN, plain, strict=False))
-        counted = [one or 0 for one in plain[len(_PLAIN) :]]
-        graver = {name for name in there.get(stay, ()) if _INSTEAD.get(name) not in there.get(stay, ())}
-        of = [group for group in groups if group.name in graver]
-        points = sum(group.charlson for group in of)
-        flags = [int(group.name in there.get(stay, ())) for group in groups]
-        mine = results.get(stay, {})
-        row = (*values.values(), *counted, *flags, points, *(mine.get(name) for name in measured.names(quantities)))
-        rows.append(tuple(None if one is None else float(one) for one in row))
-        scores.append(lace(values["stay_days"], values["emergency"], sum(g.lace for g in of), values["emergency_180"]))
-    return Features(names, tuple(rows), tuple(scores), (*_notes(records), *remarks))
+        flags = there.get(stay, frozenset())
+        graver = {name for name in flags if _INSTEAD.get(name) not in flags}
+        mine, row = results.get(stay, {}), list(plain)
+        for index in (groups, also):
+            row += [group.name in flags for group in index]
+            row.append(sum(group.points for group in index if group.name in graver))
+        row += [mine.get(name) for name in of_results]
+        rows.append(tuple(None if one is None else _number(one) for one in row))
+        values, of = dict(zip(_PLAIN, plain, strict=False)), sum(group.lace for group in groups if group.name in graver)
+        scores.append(lace(values["stay_days"], values["emergency"], of, values["emergency_180"]))
+    return Features(names, tuple(rows), tuple(scores), (*_notes(records), *told, *remarks))
 
 
 _PLAIN = (
@@ -165,6 +191,45 @@ _PLAIN = (
     "emergency_180",
 )  # fmt: skip
 _KINDS = ("diagnosis", "procedure", "medicine", "measurement")
+_COUNTS = (
+    *(f"count_{kind}" for kind in _KINDS),
+    *(f"count_{kind}_{days}" for kind in _KINDS for days in WINDOWS),
+)
+_SINCE = tuple(f"days_since_{kind}" for kind in _KINDS)
+_WITHIN = "count(k.code) FILTER (k.kind = '{0}' AND k.last >= s.discharge - to_days({1})) AS count_{0}_{1}"
+_COUNTED = (
+    "SELECT k.stay, "
+    + "".join(f"count(k.code) FILTER (k.here AND k.kind = '{kind}') AS count_{kind}, " for kind in _KINDS)
+    + "".join(f"{_WITHIN.format(kind, days)}, " for kind in _KINDS for days in WINDOWS)
+    + ", ".join(
+        f"date_diff('second', max(k.before) FILTER (k.kind = '{kind}'), s.admit) / 86400 AS days_since_{kind}"
+        for kind in _KINDS
+    )
+    + " FROM known k JOIN stays s ON s.encounter = k.stay GROUP BY k.stay, s.admit, s.discharge"
+)
+"""Of a stay: different codes in it, and in the windows before its discharge; days since the last code before it."""
+_BY_THE_DAY = "moment = date_trunc('day', admit)"
+"""Whether an event is stamped by the day of the admission alone: nobody says that it was before."""
+_FLOATS = tuple(float(n) for n in range(256))
+"""Small numbers, which most features are: each once in memory."""
+
+
+def _number(value: float) -> float:
+    return _FLOATS[value] if isinstance(value, int) and 0 <= value < len(_FLOATS) else float(value)
+
+
+def _known(records: Records, lookback_days: int) -> None:
+    """A row for each code of a stay that was known at its discharge: how often, when last, whether in the stay."""
+    records.sql(
+        "CREATE OR REPLACE TABLE known AS SELECT stay, kind, code, count(*) AS times, max(moment) AS last, "
+        f"bool_or(here) AS here, bool_or(here OR moment >= admit OR {_BY_THE_DAY}) AS within, "
+        f"max(moment) FILTER (NOT here AND moment < admit AND NOT {_BY_THE_DAY}) AS before FROM "
+        f"(SELECT s.encounter AS stay, s.admit, e.kind, e.code, {_KNOWN_AT} AS moment, p.encounter IS NOT NULL AS here "
+        "FROM stays s JOIN events e ON e.patient = s.patient LEFT JOIN encounters c ON c.encounter = e.encounter "
+        "LEFT JOIN parts p ON p.part = e.encounter AND p.encounter = s.encounter "
+        f"WHERE {_KNOWN_AT} <= s.discharge AND {_KNOWN_AT} >= s.admit - to_days({lookback_days})) "
+        "GROUP BY stay, kind, code"
+    )
 
 
 def lace(days: float, emergency: float | None, comorbidity: int, visits: int) -> int:
@@ -183,7 +248,7 @@ def lace(days: float, emergency: float | None, comorbidity: int, visits: int) ->
     return stay + 3 * bool(emergency) + (comorbidity if comorbidity < 4 else 5) + min(visits, 4)
 
 
-def _groups(records: Records, groups: Sequence[Group]) -> Mapping[int, set[str]]:
+def _groups(records: Records, groups: Sequence[Group]) -> Mapping[int, frozenset[str]]:
     """Stay -> names of the groups of which a diagnosis is known."""
     records.sql("CREATE OR REPLACE TABLE grouped (code VARCHAR, prefix BOOLEAN, name VARCHAR)")
     lines = [(f"{one.vocabulary}//{one.code}", one.prefix, group.name) for group in groups for one in group.codes]
@@ -192,11 +257,8 @@ def _groups(records: Records, groups: Sequence[Group]) -> Mapping[int, set[str]]
         "CREATE OR REPLACE TABLE named AS SELECT DISTINCT d.code, g.name FROM (SELECT DISTINCT code FROM known WHERE "
         "kind = 'diagnosis') d JOIN grouped g ON d.code = g.code OR (g.prefix AND starts_with(d.code, g.code))"
     )
-    found: dict[int, set[str]] = {}
-    asked = "SELECT DISTINCT stay, name FROM known JOIN named USING (code) WHERE kind = 'diagnosis'"
-    for stay, name in records.sql(asked):
-        found.setdefault(stay, set()).add(name)
-    return found
+    asked = "SELECT stay, list(DISTINCT name) FROM known JOIN named USING (code) WHERE kind = 'diagnosis' GROUP BY stay"
+    return {stay: frozenset(names) for stay, names in records.sql(asked)}
 
 
 def _notes(records: Records) -> tuple[str, ...]:
@@ -212,7 +274,8 @@ def _notes(records: Records) -> tuple[str, ...]:
             f"of {unknown:,} of {stays:,} stays it is not known from where the patient came: not as an emergency"
         )
     ((coded, diagnoses),) = records.sql(
-        "SELECT count(*) FILTER (regexp_matches(code, '^ICD(9|10)CM//')), count(*) FROM known WHERE kind = 'diagnosis'"
+        "SELECT coalesce(sum(times) FILTER (regexp_matches(code, '^ICD(9|10)CM//')), 0), coalesce(sum(times), 0) "
+        "FROM known WHERE kind = 'diagnosis'"
     )
     if coded < diagnoses:
         share = (diagnoses - coded) / diagnoses

@@ -38,13 +38,20 @@ def test_every_door_gives_the_same_features(people):
         assert len(found.rows) == len(cohort.stays) > 300
         rows = list(csv.DictReader(features.as_csv(cohort, found).splitlines()))
         told[door] = [{name: row[name] for name in (*found.names, "lace")} for row in rows]
-    for name in ("stays_180", "days_since_stay", "diabetes", "charlson", "emergency", "count_medicine", "lace"):
+    new = (
+        "elixhauser",
+        "medicine_ras_inhibitor",
+        "medicine_loop_diuretic_days",
+        "count_medicine_90",
+        "days_since_measurement",
+    )
+    for name in ("stays_180", "days_since_stay", "diabetes", "charlson", "emergency", "count_medicine", "lace", *new):
         assert len({row[name] for row in told["meds"]}) > 1, f"{name} is the same for everybody"
     for door in DOORS:
         assert told[door] == told["meds"], door
 
 
-@pytest.mark.parametrize("change", ["shuffle", "move", "delete"])
+@pytest.mark.parametrize("change", ["shuffle", "move", "close", "delete"])
 def test_nothing_of_later_enters(people, change):
     """For the first index stay of each patient: all that comes after its discharge is changed."""
     with open_records(people / "meds") as records:
@@ -55,12 +62,23 @@ def test_nothing_of_later_enters(people, change):
         records.sql("DELETE FROM stays USING cut WHERE stays.patient = cut.patient AND stays.discharge > cut.until")
         before = features.find(records, features.charlson())
         assert len(before.rows) == len(patients) > 200
+        varied = {name for place, name in enumerate(before.names) if len({row[place] for row in before.rows}) > 1}
+        new = {"elixhauser", "medicine_loop_diuretic", "medicine_loop_diuretic_days", "medicine_antiplatelet"}
+        assert varied > new | {
+            "elixhauser_diabetes",
+            "count_medicine_30",
+            "count_measurement_365",
+            "count_diagnosis_90",
+        }
         events = "cut WHERE events.patient = cut.patient AND events.time > cut.until"
         assert records.one("SELECT count(*) FROM events JOIN cut USING (patient) WHERE time > until") > 1000
         if change == "delete":
             records.sql(f"DELETE FROM events USING {events}")
         elif change == "move":
             records.sql(f"UPDATE events SET time = time + to_days(3) FROM {events}")
+        elif change == "close":  # right after the discharge, and a medicine that nobody had
+            later = "time = cut.until + to_seconds(1), code = 'RxNorm//9997', kind = 'medicine', encounter = NULL"
+            records.sql(f"UPDATE events SET {later} FROM {events}")
         else:
             records.sql(f"UPDATE events SET code = 'ICD10CM//C780', value = -1, kind = 'diagnosis' FROM {events}")
         for table in ("encounters", "every"):
@@ -144,7 +162,7 @@ def test_a_patient_by_hand(tmp_path):
 def test_the_groups_are_those_of_the_paper():
     groups = {group.name: group for group in features.charlson()}
     assert len(groups) == 17
-    assert [groups[name].charlson for name in ("metastatic", "aids", "severe_liver", "renal")] == [6, 6, 3, 2]
+    assert [groups[name].points for name in ("metastatic", "aids", "severe_liver", "renal")] == [6, 6, 3, 2]
 
     def of(code: str) -> set[str]:
         return {

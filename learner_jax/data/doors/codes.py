@@ -17,6 +17,7 @@ SPELLED = {
     "LOINC": ("loinc", "http://loinc.org", "2.16.840.1.113883.6.1"),
     "RxNorm": ("rxnorm", "rxnorm extension", "http://www.nlm.nih.gov/research/umls/rxnorm", "2.16.840.1.113883.6.88"),
     "NDC": ("ndc", "http://hl7.org/fhir/sid/ndc", "2.16.840.1.113883.6.69"),
+    "ATC": ("atc", "http://www.whocc.no/atc", "2.16.840.1.113883.6.73"),
     "CPT4": ("cpt4", "cpt", "http://www.ama-assn.org/go/cpt"),
     "HCPCS": ("hcpcs", "http://www.cms.gov/medicare/coding/hcpcsreleasecodesets"),
 }  # fmt: skip

@@ -4,7 +4,8 @@ A resource is known by its `resourceType`, not by its file's name. A stay in a h
 class, or one that says from where the patient was admitted and on which ward or service: some publishers know no class
 IMP. An Encounter that is part of another (intensive care, emergency department) is not counted beside it. A Condition
 needs neither a date nor a status; its time is then the end of its encounter. References may be relative, absolute, a
-`urn:uuid:`, or conditional.
+`urn:uuid:`, or conditional. A MedicationRequest names its medicine itself, or by a Medication elsewhere or within it
+(by the ingredients of that, where it has no code of its own), or in words alone.
 
 Reference: HL7 FHIR R4 (4.0.1): Encounter, Condition; Bulk Data Access IG.
 """
@@ -103,6 +104,7 @@ def read(source: Path, records: Records) -> None:
         "unnest((json->'$.diagnosis[*]')) AS d FROM resources WHERE type = 'Encounter') "
         "WHERE (d->>'$.rank') = '1' GROUP BY 1"
     )
+    _medications(records)
     for about in _CLINICAL:
         if there.get(about.type):
             _events(records, about)
@@ -153,20 +155,72 @@ def _encounters(records: Records) -> None:
         records.notes.append(f"{odd} {told}")
 
 
+_ORDERED = (
+    "(SELECT *, (json->'$.medicationCodeableConcept.coding[*]') AS own, CASE WHEN starts_with(reference, '#') "
+    "THEN (json->>'$.id') || reference ELSE target(reference) END AS medicine FROM (SELECT *, "
+    "json->>'$.medicationReference.reference' AS reference, concat_ws(' ', "
+    "json->>'$.medicationCodeableConcept.text', json->>'$.medicationReference.display') AS said FROM resources "
+    "WHERE type = 'MedicationRequest')) LEFT JOIN medications m ON m.id = medicine"
+)
+"""Requests, and the Medication that each names; one that lies within its request ("#x") is known by both keys."""
+_MEDICINES = (
+    "unnest(CASE WHEN len(own) > 0 THEN list_transform(own, lambda one: {'coding': one, 'words': said}) "
+    "WHEN len(m.parts) > 0 THEN m.parts "
+    "WHEN said <> '' THEN [{'coding': json_object('code', said), 'words': said}] END, recursive := true)"
+)
+"""The codings of a request, each with the words for it: its own, its Medication's, or its words alone."""
+
+
+def _medications(records: Records) -> None:
+    """A row for each Medication: its codings, else those of its ingredients, each with the words for it.
+
+    The words are its text and its identifiers, for some publishers put the name there.
+    """
+    records.sql(
+        "CREATE TABLE substances AS SELECT json->>'$.id' AS id, json FROM resources WHERE type = 'Medication' "
+        "UNION ALL SELECT within || '#' || (json->>'$.id'), json FROM (SELECT json->>'$.id' AS within, "
+        "unnest((json->'$.contained[*]')) AS json FROM resources WHERE type = 'MedicationRequest') "
+        "WHERE (json->>'$.resourceType') = 'Medication'"
+    )
+    records.sql(
+        "CREATE TABLE medications AS WITH parts AS (SELECT id, unnest((json->'$.ingredient[*]')) AS part FROM "
+        "substances WHERE coalesce(json_array_length(json, '$.code.coding'), 0) = 0), "
+        "named AS (SELECT id, json->'$.code' AS concept, json FROM substances "
+        "UNION ALL SELECT id, part->'$.itemCodeableConcept', NULL FROM parts "
+        "UNION ALL SELECT p.id, s.json->'$.code', s.json FROM parts p JOIN substances s "
+        "ON s.id = target(p.part->>'$.itemReference.reference')) "
+        "SELECT id, list({'coding': coding, 'words': words}) AS parts FROM (SELECT id, "
+        "unnest((concept->'$.coding[*]')) AS coding, concat_ws(' ', concept->>'$.text', "
+        "array_to_string((json->>'$.identifier[*].value'), ' ')) AS words FROM named) GROUP BY id"
+    )
+
+
 def _events(records: Records, about: _Clinical) -> None:
     """An event for each coding of a resource; what was refuted or entered in error is none."""
     system, code = codes.vocabulary("coding->>'$.system'"), "coding->>'$.code'"
     shape = codes.by_shape(code) if about.kind == "diagnosis" else "NULL"
-    records.sql(
-        "INSERT INTO events SELECT p.patient, coalesce(r.time, e.discharge, e.admit), "
-        f"coded(coalesce({system}, {shape}, 'UNKNOWN'), {code}), r.value, r.unit, e.encounter, '{about.kind}', NULL, "
-        f"f.rank FROM (SELECT {_at('id')} AS id,  target({_at('subject.reference')}) AS subject, "
+    codings, of = f"unnest((json->'$.{about.code}.coding[*]')) AS coding", "resources"
+    if about.kind == "medicine":
+        codings, of = _MEDICINES, _ORDERED
+    rows = (
+        f"(SELECT {_at('id')} AS id, target({_at('subject.reference')}) AS subject, "
         f"target({_at('encounter.reference')}) AS visit, "
         f"wall({_at(*about.times)}) AS time, try_cast({_at('valueQuantity.value')} AS DOUBLE) AS value, "
-        f"{_at('valueQuantity.code', 'valueQuantity.unit')} AS unit, "
-        f"unnest((json->'$.{about.code}.coding[*]')) AS coding FROM resources WHERE type = '{about.type}' "
+        f"{_at('valueQuantity.code', 'valueQuantity.unit')} AS unit, {codings} "
+        f"FROM {of} WHERE type = '{about.type}' "
         f"AND coalesce({_at('verificationStatus.coding[0].code')}, '') NOT IN ('refuted', 'entered-in-error') "
-        f"AND coalesce({_at('status')}, '') <> 'entered-in-error') r "
-        "LEFT JOIN patients p ON p.id = r.subject LEFT JOIN encounters e ON e.id = r.visit "
-        "LEFT JOIN ranked f ON f.id = r.id"
+        f"AND coalesce({_at('status')}, '') <> 'entered-in-error')"
+    )
+    coded = f"coded(coalesce({system}, {shape}, 'UNKNOWN'), {code})"
+    if about.kind == "medicine":
+        records.sql(f"CREATE TABLE ordered AS SELECT * FROM {rows}")
+        rows, label = "ordered", f"unnest([words, coding->>'$.display', {code}]) AS label"
+        records.sql(
+            f"INSERT INTO labels SELECT DISTINCT code, trim(label) FROM (SELECT {coded} AS code, {label} FROM ordered) "
+            "WHERE trim(label) <> ''"
+        )
+    records.sql(
+        f"INSERT INTO events SELECT p.patient, coalesce(r.time, e.discharge, e.admit), {coded}, r.value, r.unit, "
+        f"e.encounter, '{about.kind}', NULL, f.rank FROM {rows} r LEFT JOIN patients p ON p.id = r.subject "
+        "LEFT JOIN encounters e ON e.id = r.visit LEFT JOIN ranked f ON f.id = r.id"
     )

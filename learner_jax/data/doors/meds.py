@@ -30,7 +30,7 @@ ROLES = {
 KINDS = {
     "diagnosis": r"^(DIAGNOSIS|CONDITION|DX)\b|^ICD9CM|^ICD10CM|^ICD/",
     "procedure": r"^(PROCEDURE|HCPCS|CPT)\b|^ICD9PROC|^ICD10PCS|^CPT4|^HCPCS",
-    "medicine": r"^(MEDICATION|DRUG|RX|INFUSION_START)\b|^RXNORM|^NDC",
+    "medicine": r"^(MEDICATION|DRUG|RX|INFUSION_START)\b|^RXNORM|^NDC|^ATC/",
     "measurement": r"^(LAB|VITAL|VITALS|MEASUREMENT|OBSERVATION)\b|^LOINC",
 }
 NUMBERS = ("hadm_id", "encounter_id", "visit_id", "visit_occurrence_id", "csn")
@@ -85,20 +85,24 @@ def read(source: Path, records: Records) -> None:
 
 def _name_codes(source: Path, records: Records) -> None:
     """A row for each distinct code: what it is, and how other hospitals say it."""
-    records.sql("CREATE TABLE raws AS SELECT DISTINCT code AS raw, NULL::VARCHAR AS parent FROM shards")
+    records.sql(
+        "CREATE TABLE raws AS SELECT DISTINCT code AS raw, NULL::VARCHAR AS parent, NULL::VARCHAR AS said FROM shards"
+    )
     metadata = source / "metadata" / "codes.parquet"
     if metadata.is_file():
         listed = f"read_parquet({quoted([metadata])})"
-        if {"code", "parent_codes"} <= records.columns(listed).keys():
-            records.sql(
-                f"UPDATE raws SET parent = found.parent_codes[1] FROM {listed} found WHERE found.code = raws.raw"
-            )
+        for ours, theirs, told in (
+            ("parent", "parent_codes", "parent_codes[1]"),
+            ("said", "description", "description"),
+        ):
+            if {"code", theirs} <= records.columns(listed).keys():
+                records.sql(f"UPDATE raws SET {ours} = found.{told} FROM {listed} found WHERE found.code = raws.raw")
     role, kind = (
         "CASE " + " ".join(f"WHEN regexp_matches(upper(raw), '{words}') THEN '{one}'" for one, words in table.items())
         for table in (ROLES, KINDS)
     )
     records.sql(
-        f"CREATE TABLE parted AS SELECT raw, {role} END AS role, {kind} ELSE 'other' END AS kind, "
+        f"CREATE TABLE parted AS SELECT raw, said, {role} END AS role, {kind} ELSE 'other' END AS kind, "
         "regexp_extract(raw, '//([^/].*)$', 1) AS rest, "
         "regexp_extract(coalesce(parent, raw), '^([A-Za-z0-9_]+)/{1,2}(.+)$', ['system', 'code']) AS part, "
         "regexp_extract(raw, '^(?:[A-Za-z]+/{1,2})?ICD/{1,2}(9|10)/{1,2}(.+)$', ['version', 'code']) AS icd "
@@ -106,13 +110,17 @@ def _name_codes(source: Path, records: Records) -> None:
     )
     procedures = "CASE part.system WHEN 'PROCEDURE' THEN TRUE ELSE kind = 'procedure' END"
     records.sql(
-        "CREATE TABLE names AS SELECT raw, role, kind, nullif(rest, '') AS rest, "
+        "CREATE TABLE names AS SELECT raw, said, role, kind, nullif(rest, '') AS rest, "
         "CASE WHEN kind = 'measurement' THEN nullif(regexp_extract(raw, '^LAB//[^/]+//(.+)$', 1), '') END AS unit, "
         f"CASE WHEN icd.version <> '' AND {procedures} "
         "THEN coded(CASE icd.version WHEN '9' THEN 'ICD9Proc' ELSE 'ICD10PCS' END, icd.code) "
         "WHEN icd.version <> '' THEN coded('ICD' || icd.version || 'CM', icd.code) "
         f"WHEN part.system <> '' THEN coded({codes.vocabulary('part.system')}, part.code) ELSE raw END AS code "
         "FROM parted"
+    )
+    records.sql(
+        "INSERT INTO labels SELECT DISTINCT code, label FROM (SELECT code, unnest([raw, said]) AS label FROM names "
+        "WHERE kind = 'medicine' AND role IS NULL) WHERE label IS NOT NULL"
     )
 
 

@@ -77,9 +77,10 @@ def read(source: Path | str, records: Records, schema: str | None = None) -> Non
         lacking = [column for column in needed if column not in columns[name]]
         if lacking:
             raise DataError(f"{source}: table {name}: expected OMOP's columns, got no {', no '.join(lacking)}")
-    concepts = "SELECT NULL::BIGINT AS id, NULL::VARCHAR AS vocabulary, NULL::VARCHAR AS code WHERE FALSE"
+    concepts = "SELECT 0::BIGINT AS id, '' AS vocabulary, '' AS code, '' AS name WHERE FALSE"
     if "concept" in columns:
         about = f"{codes.vocabulary('vocabulary_id')} AS vocabulary, concept_code AS code"
+        about += f", {first(columns['concept'], 'concept_name')} AS name"
         concepts = f"SELECT try_cast(concept_id AS BIGINT) AS id, {about} FROM concept"
     records.sql(f"CREATE TABLE concepts AS {concepts}")
     _patients(records, columns["person"], columns.get("death"))
@@ -143,16 +144,25 @@ def _events(records: Records, table: str, there: set[str], about: _Clinical) -> 
             *(first(there, f"condition_{one}_concept_id", cast="BIGINT") for one in ("status", "type")),
         )
         rank = f"CASE WHEN {status} IN {PRIMARY} OR {type_} IN {PRIMARY} THEN 1 END"
-    records.sql(
-        f"INSERT INTO events SELECT try_cast(t.person_id AS BIGINT), {time}, "
+    code = (
         "CASE WHEN own.vocabulary IS NOT NULL THEN coded(own.vocabulary, own.code) "
         f"WHEN {shape} IS NOT NULL THEN coded({shape}, {value}) "
         "WHEN std.vocabulary IS NOT NULL THEN coded(std.vocabulary, std.code) "
-        f"ELSE 'OMOP//' || coalesce(nullif({concept}, '0'), {value}) END, "
+        f"ELSE 'OMOP//' || coalesce(nullif({concept}, '0'), {value}) END"
+    )
+    rows = (
+        f"FROM {table} t LEFT JOIN concepts own ON own.id = nullif(try_cast({source} AS BIGINT), 0) "
+        f"LEFT JOIN concepts std ON std.id = nullif(try_cast({concept} AS BIGINT), 0)"
+    )
+    if about.kind == "medicine":
+        records.sql(
+            f"INSERT INTO labels SELECT DISTINCT code, label FROM (SELECT {code} AS code, "
+            f"unnest([own.name, std.name, {value}]) AS label {rows}) WHERE label IS NOT NULL"
+        )
+    records.sql(
+        f"INSERT INTO events SELECT try_cast(t.person_id AS BIGINT), {time}, {code}, "
         f"{first(there, 'value_as_number', cast='DOUBLE')}, "
         f"{first(there, 'unit_source_value', 'dose_unit_source_value')}, "
         f"{first(there, 'visit_occurrence_id', cast='BIGINT')}, '{about.kind}', "
-        f"nullif(try_cast({concept} AS BIGINT), 0), {rank} FROM {table} t "
-        f"LEFT JOIN concepts own ON own.id = nullif(try_cast({source} AS BIGINT), 0) "
-        f"LEFT JOIN concepts std ON std.id = nullif(try_cast({concept} AS BIGINT), 0)"
+        f"nullif(try_cast({concept} AS BIGINT), 0), {rank} {rows}"
     )

@@ -1,8 +1,9 @@
-"""What every door yields: the same three tables, whatever the hospital's files look like.
+"""What every door yields: the same four tables, whatever the hospital's files look like.
 
     patients    patient, id, number, birth, sex, death
     encounters  encounter, patient, id, number, kind, admit, discharge, admitted_from, discharged_to
     events      patient, time, code, value, unit, encounter, kind, concept, rank
+    labels      code, label: what the source calls a medicine's code, in its own words; a code may have several
 
 `patient` and `encounter` are int64; `id` is the key in the source and `number` what the hospital itself calls it (both
 are text: a 64-bit id does not survive a float). Times are the hospital's own clock, without a zone: a time that comes
@@ -39,6 +40,7 @@ CREATE TABLE encounters (
 CREATE TABLE events (
   patient BIGINT, time TIMESTAMP, code VARCHAR, value DOUBLE, unit VARCHAR, encounter BIGINT, kind VARCHAR,
   concept BIGINT, rank INTEGER);
+CREATE TABLE labels (code VARCHAR, label VARCHAR);
 CREATE MACRO plain(code) AS upper(regexp_replace(code, '[\s.]', '', 'g'));
 CREATE MACRO coded(vocabulary, code) AS vocabulary || '//' || plain(code);
 CREATE MACRO wall(said) AS try_cast(regexp_replace(said, '(Z|[+-]\d\d:?\d\d)$', '') AS TIMESTAMP);

@@ -1,7 +1,7 @@
 """Plain tables: `stays` and `events`, and perhaps `patients`, as CSV or Parquet files in a folder, or made by a query.
 
     stays       patient, encounter, admit, discharge; perhaps kind, admitted_from, discharged_to
-    events      patient, code; perhaps encounter, time, system, kind, value, unit, rank
+    events      patient, code; perhaps encounter, time, system, kind, value, unit, rank, label
     patients    patient; perhaps birth, sex, death
 
 A query is a file of DuckDB's SQL (`records.sql`) that makes tables or views of these names, from whatever files it
@@ -24,6 +24,7 @@ NAMES = {
     "discharge": ("discharge", "discharged", "discharge_time", "dischtime", "discharge_date", "end"),
     "code": ("code", "icd_code", "icd", "diagnosis"),
     "system": ("system", "vocabulary", "icd_version"),
+    "label": ("label", "description", "display", "drug"),
     "birth": ("birth", "birth_date", "birthdate", "dob", "date_of_birth"),
     "death": ("death", "death_date", "death_time", "dod", "deathtime"),
     "sex": ("sex", "gender"),
@@ -124,9 +125,10 @@ def _events(records: Records, there: set[str]) -> None:
         f"{first(there, 'time', 'date', cast='TIMESTAMP')} AS at, "
         f"coded(coalesce({named}, {codes.by_shape(code)}, 'UNKNOWN'), {code}) AS code, "
         f"{first(there, 'value', cast='DOUBLE')} AS value, {first(there, 'unit')} AS unit, "
-        f"coalesce(lower({kind}), 'diagnosis') AS what, {first(there, 'rank', 'seq_num', cast='INTEGER')} AS rank "
-        "FROM given_events"
+        f"coalesce(lower({kind}), 'diagnosis') AS what, {first(there, 'rank', 'seq_num', cast='INTEGER')} AS rank, "
+        f"coalesce({_column(there, 'label')}, {code}) AS label FROM given_events"
     )
+    records.sql("INSERT INTO labels SELECT DISTINCT code, label FROM said WHERE what = 'medicine'")
     records.sql(
         "INSERT INTO events SELECT p.patient, coalesce(said.at, e.discharge), said.code, said.value, said.unit, "
         "e.encounter, said.what, NULL, said.rank FROM said LEFT JOIN patients p ON p.id = said.id "
