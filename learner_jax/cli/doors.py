@@ -203,10 +203,16 @@ def module(name: str) -> Any:
 
 
 def cohorts(
-    source: str, named: str | None, door: str | None, schema: str | None, out: Path | None, features: Path | None
+    source: str,
+    named: str | None,
+    door: str | None,
+    schema: str | None,
+    out: Path | None,
+    features: Path | None,
+    events: bool = False,
 ) -> dict[str, Any]:
     """The cohorts of a hospital's records: {"words": paragraphs, "json": for machines}; the rows of one go to `out`,
-    and what is known of each at its discharge to `features`."""
+    and what is known of each at its discharge to `features`, with the coded events if those are asked for."""
     rules = module("data.cohorts")
     words, told = [], {}
     with module("data.doors").open_records(source, door, schema) as records:
@@ -230,6 +236,7 @@ def cohorts(
                 known = module("data.features")
                 rows = known.find(records, known.charlson())
                 words.append(module("reports.attrition").known(found, rows))
-                module("storage.atomic").write_bytes(features, known.as_csv(found, rows).encode(), mode=0o600)
+                text = known.as_csv(found, rows, module("data.histories").find(records) if events else None)
+                module("storage.atomic").write_bytes(features, text.encode(), mode=0o600)
                 words.append(str(features))
         return {"words": words, "json": {"source": str(records.source), "door": records.door, "cohorts": told}}

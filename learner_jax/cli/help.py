@@ -230,6 +230,7 @@ COMMANDS = {
             Flag("schema", str, "cohort: the schema of OMOP's tables in a data base"),
             Flag("out", str, "cohort: the CSV to write"),
             Flag("features", str, "cohort: the CSV to write of what is known of each index stay at its discharge"),
+            Flag("events", bool, "cohort: write a column 'history', coded events in time for a sequence model", False),
             Flag("into", str, "fetch: the folder to put it in (default: LEARNER_DATA, else the user's cache)"),
             Flag("json", bool, "one JSON object in place of words", False),
         ),

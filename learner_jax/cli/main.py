@@ -409,8 +409,12 @@ def _data_cohort(parsed: Parsed) -> int:
     named, out, features = (parsed.values[name] for name in ("cohort", "out", "features"))
     if (out or features) and not named:
         raise ConfigError("expected --cohort=NAME with --out or --features: one cohort's rows")
+    if parsed.values["events"] and not features:
+        raise ConfigError("expected --features=FILE with --events: the history is a column of that file")
     source, door, schema = parsed.words[0], parsed.values["door"], parsed.values["schema"]
-    told = doors.cohorts(source, named, door, schema, out and Path(out), features and Path(features))
+    told = doors.cohorts(
+        source, named, door, schema, out and Path(out), features and Path(features), parsed.values["events"]
+    )
     if parsed.values["json"]:
         print(json.dumps(told["json"]))
     else:

@@ -35,7 +35,7 @@ _EMERGENCY = r"\bemerg|\bemd\b|\ber\b|^(7|9203|8870|581381)$"
 """How hospitals say that a patient came by the emergency department: words, HL7's and UB-04's codes, OMOP concepts."""
 
 
-_KNOWN_AT = (
+KNOWN_AT = (
     "CASE WHEN e.kind NOT IN ('diagnosis', 'procedure') THEN coalesce(e.time, c.discharge) "
     "WHEN c.kind IN ('stay', 'emergency') AND c.discharge IS NULL THEN NULL ELSE greatest(e.time, c.discharge) END"
 )
@@ -224,10 +224,10 @@ def _known(records: Records, lookback_days: int) -> None:
         "CREATE OR REPLACE TABLE known AS SELECT stay, kind, code, count(*) AS times, max(moment) AS last, "
         f"bool_or(here) AS here, bool_or(here OR moment >= admit OR {_BY_THE_DAY}) AS within, "
         f"max(moment) FILTER (NOT here AND moment < admit AND NOT {_BY_THE_DAY}) AS before FROM "
-        f"(SELECT s.encounter AS stay, s.admit, e.kind, e.code, {_KNOWN_AT} AS moment, p.encounter IS NOT NULL AS here "
+        f"(SELECT s.encounter AS stay, s.admit, e.kind, e.code, {KNOWN_AT} AS moment, p.encounter IS NOT NULL AS here "
         "FROM stays s JOIN events e ON e.patient = s.patient LEFT JOIN encounters c ON c.encounter = e.encounter "
         "LEFT JOIN parts p ON p.part = e.encounter AND p.encounter = s.encounter "
-        f"WHERE {_KNOWN_AT} <= s.discharge AND {_KNOWN_AT} >= s.admit - to_days({lookback_days})) "
+        f"WHERE {KNOWN_AT} <= s.discharge AND {KNOWN_AT} >= s.admit - to_days({lookback_days})) "
         "GROUP BY stay, kind, code"
     )
 
@@ -284,18 +284,21 @@ def _notes(records: Records) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def as_csv(cohort: Cohort, found: Features) -> str:
-    """patient, encounter, outcome, then a column a feature and LACE; an unknown value is empty.
+def as_csv(cohort: Cohort, found: Features, histories: Sequence[str | None] | None = None) -> str:
+    """patient, encounter, outcome, then a column a feature and LACE, and "history"; an unknown value is empty.
 
     Who died or was lost has no outcome to learn from, and no row: a rule whose `censoring` is "not_told" counts them as
     not readmitted.
     """
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["patient", "encounter", "outcome", *found.names, "lace"])
-    for stay, row, score in zip(cohort.stays, found.rows, found.lace, strict=True):
+    more = ([] if histories is None else [one or ""] for one in histories or [None] * len(found.rows))
+    writer.writerow(
+        ["patient", "encounter", "outcome", *found.names, "lace", *([] if histories is None else ["history"])]
+    )
+    for stay, row, score, history in zip(cohort.stays, found.rows, found.lace, more, strict=True):
         if stay.outcome not in (READMITTED, NOT_READMITTED):
             continue
         told = ["" if value is None else f"{value:.10g}" for value in row]
-        writer.writerow([stay.patient, stay.encounter, stay.outcome, *told, score])
+        writer.writerow([stay.patient, stay.encounter, stay.outcome, *told, score, *history])
     return lines.getvalue()

@@ -194,9 +194,13 @@ def names_that_differ(have: list[str], columns: tuple[Column, ...]) -> tuple[lis
             problems.append(f"expected a column '{column.name}', got none{hint}")
         elif similar:
             problems.append(f"unknown column '{similar[0]}': is it '{column.name}', which is optional and not there?")
-    for name in unknown:
-        if name not in taken:
-            warnings.append(f"column '{name}' is not asked for and is not read")
+    left = [repr(name) for name in unknown if name not in taken]
+    if len(left) == 1:
+        warnings.append(f"column {left[0]} is not asked for and is not read")
+    elif left:
+        more = f" and {len(left) - MOST_PROBLEMS} more" if len(left) > MOST_PROBLEMS else ""
+        listed = ", ".join(left[:MOST_PROBLEMS])
+        warnings.append(f"{len(left)} columns are not asked for and are not read: {listed}{more}")
     return problems, warnings
 
 
