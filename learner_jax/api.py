@@ -23,7 +23,7 @@ from learner_jax.engines.given import check_fit, checked_task, named_sites
 from learner_jax.engines.identity import given_task
 from learner_jax.engines.metrics_log import metrics_file
 from learner_jax.engines.parts import Parts
-from learner_jax.engines.sources import frames_of, notes_of, site_of
+from learner_jax.engines.sources import chosen_of, frames_of, notes_of, site_of
 from learner_jax.engines.trained import TrainedModel
 from learner_jax.errors import ConfigError, DataError, StudyError
 from learner_jax.events import Event, Observer, fan_out, silent
@@ -210,12 +210,14 @@ def _run(
     if folder is not None:
         _begun(folder, study, on_event, sites is None)
     fitted, data, notes = _sites(parts, sites, on_event)
+    chosen = chosen_of(study) if sites is None else []
     check_fit(parts, data)
     trained, world = run_rounds(parts, data, folder, on_event)
     weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
                for place in range(len(world.names))]  # fmt: skip
     evaluation: dict[str, Any] = {"cohorts": []}
-    if judge.is_binary(parts, data) and any((site.split == 2).any() for site in data.values()):
+    binary = judge.is_binary(parts, data)
+    if binary and any((site.split == 2).any() for site in data.values()):
         models = {"federated": weights, **judge.train_references(parts, data, world, on_event)}
         evaluation = judge.judge(parts, data, world, models)
         on_event(Event("evaluation", study.name, data={"evaluation": evaluation}))
@@ -223,6 +225,12 @@ def _run(
         study, "simulation", started, time.perf_counter() - begun, trained.history, trained.sha256, evaluation, notes,
         trained.bytes_up, trained.bytes_down,
     )  # fmt: skip
+    result["data"] = {
+        "source": Path(study.data.source).name if sites is None else "",
+        "inputs": outcome.inputs_of(parts, fitted),
+        "dealt": outcome.dealt(data, binary),
+        "chosen": chosen,
+    }
     rows = template_rows(world)
     final = parts.federated.model(parts.federated.send(trained.best), parts.federated.enrol(parts.init_weights(rows)))
     model = TrainedModel(parts, final, fitted, rows)
@@ -445,7 +453,10 @@ def _built(study: Study, task: Task | None = None) -> Parts:
 
 def _over(parts: Parts, outcome: Any, folder: Path, on_event: Observer) -> Run:
     """A federation's end: everything on disk, and said."""
+    from learner_jax.engines.outcome import inputs_of
+
     result = {**outcome.result, "notes": [*outcome.result["notes"], *notes_of(parts.study)]}
+    result["data"] = {"inputs": inputs_of(parts, outcome.fitted)}
     model = TrainedModel(parts, outcome.weights, outcome.fitted, outcome.rows)
     finish(folder, parts.study, result, model)
     on_event(Event("done", parts.study.name, len(result["curve"]), data={"result": result}))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from learner_jax.network.tunnel import Proxy
 
 Result = Mapping[str, Any]
+COHORT = ".cohort.json"
+"""How the name of a table's cohort file ends."""
 
 
 def simulate(study: Study, workdir: Path, on_event: Observer, resume: bool) -> None:
@@ -132,6 +134,22 @@ def page(result: Result, path: Path) -> None:
     path.write_text(module("reports.html").page(result), encoding="utf-8")
 
 
+def cohort_page(file: Path, path: Path) -> str:
+    """Writes how a table's rows were chosen as one HTML page, and says it in a sentence.
+
+    Raises:
+      DataError: the file is no cohort file.
+    """
+    try:
+        found = module("data.cohort_file").read(file)
+    except ValueError as error:
+        raise DataError(f"{file}: expected a cohort file, but it {error}") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = module("reports.html").cohort_page({"name": file.name.removesuffix(COHORT), **found})
+    module("storage.atomic").write_bytes(path, page.encode(), mode=0o600)
+    return module("reports.included").summary([found])
+
+
 def compare(results: Sequence[Result]) -> str:
     """Runs side by side, as plain text."""
     return module("reports.compare").text(results)
@@ -212,7 +230,8 @@ def cohorts(
     events: bool = False,
 ) -> dict[str, Any]:
     """The cohorts of a hospital's records: {"words": paragraphs, "json": for machines}; the rows of one go to `out`,
-    and what is known of each at its discharge to `features`, with the coded events if those are asked for."""
+    and what is known of each at its discharge to `features`, with a cohort file beside it, and with the coded events if
+    those are asked for."""
     rules = module("data.cohorts")
     words, told = [], {}
     with module("data.doors").open_records(source, door, schema) as records:
@@ -234,9 +253,12 @@ def cohorts(
                 words.append(str(out))
             if features is not None:
                 known = module("data.features")
-                rows = known.find(records, known.charlson())
+                rows, about = known.find(records, known.charlson()), module("data.cohort_file")
                 words.append(module("reports.attrition").known(found, rows))
-                text = known.as_csv(found, rows, module("data.histories").find(records) if events else None)
-                module("storage.atomic").write_bytes(features, text.encode(), mode=0o600)
-                words.append(str(features))
+                history = module("data.histories").find(records) if events else None
+                table, beside = known.as_csv(found, rows, history).encode(), about.beside(features)
+                module("storage.atomic").write_bytes(features, table, mode=0o600)
+                facts = about.about(found, records.door, rows.notes, table)
+                module("storage.atomic").write_json(beside, facts, mode=0o600)
+                words.append(f"{features}, and how its rows were chosen: {beside.name}")
         return {"words": words, "json": {"source": str(records.source), "door": records.door, "cohorts": told}}

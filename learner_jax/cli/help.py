@@ -74,10 +74,15 @@ COMMANDS = {
     ),
     "report": Command(
         "the table, the sentences and the page of a finished run",
-        "Shows what a run found and writes it as one HTML page that needs nothing else.",
-        ("learner report runs/demo", "learner report runs/demo --out=readmission.html"),
+        "Shows what a run found and writes it as one HTML page that needs nothing else. Of a cohort file (beside the "
+        "table that `learner data cohort --features` wrote): how the table's rows were chosen, for the hospital.",
+        (
+            "learner report runs/demo",
+            "learner report runs/demo --out=readmission.html",
+            "learner report features/north.cohort.json",
+        ),
         (Flag("workdir", str, "the run's folder, if not given as RUN"), _OUT, _RUN[3]),
-        words="RUN",
+        words="RUN | FILE",
     ),
     "coordinator": Command(
         "hold the model, let sites enrol, run the rounds",
@@ -229,7 +234,11 @@ COMMANDS = {
             Flag("door", str, "cohort: meds, omop or fhir (default: guessed by what is there)"),
             Flag("schema", str, "cohort: the schema of OMOP's tables in a data base"),
             Flag("out", str, "cohort: the CSV to write"),
-            Flag("features", str, "cohort: the CSV to write of what is known of each index stay at its discharge"),
+            Flag(
+                "features",
+                str,
+                "cohort: the CSV to write of what is known of each stay at its discharge; beside it, a cohort file",
+            ),
             Flag("events", bool, "cohort: write a column 'history', coded events in time for a sequence model", False),
             Flag("into", str, "fetch: the folder to put it in (default: LEARNER_DATA, else the user's cache)"),
             Flag("json", bool, "one JSON object in place of words", False),

@@ -321,6 +321,12 @@ def _report(parsed: Parsed) -> int:
     if len(words) != 1:
         raise ConfigError(f"expected one run's folder, got {len(words)}: learner report RUN")
     folder = Path(words[0])
+    if folder.name.endswith(doors.COHORT):
+        out = Path(parsed.values["out"] or folder.with_suffix(".html"))
+        text = doors.cohort_page(folder, out)
+        told = json.dumps({"cohort": str(folder), "report": str(out)})
+        print(told if parsed.values["json"] else f"{text}\n\nThe report: {out}")
+        return 0
     result = doors.result_of(folder)
     out = Path(parsed.values["out"] or folder / "report.html")
     doors.page(result, out)

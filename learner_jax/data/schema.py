@@ -116,6 +116,7 @@ class Checklist(NamedTuple):
       sample: the shipped sample that fits, "" if none.
       label: the column that holds what is predicted.
       compare: (frame, fitted) -> in words, where the table is far from the other sites'.
+      describe: (fitted) -> what the inputs looked like, as `data.described.described`; {} if it does not say.
     """
 
     columns: tuple[Column, ...]
@@ -128,6 +129,7 @@ class Checklist(NamedTuple):
     sample: str = ""
     label: str = ""
     compare: Callable[[Any, dict[str, Any]], list[str]] = lambda frame, fitted: []
+    describe: Callable[[dict[str, Any]], dict[str, Any]] = lambda fitted: {}
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:

@@ -15,7 +15,9 @@ import jax
 import numpy as np
 
 from learner_jax import __version__, trees
+from learner_jax.data.sites import TEST, TRAIN, VALID, SiteData
 from learner_jax.engines.history import History
+from learner_jax.engines.parts import Parts
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.specs import Study
 from learner_jax.storage.atomic import write_bytes, write_json
@@ -93,6 +95,26 @@ def result(
         "command": command(),
         "notes": notes,
     }
+
+
+def inputs_of(parts: Parts, fitted: Any) -> dict[str, Any]:
+    """What the inputs looked like, by the task's checklist; {} where it does not say."""
+    checklist = parts.task.checklist
+    return checklist.describe(dict(fitted)) if checklist is not None and fitted is not None else {}
+
+
+def dealt(data: Mapping[str, SiteData], binary: bool) -> dict[str, dict[str, int]]:
+    """Rows, patients and events (where an outcome is 0 or 1) in each part of the data, of all sites together."""
+    found: dict[str, dict[str, int]] = {}
+    for name, part in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
+        masks = {site: data[site].split == part for site in data}
+        found[name] = {
+            "rows": sum(int(mask.sum()) for mask in masks.values()),
+            "patients": sum(len(np.unique(data[site].group[mask])) for site, mask in masks.items()),
+        }
+        if binary:
+            found[name]["events"] = sum(int(np.sum(data[site].rows["y"][mask])) for site, mask in masks.items())
+    return found
 
 
 def save_model(folder: Path, study: Study, weights: PyTree, fitted: Mapping[str, Any] | None, rows: PyTree) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from learner_jax.data import partition
+from learner_jax.data import cohort_file, partition
 from learner_jax.data.sites import SiteData, deal
 from learner_jax.data.tables import files_of, read_sites, read_table
 from learner_jax.engines.given import as_array
@@ -26,6 +26,15 @@ def frames_of(study: Study) -> dict[str, Any]:
         raise DataError(f"data.partition: expected one table to part, got {len(files)} files in {data.source}")
     parted = partition.make(data.partition.name, data.partition.fields)(read_table(files[0]), study.seed)
     return {name: table for name, table in parted.items() if data.sites is None or name in data.sites}
+
+
+def chosen_of(study: Study) -> list[dict[str, Any]]:
+    """How the rows of a study's tables were chosen, as `cohort_file.of_table`: of each that is used and says it."""
+    data = study.data
+    files = files_of(data.source) if data.source else []
+    if data.sites is not None and data.partition is None and len(files) > 1:
+        files = [path for path in files if path.stem in data.sites]
+    return [found for path in files if (found := cohort_file.of_table(path)) is not None]
 
 
 def notes_of(study: Study) -> tuple[str, ...]:

@@ -13,10 +13,12 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from learner_jax.reports import words
+from learner_jax.reports import tripod, words
 from learner_jax.reports.acted import acted_on
 from learner_jax.reports.by_round import learning_curve, per_round
 from learner_jax.reports.by_site import results_by_site
+from learner_jax.reports.included import included, section
+from learner_jax.reports.inputs import looked_like
 from learner_jax.reports.numerals import count, duration, hundred, many, size
 from learner_jax.reports.result import cohorts, figure, gain, joint, rounds_seconds, within
 from learner_jax.reports.told import told_and_observed
@@ -51,12 +53,29 @@ def page(result: Mapping[str, Any]) -> str:
         "told": told_and_observed(result, noun),
         "acted": acted_on(result, noun),
         "took": per_round(result, noun),
+        "included": included(result, noun),
+        "inputs": looked_like(result, noun),
         "limits": _limits(result, noun),
+        "tripod": tripod.checklist(result),
         "facts": _facts(result),
         "config": json.dumps(study, indent=2, sort_keys=True, ensure_ascii=False),
-        "made": "Made by " + " ".join(["LEARNER", *([str(version)] if version else [])]) + ".",
+        "made": _made(version),
     }
     return rendered("report.html", **context)
+
+
+def cohort_page(chosen: Mapping[str, Any]) -> str:
+    """A page of one hospital's cohort, for the hospital itself.
+
+    Args:
+      chosen: as `learner_jax.data.cohort_file.of_table` gives it.
+    """
+    part = section([chosen], words.Nouns(site="hospital", sites="hospitals"))
+    return rendered("cohort.html", name=chosen["name"], included=part, made=_made(None))
+
+
+def _made(version: str | None) -> str:
+    return " ".join(["Made by LEARNER", *([str(version)] if version else [])]) + "."
 
 
 def rendered(template: str, **context: Any) -> str:

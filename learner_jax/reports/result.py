@@ -54,6 +54,11 @@ class ResultFields(TypedDict):
     see `learner_jax.reports.words.Nouns`. `machine` is that of the process that wrote the result, of a federation the
     coordinator's: see `learner_jax.engines.outcome.machine`. `forecast` is what a federation was told to take and,
     under "was", what it took: see `learner_jax.engines.forecast`.
+
+    `data` is what is known of the rows: "inputs", as `learner_jax.data.described.described`, from the sums that sites
+    let leave; in a simulation also "source" (the name alone), "dealt" (rows, patients and events of "train", "valid"
+    and "test") and "chosen" (of each table with a cohort file, see `learner_jax.data.cohort_file`). Of a federation
+    those three stay at the sites.
     """
 
     study: dict[str, Any]
@@ -74,6 +79,7 @@ class ResultFields(TypedDict):
     notes: list[str]
     words: NotRequired[dict[str, str]]
     forecast: NotRequired[dict[str, Any]]
+    data: NotRequired[dict[str, Any]]
 
 
 NEEDED = ("study", "kind", "rounds", "curve")

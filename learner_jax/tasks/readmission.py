@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learner_jax.data import encounters, icd9
+from learner_jax.data.described import described, of_column, of_input
 from learner_jax.data.encounters import COLUMNS, HEART_FAILURE, IGNORED, LABEL
 from learner_jax.data.schema import ONE_CLASS, Checklist, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
@@ -163,7 +164,26 @@ def checklist(
             warnings.append(f"{where}: {ONE_CLASS}")
         return warnings
 
-    return Checklist(COLUMNS, check, zero, measure, fit, template, encode, SAMPLE, LABEL)
+    def describe(fitted: dict[str, Any]) -> dict[str, Any]:
+        rows, known = fitted["rows"], len(encounters.input_names())
+        asked = [c for c in COLUMNS if c.name not in ("patient", "order", "split", LABEL)]
+        inputs = [
+            of_input(name, rows, mean, scale if scale > scale_floor else None)
+            for name, mean, scale in zip(fitted["inputs"], fitted["mean"], fitted["scale"], strict=True)
+        ]
+        coded = sorted(inputs[known:], key=lambda one: -(one.mean or 0.0))
+        return described(
+            rows,
+            [
+                ("Columns as each hospital has them", [of_column(c, rows, fitted["missing"][c.name]) for c in asked]),
+                ("Inputs made of them", inputs[:known]),
+                ("Diagnoses with an input of their own", coded),
+            ],
+            f"Most inputs are 0 or 1: the mean is the share that has it. No standard deviation is told where it is at "
+            f"most {scale_floor:g}, by which such an input is divided.",
+        )
+
+    return Checklist(COLUMNS, check, zero, measure, fit, template, encode, SAMPLE, LABEL, describe=describe)
 
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:

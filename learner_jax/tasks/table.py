@@ -34,6 +34,7 @@ import numpy as np
 
 from learner_jax.data import told_events
 from learner_jax.data.declared import Asked, declared
+from learner_jax.data.described import described, of_column
 from learner_jax.data.schema import FLAG_WORDS, ONE_CLASS, Checklist, Column, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
 from learner_jax.data.suspect import FEWEST, Sums, drift, suspicions
@@ -230,7 +231,26 @@ def checklist(
                 )
         return found
 
-    return Checklist(asked.columns, check, zero, measure, fit, template, encode, "", label, compare)
+    def describe(fitted: dict[str, Any]) -> dict[str, Any]:
+        def often(name: str, c: Column) -> list[tuple[str, int]]:
+            places = fitted["codes"].get(name, [])
+            words = [c.codes[place] if c.codes else f"#{place}" for place in places]
+            return list(zip(words, fitted.get("seen", {}).get(name, []), strict=False))
+
+        def deviation(name: str) -> float | None:
+            scale = fitted["scale"].get(name)
+            return None if scale == 1.0 else scale  # or a constant: see `fit`
+
+        inputs = [
+            of_column(c, fitted["rows"], fitted["missing"][c.name], fitted["mean"].get(c.name), deviation(c.name),
+                   often(c.name, c))
+            for c in asked.inputs
+        ]  # fmt: skip
+        hashed = any(c.kind == "code" and not c.codes for c in asked.inputs)
+        note = "A code of an open list is told by its place in the list that all sites share, #0 to #4095."
+        return described(fitted["rows"], [("", inputs)], note if hashed else "")
+
+    return Checklist(asked.columns, check, zero, measure, fit, template, encode, "", label, compare, describe)
 
 
 # ---- What the config declares ----------------------------------------------------------------------------------------

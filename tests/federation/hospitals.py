@@ -22,7 +22,7 @@ from learner_jax.build import build
 from learner_jax.data import plans
 from learner_jax.data.samples import sample_path
 from learner_jax.data.sites import encode_sites
-from learner_jax.data.tables import read_table
+from learner_jax.data.tables import files_of, read_table
 from learner_jax.engines import simulator, worker
 from learner_jax.engines.coordinator import Outcome
 from learner_jax.engines.parts import Parts
@@ -141,7 +141,7 @@ class Ended(NamedTuple):
 
 def tables_of(study: Study) -> dict[str, Path]:
     """A file a site, of the sites that the study names."""
-    files = {path.stem: path for path in sorted(Path(study.data.source).iterdir())}
+    files = {path.stem: path for path in files_of(study.data.source)}
     return {name: files[name] for name in study.data.sites or files}
 
 

@@ -88,7 +88,9 @@ def test_no_canary_outside_the_sites(place, tmp_path):
             process.kill()
             process.wait(20)
     assert ended[0]["rounds"] == 5 and ended[0]["weights_sha256"]
-    assert json.loads((run / "result.json").read_text())["evaluation"]["cohorts"], "the sites' figures were sent too"
+    result = json.loads((run / "result.json").read_text())
+    assert result["evaluation"]["cohorts"], "the sites' figures were sent too"
+    assert set(result["data"]) == {"inputs"} and result["data"]["inputs"]["rows"] > 100
 
     found, files, size = search_files([home, run, taps, place / "words"])
     frames = {path.name.split("-")[0]: path.stat().st_size for path in taps.iterdir()}

@@ -6,9 +6,12 @@ import dataclasses
 
 import pytest
 
+import learner_jax as lr
 from benchmarks import population
 from learner_jax import specs
 from learner_jax.cli.main import main
+from learner_jax.data import cohort_file
+from learner_jax.data.tables import read_table
 from learner_jax.specs import Data, Engine, Federation, Spec, Study
 from tests.federation.hospitals import Process, federated, flags, simulated
 
@@ -62,6 +65,36 @@ def test_four_processes_with_four_kinds_of_records_train_one_model(tables, tmp_p
     one = Process("launch.simulate", flags(asked, tmp_path / "simulated"), tmp_path / "simulate").last_line()
     ended = Process("launch.local", flags(asked, tmp_path / "local"), tmp_path / "local-log").last_line()
     assert ended["weights_sha256"] == one["weights_sha256"]
+
+
+def test_the_report_of_a_simulation_tells_how_each_tables_rows_were_chosen(tables, tmp_path):
+    run = lr.simulate(study(tables, rounds=2, references=(), data=Data(
+        source=str(tables), site_column=None, split_column=None, sites=("fhir", "omop")
+    )), workdir=tmp_path / "run")  # fmt: skip
+    data = run.result["data"]
+    assert [one["name"] for one in data["chosen"]] == ["fhir", "omop"]  # not of tables that had no part
+    assert data["chosen"] == [cohort_file.of_table(tables / f"{name}.csv") for name in ("fhir", "omop")]
+    assert data["source"] == tables.name
+    kept = sum(one["outcomes"]["1"] + one["outcomes"]["0"] for one in data["chosen"])
+    assert sum(part["rows"] for part in data["dealt"].values()) == kept > 100
+    back = sum(one["outcomes"]["1"] for one in data["chosen"])
+    assert sum(part["events"] for part in data["dealt"].values()) == back > 10
+    assert data["inputs"]["rows"] == data["dealt"]["train"]["rows"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert (
+        "Who is in it" in page and "What the data looked like" in page and str(tables) not in page.split("Config,")[0]
+    )
+    for name in ("fhir", "omop"):
+        (tables / f"{name}.cohort.json").rename(tmp_path / name)
+    try:
+        bare = lr.simulate(study(tables, rounds=2, references=()))
+    finally:
+        for name in ("fhir", "omop"):
+            (tmp_path / name).rename(tables / f"{name}.cohort.json")
+    assert [one["name"] for one in bare.result["data"]["chosen"]] == ["meds", "tables"]
+    given = {"a": read_table(tables / "fhir.csv")}
+    own = lr.simulate(study(tables, rounds=2, references=()), sites=given).result["data"]
+    assert own["chosen"] == [] and own["source"] == ""  # rows that a call hands over are not those of the config
 
 
 def test_a_table_in_which_something_is_amiss_is_found_before_anything_is_trained(tables, tmp_path, capsys):
