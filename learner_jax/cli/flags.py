@@ -38,7 +38,7 @@ class Parsed(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """One declared flag: kind is str, int, float or bool; default None is "not given"."""
+    """One declared flag: kind is str, int, float, bool, or list (of text: may be given again); None is "not given"."""
 
     name: str
     kind: type
@@ -68,6 +68,7 @@ def parse(argv: Sequence[str], declared: Sequence[Flag], config: bool = True) ->
         int: absl_flags.DEFINE_integer,
         float: absl_flags.DEFINE_float,
         bool: absl_flags.DEFINE_boolean,
+        list: absl_flags.DEFINE_multi_string,
     }
     for flag in declared:
         define[flag.kind](flag.name, flag.default, flag.help, flag_values=values)
