@@ -1704,12 +1704,19 @@ PLANTS: tuple[Plant, ...] = (
         'open(path, "ab")',
         ("tests/engines/test_tap.py",),
     ),
+    Plant(
+        "cohort: a merged stay ends where a part before its last did",
+        "learner_jax/data/cohorts.py",
+        "arg_max_null(went,",
+        "arg_max(went,",
+        ("tests/data/test_cohorts.py", "-k", "several_parts"),
+    ),
     # ---- predictions from records, a table and a form
     Plant(
         "predict: what came after the moment asked for is read",
         "learner_jax/data/stays.py",
         'f"WHERE e.time > ? OR {features._KNOWN_AT} > ?)", at, at,',
-        'f"WHERE e.time < ? AND {features._KNOWN_AT} > ?)", at, at,',
+        'f"WHERE e.time > ? AND {features._KNOWN_AT} > ?)", at, at,',
         (*_PREDICT, "-k", "moment_within"),
     ),
     Plant(
@@ -1724,7 +1731,7 @@ PLANTS: tuple[Plant, ...] = (
         "learner_jax/data/stays.py",
         "WHERE kind = 'stay' AND discharge IS NULL AND admit IS NOT NULL ",
         "WHERE kind = 'stay' AND admit IS NOT NULL ",
-        (*_PREDICT, "-k", "later_moves and delete"),
+        (*_PREDICT, "-k", "moment_within"),
     ),
     Plant(
         "predict: now is the beginning of a stay that has not ended",

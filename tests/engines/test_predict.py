@@ -244,10 +244,12 @@ def test_a_stay_that_has_not_ended_is_predicted_as_if_it_ended_now(tmp_path):
 
 def test_a_moment_within_a_stay_knows_no_code_that_its_end_brought(tmp_path):
     """A coded diagnosis is known when its stay is over, however early it is stamped; so are end and destination."""
-    table, notes = known(by_hand(tmp_path / "over"), at=datetime(2020, 6, 4))
+    later = "1,,2020-07-01 00:00,medicine,RxNorm,1191\n"
+    table, notes = known(by_hand(tmp_path / "over", events=later), at=datetime(2020, 6, 4))
     row = table.loc["13"]
     assert row["stay_days"] == 2 and row["heart_failure"] == 0 and row["diabetes"] == 1 and "not ended" in notes
-    assert known(tmp_path / "over")[0].loc["13", "heart_failure"] == 1
+    whole = known(tmp_path / "over")[0].loc["13"]
+    assert whole["heart_failure"] == 1 and whole["stay_days"] == 5.5
     before, _ = known(tmp_path / "over", at=datetime(2020, 5, 1), patient="1")
     assert list(before.index) == ["11"]  # the stay of June has not begun
 
