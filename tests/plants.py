@@ -1711,6 +1711,13 @@ PLANTS: tuple[Plant, ...] = (
         "arg_max(went,",
         ("tests/data/test_cohorts.py", "-k", "several_parts"),
     ),
+    Plant(
+        "records beside polars: arms that differ go on",
+        "benchmarks/records_polars.py",
+        "if ours[name] != theirs[name]]",
+        "if ours[name] is None]",
+        ("tests/benchmarks/test_records_polars.py", "-k", "differ"),
+    ),
     # ---- predictions from records, a table and a form
     Plant(
         "predict: what came after the moment asked for is read",

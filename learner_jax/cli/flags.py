@@ -137,7 +137,7 @@ def _one_line(error: Exception, kinds: dict[str, type]) -> str:
     text = " ".join(str(error).split())
     found = re.match(r"flag --(\w+)=(.*?): ", text)
     if found and found[1] in kinds:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "text"}
         return f"--{found[1]}: expected {words[kinds[found[1]]]}, got {found[2]!r}"
     found = re.match(r"Missing value for flag -*(\w+)", text)
     return f"--{found[1]}: expected a value, got nothing" if found else text

@@ -96,7 +96,7 @@ COMMANDS = {
             Flag("records", str, "a folder, a file or a data base of health records"),
             Flag("data", str, "a table of the study's columns (CSV, Parquet, or a query in .sql)"),
             Flag("form", bool, "ask for one patient, column by column", False),
-            Flag("value", list, "one patient's value, NAME=VALUE; may be given again"),
+            Flag("value", list, "one patient's value; may be given again"),
             Flag("patient", str, "records: only this one, as the hospital calls the patient"),
             Flag("encounter", str, "records: only this stay, in place of each patient's last"),
             Flag("every", bool, "records: all stays of each patient", False),
@@ -316,6 +316,8 @@ def command(name: str) -> str:
 def _shown(flag: Flag) -> str:
     if flag.kind is bool:
         return f"--no{flag.name}" if flag.default else f"--{flag.name}"
+    if flag.kind is list:
+        return f"--{flag.name}=NAME=VALUE"
     return f"--{flag.name}={'N' if flag.kind is int else 'FILE' if flag.name.endswith('_file') else flag.name.upper()}"
 
 

@@ -224,7 +224,9 @@ def _told_of_reasons(reasons: Sequence[tuple[str, set[int]]], keys: Sequence[int
         out, left = left - kept, left & kept
         many = f"{len(out):,} of {len(keys):,} " if len(keys) > 1 else ""
         told += [f"{many}({words}: no)"] if out else []
-    return [f"not of the cohort {cohort}, from which the model may not have learned: {', '.join(told)}"] if told else []
+    if not told:
+        return []
+    return [f"not in the cohort {cohort}: {', '.join(told)}; the model may have seen no such stays"]
 
 
 def _told_of_open(records: Records, until: Mapping[int, datetime], at: datetime | None) -> list[str]:

@@ -170,7 +170,7 @@ def test_one_patient_s_bundle_gives_the_bits_of_the_table(run, place, tmp_path):
         bundle(place / "south" / "fhir", f"p{row['patient']}", tmp_path / "one.json")
         found = run.model.predict_records(tmp_path / "one.json", encounter=row["encounter"], cohort=RULE)
         assert chances(found) == {row["encounter"]: table[row["encounter"]]}
-        assert "not of the cohort" not in " ".join(found.notes)
+        assert "not in the cohort" not in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("change", ["delete", "shuffle", "ask for then"])
@@ -283,12 +283,12 @@ def test_stays_beside_the_cohort_are_told_by_the_step_that_leaves_them_out(tmp_p
     more = "2,20,2019-01-01 00:00,2019-01-05 00:00,stay,HOME\n1,14,2020-06-10 00:00,2020-06-11 00:00,stay,HOME\n"
     ill = "1,14,,diagnosis,ICD10CM,I50.9\n"
     _, notes = known(by_hand(tmp_path / "h", more=more, events=ill), every=True, cohort=RULE)
-    assert "not of the cohort heart_failure_readmission" in notes
+    assert "not in the cohort heart_failure_readmission" in notes
     assert (
         "2 of 4 (with a diagnosis of heart failure: no), 1 of 4 (not within 30 days of an index discharge: no)" in notes
     )
     _, notes = known(tmp_path / "h", encounter="13", cohort=RULE)
-    assert "not of the cohort" not in notes
+    assert "not in the cohort" not in notes
     _, notes = known(tmp_path / "h", encounter="13", cohort="cms_heart_failure")
     assert "whether it would be in the cohort cms_heart_failure cannot be said" in notes
 
