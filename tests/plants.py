@@ -53,6 +53,7 @@ _AT_A_SITE = ("tests/federation/test_at_a_site.py",)
 _ODD = ("tests/engines/test_odd_days.py",)
 _RECORDS = ("tests/data/test_records.py",)
 _SCHEDULES = ("tests/protocol/schedules.py", "1000", "5000")
+_PREDICT = ("tests/engines/test_predict.py",)
 
 PLANTS: tuple[Plant, ...] = (
     # ---- one algorithm, two engines
@@ -1851,6 +1852,119 @@ PLANTS: tuple[Plant, ...] = (
         '_EVENT = re.compile(r"(',
         '_EVENT = re.compile(r"-?(',
         ("tests/data/test_told_events.py", "-k", "refused"),
+    ),
+    # ---- predictions from records, a table and a form
+    Plant(
+        "cohort: a merged stay ends where a part before its last did",
+        "learner_jax/data/cohorts.py",
+        "arg_max_null(went,",
+        "arg_max(went,",
+        ("tests/data/test_cohorts.py", "-k", "several_parts"),
+    ),
+    Plant(
+        "records beside polars: arms that differ go on",
+        "benchmarks/records_polars.py",
+        "if ours[name] != theirs[name]]",
+        "if ours[name] is None]",
+        ("tests/benchmarks/test_records_polars.py", "-k", "differ"),
+    ),
+    Plant(
+        "predict: what came after the moment asked for is read",
+        "learner_jax/data/stays.py",
+        'f"WHERE e.time > ? OR {features.KNOWN_AT} > ?)", at, at,',
+        'f"WHERE e.time > ? AND {features.KNOWN_AT} > ?)", at, at,',
+        (*_PREDICT, "-k", "moment_within"),
+    ),
+    Plant(
+        "predict: a stay's end is known before it is there",
+        "learner_jax/data/stays.py",
+        "SET discharge = NULL, discharged_to = NULL WHERE discharge > ?",
+        "SET discharged_to = NULL WHERE discharge > ?",
+        (*_PREDICT, "-k", "moment_within"),
+    ),
+    Plant(
+        "predict: a stay is predicted as of the last record of its patient",
+        "learner_jax/data/stays.py",
+        "WHERE kind = 'stay' AND discharge IS NULL AND admit IS NOT NULL ",
+        "WHERE kind = 'stay' AND admit IS NOT NULL ",
+        (*_PREDICT, "-k", "moment_within"),
+    ),
+    Plant(
+        "predict: now is the beginning of a stay that has not ended",
+        "learner_jax/data/stays.py",
+        "max(time) AS time FROM (SELECT",
+        "min(time) AS time FROM (SELECT",
+        (*_PREDICT, "-k", "has_not_ended"),
+    ),
+    Plant(
+        "predict: a stay without an end is open though another follows",
+        "learner_jax/data/stays.py",
+        'records.sql("DELETE FROM opened WHERE NOT last")',
+        "pass",
+        (*_PREDICT, "-k", "left_out_is_told"),
+    ),
+    Plant(
+        "predict: who died is told a chance to come back",
+        "learner_jax/data/stays.py",
+        "coalesce(went = 'died', FALSE) OR coalesce(death <= discharge, FALSE)",
+        "FALSE",
+        (*_PREDICT, "-k", "left_out_is_told"),
+    ),
+    Plant(
+        "predict: features have more digits than the file",
+        "learner_jax/data/stays.py",
+        'float(f"{value:.10g}")',
+        "float(value)",
+        (*_PREDICT, "-k", "those_of_the_file"),
+    ),
+    Plant(
+        "predict: transfers are stays of their own",
+        "learner_jax/data/stays.py",
+        "gap = GAP_HOURS if rule is None else rule.gap_hours",
+        "gap = None",
+        (*_PREDICT, "-k", "transfer"),
+    ),
+    Plant(
+        "predict: nobody is beside the cohort",
+        "learner_jax/data/stays.py",
+        "out, left = left - kept, left & kept",
+        "out, left = set(), left & kept",
+        (*_PREDICT, "-k", "beside_the_cohort"),
+    ),
+    Plant(
+        "predict: values out of range go to the model",
+        "learner_jax/data/stays.py",
+        "wrong |= (values < low) | (values > high)",
+        "wrong |= (values < -np.inf) | (values > np.inf)",
+        (*_PREDICT, "-k", "does_not_take"),
+    ),
+    Plant(
+        "form: a misspelt name is passed over",
+        "learner_jax/engines/forms.py",
+        "elif column is None:",
+        "elif column is None and False:",
+        (*_PREDICT, "-k", "does_not_fit"),
+    ),
+    Plant(
+        "form: what is not given is 0",
+        "learner_jax/engines/forms.py",
+        "cells = {c.name: pd.Series([known.get(c.name)]",
+        "cells = {c.name: pd.Series([known.get(c.name, 0)]",
+        (*_PREDICT, "-k", "form_gives or must_be_known"),
+    ),
+    Plant(
+        "form: that no site had a value is not told",
+        "learner_jax/engines/forms.py",
+        "if rate >= 1}",
+        "if rate > 1}",
+        (*_PREDICT, "-k", "no_site_had"),
+    ),
+    Plant(
+        "form: an answer that does not fit is taken",
+        "learner_jax/engines/forms.py",
+        "return mine[0] if mine else None",
+        "return None",
+        ("tests/cli/test_predict.py", "-k", "asks_again"),
     ),
 )
 

@@ -150,6 +150,37 @@ def cohort_page(file: Path, path: Path) -> str:
     return module("reports.included").summary([found])
 
 
+def trained(folder: Path) -> Any:
+    """The model of a run, of a folder that a model was saved in.
+
+    Raises:
+      StorageError, CorruptError: none is there, or it cannot be read.
+    """
+    inner = folder / "model"
+    return module("api").load(inner if inner.is_dir() else folder)
+
+
+def read_table(path: Path) -> Any:
+    """A raw table.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    tables = module("data.tables")
+    (file,) = tables.files_of(path) if not path.is_dir() else (path,)
+    return tables.read_table(file)
+
+
+def forms() -> Any:
+    """What is asked in a form, and what is wrong with an answer."""
+    return module("engines.forms")
+
+
+def write(path: Path, text: str) -> None:
+    """A file for this user alone."""
+    module("storage.atomic").write_bytes(path, text.encode(), mode=0o600)
+
+
 def compare(results: Sequence[Result]) -> str:
     """Runs side by side, as plain text."""
     return module("reports.compare").text(results)

@@ -38,7 +38,7 @@ class Parsed(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """One declared flag: kind is str, int, float or bool; default None is "not given"."""
+    """One declared flag: kind is str, int, float, bool, or list (of text: may be given again); None is "not given"."""
 
     name: str
     kind: type
@@ -68,6 +68,7 @@ def parse(argv: Sequence[str], declared: Sequence[Flag], config: bool = True) ->
         int: absl_flags.DEFINE_integer,
         float: absl_flags.DEFINE_float,
         bool: absl_flags.DEFINE_boolean,
+        list: absl_flags.DEFINE_multi_string,
     }
     for flag in declared:
         define[flag.kind](flag.name, flag.default, flag.help, flag_values=values)
@@ -136,7 +137,7 @@ def _one_line(error: Exception, kinds: dict[str, type]) -> str:
     text = " ".join(str(error).split())
     found = re.match(r"flag --(\w+)=(.*?): ", text)
     if found and found[1] in kinds:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "text"}
         return f"--{found[1]}: expected {words[kinds[found[1]]]}, got {found[2]!r}"
     found = re.match(r"Missing value for flag -*(\w+)", text)
     return f"--{found[1]}: expected a value, got nothing" if found else text

@@ -84,6 +84,38 @@ COMMANDS = {
         (Flag("workdir", str, "the run's folder, if not given as RUN"), _OUT, _RUN[3]),
         words="RUN | FILE",
     ),
+    "predict": Command(
+        "what a trained model says of patients: records, a table, or a form",
+        "Says a chance for each row of a table, for stays in a hospital's records (MEDS, OMOP, FHIR or plain tables; "
+        "one patient's FHIR bundle too), or for one patient by a form. Records go with a study whose columns are those "
+        "of `learner data cohort --features`: each patient's last stay is predicted as of its discharge, or, where it "
+        "has not ended, as if that were now. Who died in it is left out. For research, not for care.",
+        (
+            "learner predict runs/heart --records=patient.json --cohort=heart_failure_readmission",
+            "learner predict runs/heart --records=/data/omop --every --out=chances.csv",
+            "learner predict runs/heart --data=features.csv --out=chances.csv",
+            "learner predict runs/heart --form",
+            "learner predict runs/heart --value=age=71 --value=sodium_last=131",
+        ),
+        (
+            Flag("records", str, "a folder, a file or a data base of health records"),
+            Flag("data", str, "a table of the study's columns (CSV, Parquet, or a query in .sql)"),
+            Flag("form", bool, "ask for one patient, column by column", False),
+            Flag("value", list, "one patient's value; may be given again"),
+            Flag("patient", str, "records: only this one, as the hospital calls the patient"),
+            Flag("encounter", str, "records: only this stay, in place of each patient's last"),
+            Flag("every", bool, "records: all stays of each patient", False),
+            Flag(
+                "at", str, "records: the moment that counts as now, such as 2026-03-01T12:00; what is later is not read"
+            ),
+            Flag("cohort", str, "records: a rule (shipped, or its file); stays that it would leave out are told"),
+            Flag("door", str, "records: meds, omop, table or fhir (default: guessed by what is there)"),
+            Flag("schema", str, "records: the schema of OMOP's tables in a data base"),
+            Flag("out", str, "the CSV to write (default: it is printed)"),
+            Flag("json", bool, "one JSON object in place of words", False),
+        ),
+        words="RUN",
+    ),
     "coordinator": Command(
         "hold the model, let sites enrol, run the rounds",
         "Waits at one port for the study's sites, hands out join codes that work once, and runs the rounds. "
@@ -249,7 +281,7 @@ COMMANDS = {
 }
 
 GROUPS = {
-    "for researchers": ("simulate", "local", "compare", "report"),
+    "for researchers": ("simulate", "local", "compare", "report", "predict"),
     "for who runs a study": ("forecast", "coordinator", "broker", "revoke", "backup", "restore"),
     "for sites: who has the data": ("data", "doctor", "join", "rotate"),
 }
@@ -294,6 +326,8 @@ def command(name: str) -> str:
 def _shown(flag: Flag) -> str:
     if flag.kind is bool:
         return f"--no{flag.name}" if flag.default else f"--{flag.name}"
+    if flag.kind is list:
+        return f"--{flag.name}=NAME=VALUE"
     return f"--{flag.name}={'N' if flag.kind is int else 'FILE' if flag.name.endswith('_file') else flag.name.upper()}"
 
 

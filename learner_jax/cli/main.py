@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learner_jax import failpoints
-from learner_jax.cli import backup, doors, environment, help
+from learner_jax.cli import backup, doors, environment, help, predict
 from learner_jax.cli.flags import Parsed, parse
 from learner_jax.cli.sentences import size, wrapped
 from learner_jax.cli.stopping import Stopped, stoppable
@@ -453,6 +453,7 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "doctor": _doctor,
     "report": _report,
     "compare": _compare,
+    "predict": predict.predict,
     "data": _data,
 }
 

@@ -358,7 +358,8 @@ class _Choosing:
             f"arg_min(id, {first}) AS id, arg_min(number, {first}) AS number, min(admit) AS admit, "
             "max(discharge) AS discharge, any_value(birth) AS birth, any_value(death) AS death, "
             "any_value(patient_id) AS patient_id, any_value(patient_number) AS patient_number, "
-            "arg_max(went, (discharge, admit, encounter)) AS went FROM runs GROUP BY patient, run"
+            # where the last part went, though that may be none of the places that count: arg_max passes over NULL
+            "arg_max_null(went, (discharge, admit, encounter)) AS went FROM runs GROUP BY patient, run"
         )
 
     def space(self, days: float) -> None:

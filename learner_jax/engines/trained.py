@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from learner_jax.data import stays as stays_
+from learner_jax.data.doors import open_records
+from learner_jax.data.doors.records import Records
+from learner_jax.engines import forms
 from learner_jax.engines.given import array_like
 from learner_jax.engines.judge import chances, predictor, slopes_along
 from learner_jax.engines.outcome import save_model
@@ -17,6 +25,34 @@ from learner_jax.types import PyTree
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class One(NamedTuple):
+    """What the model says of one row.
+
+    Attributes:
+      chance: of the outcome; where the task has not one logit a row, the model's output.
+      contributions: of each input to the logit, the largest first; None where the model has no such.
+      notes: what was not given, and what is taken instead.
+    """
+
+    chance: Any
+    contributions: pd.Series | None
+    notes: tuple[str, ...]
+
+
+class OfRecords(NamedTuple):
+    """What the model says of stays in a hospital's records.
+
+    Attributes:
+      table: a row a stay: patient, encounter, admit, until (its discharge, or now), chance.
+      features: the same rows as the model takes them, for `contributions`.
+      notes: what must be known of them, in sentences.
+    """
+
+    table: pd.DataFrame
+    features: pd.DataFrame
+    notes: tuple[str, ...]
 
 
 class TrainedModel:
@@ -32,6 +68,10 @@ class TrainedModel:
     def __init__(self, parts: Parts, weights: PyTree, fitted: Mapping[str, Any] | None, rows: PyTree):
         self.parts, self.weights, self.fitted, self.rows = parts, weights, fitted, rows
 
+    @functools.cached_property
+    def _predictor(self) -> Callable[[PyTree, PyTree], np.ndarray]:
+        return predictor(self.parts)  # compiled once, for one row and for a million
+
     def predict(self, table: Any) -> np.ndarray:
         """The model's predictions, in the order of the rows.
 
@@ -45,9 +85,84 @@ class TrainedModel:
           DataError: the table does not fit the checklist, or the arrays not those of the training.
         """
         rows = {"x": self._encoded(table)}
-        output = predictor(self.parts)(self.weights, rows)
+        output = self._predictor(self.weights, rows)
         binary = any(metric.name == "auroc" for metric in self.parts.task.metrics)
         return chances(output) if binary and output.ndim == 1 else output
+
+    def predict_one(self, values: Mapping[str, Any]) -> One:
+        """The model's prediction of one row, from a form: the bits that a table with this row gives.
+
+        Args:
+          values: column -> value; None, or left out, where it is not known.
+
+        Raises:
+          DataError: a name or a value that does not fit the checklist, or a value that must be known and is not.
+        """
+        checklist, fitted = self._asked("predict_one")
+        frame, absent = forms.row(checklist, values)
+        with forms.told_of_one_row():
+            chance = self.predict(frame)[0]
+        moved = None
+        with contextlib.suppress(DataError):  # not one logit a row, or rows that are no list of numbers
+            moved = self.contributions(frame).iloc[0]
+            moved = moved.reindex(moved.abs().sort_values(ascending=False, kind="stable").index)
+        unknown = {column.name for column in absent}
+        odd = forms.unlearned([name for name in frame.columns if name not in unknown], fitted)
+        return One(chance, moved, (*odd, *forms.instead(absent, fitted)))
+
+    def predict_records(
+        self,
+        source: str | os.PathLike[str] | Records,
+        *,
+        patient: str | None = None,
+        encounter: str | None = None,
+        every: bool = False,
+        at: datetime | None = None,
+        cohort: str | None = None,
+        door: str | None = None,
+        schema: str | None = None,
+    ) -> OfRecords:
+        """Predictions from a hospital's records: of the last stay of each patient, or of those that are asked for.
+
+        A stay is predicted as of its discharge; one that has not ended, as if it were discharged now. Stays that ended
+        in death, and those that do not fit what the study asks for, are left out, which is told.
+
+        Args:
+          source: a folder, a file (such as one patient's FHIR bundle) or a data base; open records lose what is later.
+          patient, encounter: only these, as the hospital calls them.
+          every: all stays of each patient.
+          at: the moment that counts as now; None: the last time in the patient's records.
+          cohort: a rule of which it is told who would not be in it.
+          door, schema: as in `learner_jax.data.doors.open_records`.
+
+        Raises:
+          DataError: no stay is left, the records cannot be read, or the study asks for more than features of records.
+        """
+        checklist, fitted = self._asked("predict_records")
+        asked = {"patient": patient, "encounter": encounter, "every": every, "at": at, "cohort": cohort}
+        with contextlib.ExitStack() as stack:
+            opened = source if isinstance(source, Records) else stack.enter_context(open_records(source, door, schema))
+            where, found = opened.source, stays_.find(opened, **asked)
+        takes, wrong = stays_.fitting(found.table, forms.questions(checklist))
+        notes = list(found.notes)
+        if wrong:
+            told = ", ".join(f"{name} of {count:,}" for name, count in wrong.items())
+            told = f"{len(takes) - takes.sum():,} of {len(takes):,} stays do not fit what the study asks for ({told})"
+            if not takes.any():
+                raise DataError(f"{where}: {told}")
+            notes.append(f"left out: {told}")
+        rows = found.table.loc[takes].reset_index(drop=True)
+        notes += forms.unlearned([name for name in rows.columns if rows[name].notna().any()], fitted)
+        table = rows[list(stays_.WHO)].assign(chance=self.predict(rows))
+        return OfRecords(table, rows, tuple(notes))
+
+    def _asked(self, where: str) -> tuple[Any, Mapping[str, Any]]:
+        checklist = self.parts.task.checklist
+        if checklist is None or self.fitted is None:
+            raise DataError(
+                f"{where}: expected a study with a checklist, whose columns have names; this one has arrays"
+            )
+        return checklist, self.fitted
 
     def contributions(self, table: Any, steps: int = 64) -> pd.DataFrame:
         """How much each input moves each row's logit away from that of the typical row, by integrated gradients.
@@ -103,7 +218,7 @@ class TrainedModel:
         checklist = self.parts.task.checklist
         if checklist is None or self.fitted is None or not hasattr(table, "columns"):
             raise DataError("importance: expected a task with a checklist and a pandas frame of its columns")
-        fitted, predict = dict(self.fitted), predictor(self.parts)
+        fitted, predict = dict(self.fitted), self._predictor
 
         def judged(frame: Any) -> float:
             rows = checklist.encode(frame, fitted).rows
@@ -131,7 +246,9 @@ class TrainedModel:
         if checklist is None or self.fitted is None:
             return array_like(table, self.rows["x"])
         if not hasattr(table, "columns"):
-            raise DataError(f"expected a pandas frame with the columns of the checklist, got {type(table).__name__}")
+            hint = "; predict_one takes one row" if isinstance(table, Mapping) else ""
+            got = type(table).__name__
+            raise DataError(f"expected a pandas frame with the columns of the checklist, got {got}{hint}")
         return checklist.encode(table, self.fitted, labelled=False).rows["x"]
 
     def save(self, folder: str | Path) -> None:

@@ -117,3 +117,18 @@ def test_stays_before_birth_after_death_or_there_twice_are_told_with_what_to_do(
     assert "1 stays have patient, beginning and end of another" in told
     assert "that begin after the patient's birth" in [step.words for step in found.attrition]
     assert [stay.patient_id for stay in found.stays] == ["1"]
+
+
+@pytest.mark.parametrize("last, index", [("SKILLED NURSING FACILITY", ["10"]), ("", ["10"]), ("HOSPICE", [])])
+def test_a_stay_of_several_parts_ends_where_its_last_part_does(tmp_path, last, index):
+    """A place of no consequence is a place, too: not that of a part before."""
+    (tmp_path / "patients.csv").write_text("patient,birth,sex\n1,1940-01-01,F\n")
+    (tmp_path / "stays.csv").write_text(
+        "patient,encounter,admit,discharge,discharged_to\n"
+        "1,10,2020-01-01 00:00,2020-01-05 10:00,HOSPICE\n"
+        f"1,11,2020-01-05 12:00,2020-01-09 00:00,{last}\n"
+    )
+    (tmp_path / "events.csv").write_text("patient,encounter,code,system\n1,10,4280,ICD9CM\n")
+    with open_records(tmp_path) as records:
+        found = cohorts.find(records, *cohorts.load("heart_failure_readmission"))
+    assert [stay.encounter for stay in found.stays] == index
