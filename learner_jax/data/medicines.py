@@ -121,4 +121,5 @@ def _notes(records: Records, groups: tuple[Medicines, ...]) -> tuple[str, ...]:
     )
     if not count:
         return ("these records hold no medicine before a discharge: no group of medicines is known",)
-    return (f"{(left or 0) / count:.0%} of the medicines are in none of the {len(groups)} groups of medicines",)
+    share = f"{(left or 0) / count:.0%} of the medicines are in none of the {len(groups)} groups of medicines"
+    return (share,) if left else ()
