@@ -61,6 +61,7 @@ COLUMNS = (
     ),
     {"name": "outcome", "kind": "flag", "about": "readmitted within the rule's window"},
 )  # fmt: skip
+SUBGROUPS = ({"name": "age", "edges": (65, 80)}, "female")
 
 
 def study() -> Study:
@@ -69,7 +70,9 @@ def study() -> Study:
     return Study(
         name="heart failure",
         question="Who is readmitted within 30 days of a stay with heart failure?",
-        task=Spec("tasks", "table", {"columns": COLUMNS, "label": "outcome", "patient": "patient"}),
+        task=Spec(
+            "tasks", "table", {"columns": COLUMNS, "label": "outcome", "patient": "patient", "subgroups": SUBGROUPS}
+        ),
         model=Spec("models", "logistic"),
         algorithm=Spec("algorithms", "fedavg", {"local": adam}),
         rounds=50,

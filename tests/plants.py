@@ -153,15 +153,15 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "histograms of cohorts that lie in each other leave",
         "learner_jax/evaluation/summary.py",
-        "largest = max(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))",
-        "largest = min(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))",
+        "return max(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))",
+        "return min(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))",
         ("tests/evaluation/test_summary.py",),
     ),
     Plant(
         "a histogram is taken where the study did not ask for it",
         "learner_jax/evaluation/summary.py",
-        'kept = (*_FIELDS, "histogram") if release else _FIELDS',
-        'kept = (*_FIELDS, "histogram")',
+        'kept = (*_FIELDS, "subgroups", "histogram") if release else (*_FIELDS, "subgroups")',
+        'kept = (*_FIELDS, "subgroups", "histogram")',
         ("tests/evaluation/test_summary.py",),
     ),
     Plant(
@@ -1708,8 +1708,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "features: what comes after the discharge enters",
         "learner_jax/data/features.py",
-        'f"WHERE {_KNOWN_AT} <= s.discharge AND',
-        'f"WHERE {_KNOWN_AT} <= s.discharge + to_days(30) AND',
+        'f"WHERE {KNOWN_AT} <= s.discharge AND',
+        'f"WHERE {KNOWN_AT} <= s.discharge + to_days(30) AND',
         ("tests/data/test_features.py", "-k", "later_enters"),
     ),
     Plant(
@@ -1743,8 +1743,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "features: diagnoses of years ago count",
         "learner_jax/data/features.py",
-        "AND {_KNOWN_AT} >= s.admit - to_days({lookback_days})",
-        "AND {_KNOWN_AT} IS NOT NULL",
+        "AND {KNOWN_AT} >= s.admit - to_days({lookback_days})",
+        "AND {KNOWN_AT} IS NOT NULL",
         ("tests/data/test_features.py", "-k", "by_hand"),
     ),
     Plant(
@@ -2063,6 +2063,42 @@ PLANTS: tuple[Plant, ...] = (
         "return mine[0] if mine else None",
         "return None",
         ("tests/cli/test_predict.py", "-k", "asks_again"),
+    ),
+    # ---- subgroups
+    Plant(
+        "subgroups: one level alone is withheld",
+        "learner_jax/evaluation/subgroups.py",
+        "if not hidden.any() or (hidden.sum() > 1 and (counts[hidden].sum(axis=0) >= floor).all()):",
+        "if True:",
+        ("tests/evaluation/test_subgroups.py", "-k", "singled_out"),
+    ),
+    Plant(
+        "subgroups: two small ones are withheld whose sum is small",
+        "learner_jax/evaluation/subgroups.py",
+        "(hidden.sum() > 1 and (counts[hidden].sum(axis=0) >= floor).all())",
+        "hidden.sum() > 1",
+        ("tests/evaluation/test_subgroups.py", "-k", "singled_out"),
+    ),
+    Plant(
+        "subgroups: rows without the event are not counted",
+        "learner_jax/evaluation/subgroups.py",
+        "(counts >= floor).all(axis=1)",
+        "(counts[:, :2] >= floor).all(axis=1)",
+        ("tests/evaluation/test_subgroups.py", "-k", "singled_out"),
+    ),
+    Plant(
+        "subgroups: they leave of each cohort",
+        "learner_jax/evaluation/summary.py",
+        'if ways and found[largest]["models"]:',
+        "for largest in cohorts if ways else ():",
+        ("tests/evaluation/test_subgroups.py", "-k", "largest_cohort"),
+    ),
+    Plant(
+        "subgroups: what a site adds goes on",
+        "learner_jax/evaluation/subgroups.py",
+        'kept: dict[str, Any] = {"name": level["name"]}',
+        "kept: dict[str, Any] = dict(level)",
+        ("tests/evaluation/test_subgroups.py", "-k", "goes_no_further"),
     ),
 )
 

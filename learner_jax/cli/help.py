@@ -317,7 +317,9 @@ def command(name: str) -> str:
         [("--config.a.b=VALUE", "any field of the config, below")] if this.config and name not in _TABLE_ONLY else []
     )
     width = max(20, *(len(left) for left, _ in rows))
-    lines += [f"  {left:<{width}} {right}" for left, right in rows]
+    for left, right in rows:
+        first, *rest = textwrap.wrap(right, max(40, 117 - width)) or [""]
+        lines += [f"  {left:<{width}} {first}".rstrip(), *(f"  {'':<{width}} {more}" for more in rest)]
     if this.config and name not in _TABLE_ONLY:
         lines += ["", "fields of the config, with their defaults", *_fields()]
     return "\n".join(lines)

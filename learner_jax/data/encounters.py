@@ -18,6 +18,7 @@ import numpy as np
 
 from learner_jax.data import icd9
 from learner_jax.data.schema import Column, conform
+from learner_jax.data.ways import UNKNOWN, Labels, Parting, label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,6 +170,20 @@ def input_names() -> tuple[str, ...]:
     words = {"number": 1.0, "id": 0, "flag": 0.0, "code": "250"}
     row = pd.DataFrame({c.name: [c.codes[0] if c.kind == "category" else words[c.kind]] for c in COLUMNS})
     return describe(conform(row, COLUMNS, "names")[0]).names
+
+
+def ways(frame: pd.DataFrame) -> dict[str, Labels]:
+    """Into which subgroups a canonical table's rows fall: by age, sex and race."""
+    ages = ("under 60 years", "60 to under 70 years", "70 to under 80 years", "80 years or more", UNKNOWN)
+    decade = frame["age"].cat.codes.to_numpy().astype(np.int64)
+    of = np.where(decade < 0, 4, np.clip(decade - 5, 0, 3)).astype(np.int8)
+    columns = {column.name: column for column in COLUMNS}
+    found = {"age": Labels(ages, of)}
+    sexes = label(frame["gender"], Parting(columns["gender"], ()))
+    known = np.where(sexes.of < 2, sexes.of, 2).astype(np.int8)
+    found["sex"] = Labels(("women", "men", UNKNOWN), known)
+    found["race"] = label(frame["race"], Parting(columns["race"], ()))
+    return found
 
 
 # ---- The encounter itself --------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from learner_jax.data.ways import Labels
 from learner_jax.leaves import site_ids
 from learner_jax.statistics import combine
 
@@ -27,12 +29,14 @@ class SiteData(NamedTuple):
       split: int8[n]; 0 train, 1 valid, 2 test.
       group: int64[n], the patient: for intervals and for splits by patient.
       cohorts: name -> bool[n], on whom the model is judged.
+      ways: name -> how the n rows are parted into subgroups.
     """
 
     rows: dict[str, Any]
     split: np.ndarray
     group: np.ndarray
     cohorts: dict[str, np.ndarray]
+    ways: Mapping[str, Labels] = MappingProxyType({})
 
 
 def share_of(group: np.ndarray, seed: int, purpose: str) -> np.ndarray:

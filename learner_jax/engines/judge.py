@@ -12,6 +12,7 @@ import numpy as np
 
 from learner_jax import trees
 from learner_jax.data.sites import TRAIN, SiteData
+from learner_jax.data.ways import Labels
 from learner_jax.engines.history import History
 from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Plan, Program, enrol_all
@@ -160,6 +161,10 @@ def merge(sites: Sequence[SiteData]) -> SiteData:
         split=np.concatenate([site.split for site in sites]),
         group=np.concatenate([site.group for site in sites]),
         cohorts={name: np.concatenate([site.cohorts[name] for site in sites]) for name in sites[0].cohorts},
+        ways={
+            name: Labels(way.levels, np.concatenate([site.ways[name].of for site in sites]))
+            for name, way in sites[0].ways.items()
+        },
     )
 
 
@@ -253,4 +258,8 @@ def judge(
         np.concatenate([np.repeat(name, len(held[name])) for name in world.names]),
         {cohort: column(lambda site, c=cohort: site.cohorts[c]) for cohort in sites[world.names[0]].cohorts} or None,
         parts.study.seed,
+        ways={
+            name: Labels(way.levels, column(lambda site, w=name: site.ways[w].of))
+            for name, way in sites[world.names[0]].ways.items()
+        },
     )

@@ -22,6 +22,7 @@ import numpy as np
 
 from learner_jax import failpoints, specs, trees
 from learner_jax.data.sites import SiteData
+from learner_jax.data.ways import Labels
 from learner_jax.engines.answers import keep_figures
 from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
 from learner_jax.engines.parts import Parts, values
@@ -171,7 +172,10 @@ class SiteStudy:
             cohorts = {name: mask[held] for name, mask in site.cohorts.items()} or None
             seed = self.parts.study.seed
             plain = self.parts.study.release.histograms == "plain"
-            found = summarise_site(scores, rows["y"], site.group[held], cohorts, seed, name=self.name, release=plain)
+            ways = {name: Labels(way.levels, way.of[held]) for name, way in site.ways.items()}
+            found = summarise_site(
+                scores, rows["y"], site.group[held], cohorts, seed, name=self.name, release=plain, ways=ways
+            )
         keep_figures(self._folder, judged=list(found.values()))
         text = json.dumps(found, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from learner_jax.evaluation import histograms
+from learner_jax.evaluation import histograms, subgroups
 from learner_jax.evaluation.calibration import wilson
 from learner_jax.evaluation.decisions import decisions
 
@@ -31,7 +31,8 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
     Returns:
       {"cohorts": [{"name", "sites": [SITE, ...] by name, "all": SITE with "how": "average over sites",
       "calibration": [], "intercept", "slope"}, ...]}, cohorts in the order in which they first appear. Told and
-      observed deciles are missing: they are histograms of scores, which stay at the sites. Where sites sent theirs,
+      observed deciles are missing: they are histograms of scores, which stay at the sites; "subgroups" are there where
+      sites sent any (`subgroups.join`). Where sites sent theirs,
       they are there, beside "decisions" and "together": {"sites", "rows", "auroc": {"value", "bound"}, "auprc"}.
     """
     found = []
@@ -40,6 +41,7 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
         joint = average_sites(sites)
         first = next(iter(joint["models"].values()), {})
         expected = [_expected(site) for site in sites if "histogram" in site]
+        parted = [site.pop("subgroups") for site in sites if "subgroups" in site]
         sent = [histograms.from_plain(site.pop("histogram")) for site in sites if "histogram" in site]
         found.append(
             {
@@ -49,6 +51,7 @@ def join_sites(summaries: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str
                 "calibration": [],
                 "intercept": first.get("intercept"),
                 "slope": first.get("slope"),
+                **({"subgroups": subgroups.join(parted)} if parted else {}),
                 **(_together(sent, expected) if sent else {}),
             }
         )

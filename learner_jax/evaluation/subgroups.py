@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from learner_jax.data.labelled import Labels
+from learner_jax.data.ways import Labels
 from learner_jax.evaluation.bootstrap import generator, interval, resample
 from learner_jax.evaluation.exact import auroc
 
@@ -47,17 +47,18 @@ def summarise(
       floor: a level with fewer rows, events or rows without is withheld.
 
     Returns:
-      WAYs, those with at least one level that is told; levels without a row are left out.
+      WAYs, those with at least one level that is told; levels without a row are left out where none is withheld.
     """
     found = []
     for way, labels in ways.items():
         masks = [labels.of == at for at in range(len(labels.levels))]
         counts = np.array([[mask.sum(), (y[mask] == 1).sum(), (y[mask] == 0).sum()] for mask in masks])
         kept = told(counts, floor)
+        hidden = bool((~kept & (counts[:, 0] > 0)).any())
         levels: list[dict[str, Any]] = []
         for level, mask, tells in zip(labels.levels, masks, kept, strict=True):
-            if not mask.any() and floor == 0:
-                continue
+            if not mask.any() and not hidden:
+                continue  # that it is empty, the others and the total say
             levels.append({"name": level})
             if tells:
                 levels[-1] |= _level(score[mask], y[mask], group[mask], generator(seed, name, way, level), draws)
@@ -82,7 +83,7 @@ def told(counts: np.ndarray, floor: int) -> np.ndarray:
       counts: int[k, 3], rows, events and rows without of each level.
       floor: the fewest.
     """
-    kept = (counts >= floor).all(axis=1)
+    kept = np.asarray((counts >= floor).all(axis=1))
     smallest = sorted(range(len(counts)), key=lambda at: (counts[at].min(), at))
     for at in smallest:
         # What is withheld can be had from the total: so it must be nothing, or large in each count and of two levels.

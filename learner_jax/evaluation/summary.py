@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from learner_jax.data.ways import Labels
 from learner_jax.errors import DataError
-from learner_jax.evaluation import histograms
+from learner_jax.evaluation import histograms, subgroups
 from learner_jax.evaluation.bootstrap import generator, interval, resample
 from learner_jax.evaluation.calibration import calibrate
 from learner_jax.evaluation.decisions import THRESHOLDS, decide
@@ -45,6 +46,7 @@ def evaluate(
     seed: int,
     *,
     draws: int = 1000,
+    ways: Mapping[str, Labels] | None = None,
 ) -> dict[str, Any]:
     """Judge models on held-back rows of every site.
 
@@ -57,11 +59,12 @@ def evaluate(
       cohorts: name -> bool[n]; None for {"everyone": all}.
       seed: of the bootstrap.
       draws: of the bootstrap.
+      ways: name -> how the n rows are parted into subgroups, which the first model is judged in: of the largest cohort.
 
     Returns:
       {"cohorts": [{"name", "sites": [SITE, ...], "all": SITE of all rows together, "average": SITE averaged over the
       sites' own figures, "calibration": [...], "decisions": as `decisions.decisions`, "intercept", "slope"}, ...]}:
-      JSON-able, without nan.
+      JSON-able, without nan. "subgroups" (`subgroups.summarise`), of one cohort, is there where `ways` are.
 
     Raises:
       DataError: lengths differ, an outcome is not 0 or 1, or a score is no chance.
@@ -93,7 +96,23 @@ def evaluate(
                 "slope": told["slope"],
             }
         )
+    if ways:
+        largest = _largest(cohorts)
+        mask = cohorts[largest]
+        of = _parted(ways, mask)
+        parts = subgroups.summarise(
+            scores[first][mask], y[mask], everyone[mask], of, seed, name="all sites", draws=draws
+        )
+        next(one for one in found if one["name"] == largest)["subgroups"] = parts
     return {"cohorts": found}
+
+
+def _largest(cohorts: Mapping[str, np.ndarray]) -> str:
+    return max(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))
+
+
+def _parted(ways: Mapping[str, Labels], mask: np.ndarray) -> dict[str, Labels]:
+    return {name: Labels(way.levels, np.asarray(way.of)[mask]) for name, way in ways.items()}
 
 
 def summarise_site(
@@ -107,6 +126,7 @@ def summarise_site(
     draws: int = 1000,
     floor: int = ENOUGH,
     release: bool = False,
+    ways: Mapping[str, Labels] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Judge models on one site's own held-back rows; what it returns may leave the site.
 
@@ -121,6 +141,8 @@ def summarise_site(
       floor: a count below it is withheld (None). Where events, or rows without, are withheld, so is every figure.
       release: the first model's counts by told chance leave too, under "histogram": of the largest cohort alone, and
         where nothing is withheld.
+      ways: name -> how the n rows are parted into subgroups; the first model's figures in each leave under "subgroups",
+        of the largest cohort alone, where nothing of it is withheld, and as `subgroups.summarise` suppresses them.
 
     Returns:
       cohort -> SITE, JSON-able, without nan. The figures equal those of `evaluate` for the same name and seed.
@@ -134,7 +156,12 @@ def summarise_site(
         mine = _summary(_take(scores, mask), y[mask], group[mask], seed, name, cohort, draws)
         found[cohort] = _withhold(mine, floor)
     # One histogram: two of cohorts that lie in each other would tell of the few who are in one of them.
-    largest = max(cohorts, key=lambda cohort: int(cohorts[cohort].sum()))
+    largest = _largest(cohorts)
+    if ways and found[largest]["models"]:
+        first, mask = next(iter(scores.values())), cohorts[largest]
+        found[largest]["subgroups"] = subgroups.summarise(
+            first[mask], y[mask], group[mask], _parted(ways, mask), seed, name=name, draws=draws, floor=floor
+        )
     if release and found[largest]["models"]:
         first, mask = next(iter(scores.values())), cohorts[largest]
         found[largest]["histogram"] = histograms.to_plain(histograms.count(first[mask], y[mask], EDGES))
@@ -254,7 +281,9 @@ def check_summary(found: Any, release: bool = False) -> dict[str, dict[str, Any]
             _figures(gain)
         if release and "histogram" in site:
             _counted(site)
-    kept = (*_FIELDS, "histogram") if release else _FIELDS
+        if "subgroups" in site:
+            site["subgroups"] = subgroups.check(site["subgroups"])
+    kept = (*_FIELDS, "subgroups", "histogram") if release else (*_FIELDS, "subgroups")
     return {cohort: {name: site[name] for name in kept if name in site} for cohort, site in found.items()}
 
 

@@ -20,6 +20,7 @@ from learner_jax.reports.by_site import results_by_site
 from learner_jax.reports.included import included, section
 from learner_jax.reports.inputs import looked_like
 from learner_jax.reports.numerals import count, duration, hundred, many, size
+from learner_jax.reports.parted import parted
 from learner_jax.reports.result import cohorts, figure, gain, joint, rounds_seconds, within
 from learner_jax.reports.told import told_and_observed
 from learner_jax.reports.words import Nouns
@@ -52,6 +53,7 @@ def page(result: Mapping[str, Any]) -> str:
         ],
         "told": told_and_observed(result, noun),
         "acted": acted_on(result, noun),
+        "parted": parted(result, noun),
         "took": per_round(result, noun),
         "included": included(result, noun),
         "inputs": looked_like(result, noun),

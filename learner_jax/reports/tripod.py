@@ -338,6 +338,13 @@ def _calibrated(run: dict[str, Any]) -> list[str]:
     return found + (["calibration intercept"] if any(one.get("intercept") is not None for one in judged) else [])
 
 
+def _ways(run: dict[str, Any]) -> str:
+    """By what the model was judged apart."""
+    ways = [way for cohort in cohorts(run) for way in cohort.get("subgroups") or []]
+    names = [way["name"].replace("_", " ") for way in ways if any("rows" in level for level in way["levels"])]
+    return ", ".join(dict.fromkeys(names))
+
+
 def _decided(run: dict[str, Any]) -> bool:
     return any((one.get("decisions") or {}).get("thresholds") for one in cohorts(run))
 
@@ -363,7 +370,9 @@ def _judging(run: dict[str, Any]) -> dict[str, str]:
         "12f": "Not done: the model was neither updated nor recalibrated in this run.",
         "12g": "Each site’s held-back rows went through the trained model at once; its output became a chance by the "
         "logistic function.",
-        "14": "No subgroups of people were compared, as far as this run knows. Approaches to fairness are the authors’ "
+        "14": f"Judged apart by {_ways(run)}: see “For whom does it work?”. Nothing was done to make it fairer."
+        if _ways(run)
+        else "No subgroups of people were compared, as far as this run knows. Approaches to fairness are the authors’ "
         "to say.",
         "15": "A chance from 0 to 1 for each row. No threshold is part of the model."
         + (" Thresholds from which one might act stand under “Is it worth acting on?”." if _decided(run) else ""),

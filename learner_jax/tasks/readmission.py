@@ -19,6 +19,7 @@ from learner_jax.data.described import described, of_column, of_input
 from learner_jax.data.encounters import COLUMNS, HEART_FAILURE, IGNORED, LABEL
 from learner_jax.data.schema import ONE_CLASS, Checklist, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
+from learner_jax.data.ways import Labels
 from learner_jax.statistics import counts, kept, mean_and_deviation, missing, missing_rate, moments
 from learner_jax.types import Task
 
@@ -142,6 +143,7 @@ def checklist(
                 "heart failure": (categories == HEART_FAILURE).any(axis=1),
                 "everyone": np.ones(len(rows), bool),
             },
+            ways={name: Labels(way.levels, way.of[rows]) for name, way in encounters.ways(table).items()},
         )
 
     def check(frame: pd.DataFrame, where: str) -> list[str]:

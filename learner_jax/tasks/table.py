@@ -32,12 +32,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from learner_jax.data import told_events
+from learner_jax.data import told_events, ways
 from learner_jax.data.declared import Asked, declared
 from learner_jax.data.described import described, of_column
 from learner_jax.data.schema import FLAG_WORDS, ONE_CLASS, Checklist, Column, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
 from learner_jax.data.suspect import FEWEST, Sums, drift, suspicions
+from learner_jax.errors import ConfigError
 from learner_jax.statistics import counts, kept, mean_and_deviation, missing, missing_rate, moments
 from learner_jax.types import Task
 
@@ -60,6 +61,7 @@ def table(
     label: str,
     positive: str | tuple[str, ...] = "",
     patient: str | None = None,
+    subgroups: tuple[Any, ...] = (),
     metrics: Metrics = ("auroc", "auprc", "brier", "log_loss"),
     valid_share: float = 0.1,
     test_share: float = 0.2,
@@ -77,6 +79,8 @@ def table(
       positive: what counts as the outcome: the code or codes of a category, a comparison with a number (">= 7"); ""
         for the second word of a flag.
       patient: the column that says whose row it is; None where each row is another patient.
+      subgroups: in whom the model is judged apart: names of categories and flags, and of numbers {"name": "age",
+        "edges": (65, 80)}, where bands begin.
       metrics: watched each round.
       valid_share: share of the training patients on whom rounds are compared.
       test_share: share of the patients held back, where the table has no column `split`.
@@ -102,6 +106,7 @@ def table(
             label=label,
             positive=positive,
             patient=patient,
+            subgroups=subgroups,
             valid_share=valid_share,
             test_share=test_share,
             split_seed=split_seed,
@@ -115,12 +120,16 @@ def checklist(
     label: str,
     positive: str | tuple[str, ...] = "",
     patient: str | None = None,
+    subgroups: tuple[Any, ...] = (),
     valid_share: float = 0.1,
     test_share: float = 0.2,
     split_seed: int = 0,
 ) -> Checklist:
     """What a site's table must hold, and its way to arrays. Arguments as in `table`."""
     asked = declared(columns, label, positive, patient)
+    parted, problems = ways.declared(subgroups, {c.name: c for c in asked.columns if c.name != label})
+    if problems:
+        raise ConfigError("; ".join(problems))
     measured = [c for c in asked.inputs if c.kind in ("number", "flag")]
     coded = [c for c in asked.inputs if c.kind == "code"]
     plain = [c for c in asked.inputs if c.kind != "events"]
@@ -188,6 +197,7 @@ def checklist(
             split=split,
             group=group,
             cohorts={"everyone": np.ones(len(rows), bool)},
+            ways={one.column.name: ways.label(rows[one.column.name], one) for one in parted},
         )
 
     def check(frame: pd.DataFrame, where: str) -> list[str]:

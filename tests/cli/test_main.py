@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -172,17 +173,24 @@ def test_help_helps(capsys, line):
     assert max(map(len, out.splitlines())) <= 120
 
 
+def _row_of(lines: list[str], begins: str) -> str:
+    """A flag's line, and those that it goes on in."""
+    (at,) = [at for at, line in enumerate(lines) if line.startswith(begins)]
+    more = itertools.takewhile(lambda line: line.startswith("    "), lines[at + 1 :])
+    return " ".join([lines[at], *(line.strip() for line in more)])
+
+
 def test_help_names_every_shipped_config_and_every_default():
     ours = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
     assert len(ours) > 1
     for name, command in help.COMMANDS.items():
         lines = help.command(name).splitlines()
         if command.config:
-            (line,) = [line for line in lines if line.startswith("  --config ")]
+            line = _row_of(lines, "  --config ")
             assert all(one in line for one in ours)
         for flag in command.flags:
             if flag.kind is not bool and flag.default is not None:
-                (line,) = [line for line in lines if line.startswith(f"  --{flag.name}=")]
+                line = _row_of(lines, f"  --{flag.name}=")
                 assert line.endswith(f"(default: {flag.default})") and line.count("(default") == 1
     assert "(default: runs/site)" in help.command("join")
 

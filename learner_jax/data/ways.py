@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -53,10 +54,11 @@ def declared(asked: Sequence[Any], columns: Mapping[str, Column]) -> tuple[tuple
         name, edges = one["name"], one.get("edges", ())
         column = columns.get(name)
         if column is None or column.kind not in ("number", "category", "flag"):
-            close = "".join(f" (near: {', '.join(map(repr, near(name, columns)))})" for _ in near(name, columns)[:1])
-            kind = "none" if column is None else f"kind={column.kind}"
+            close = near(name, columns) if column is None else []
+            hint = f" (near: {', '.join(map(repr, close))})" if close else ""
+            kind = "which is none" if column is None else f"of kind {column.kind}"
             problems.append(
-                f"{where}: expected a number, category or flag among the columns, got '{name}', {kind}{close}"
+                f"{where}: expected a number, category or flag among the columns, got '{name}', {kind}{hint}"
             )
         elif column.kind == "number" and not _rising(edges):
             problems.append(f"{where} ('{name}'): expected edges, rising numbers at which bands begin, got {edges!r}")
@@ -75,7 +77,7 @@ def declared(asked: Sequence[Any], columns: Mapping[str, Column]) -> tuple[tuple
 
 def _rising(edges: Any) -> bool:
     numbers = isinstance(edges, (tuple, list)) and all(type(edge) in (int, float) for edge in edges)
-    return numbers and len(edges) > 0 and all(a < b for a, b in zip(edges, edges[1:], strict=False))
+    return numbers and len(edges) > 0 and all(a < b for a, b in itertools.pairwise(edges))
 
 
 def label(series: Any, parting: Parting) -> Labels:
@@ -101,5 +103,5 @@ def bands(edges: Sequence[float], unit: str = "") -> tuple[str, ...]:
     ('under 65 years', '65 to under 80 years', '80 years or more')
     """
     unit = f" {unit}" if unit else ""
-    between = (f"{low:g} to under {high:g}{unit}" for low, high in zip(edges, edges[1:], strict=False))
+    between = (f"{low:g} to under {high:g}{unit}" for low, high in itertools.pairwise(edges))
     return (f"under {edges[0]:g}{unit}", *between, f"{edges[-1]:g}{unit} or more")

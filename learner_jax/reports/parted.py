@@ -1,0 +1,89 @@
+"""The page's "For whom does it work?": the study's model among the young and the old, women and men."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from learner_jax.reports.numerals import count, hundred
+from learner_jax.reports.result import cohorts
+from learner_jax.reports.words import Nouns, Say
+
+_FEW = 10
+
+
+def parted(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
+    """The section; None where no subgroups were asked for, or none can be told."""
+    judged = cohorts(result)
+    cohort = next((one for one in judged if one.get("subgroups")), None)
+    if cohort is None:
+        return None
+    ways = [way for way in cohort["subgroups"] if any("rows" in level for level in way["levels"])]
+    if not ways:
+        return None
+    each = any("sites" in level for way in ways for level in way["levels"])
+    withheld = any("rows" not in level or level.get("withheld") for way in ways for level in way["levels"])
+    rows = (cohort.get("all") or {}).get("rows")
+    notes = [
+        "That a model ranks one group less well may lie in the group (the more alike its patients are, the harder they "
+        "are to rank), in how it is recorded, or in the model. Told against observed shows whom it promises too much "
+        "or too little.",
+    ]
+    if each:
+        notes.append(f"Each is put together from the {noun.sites}’ own figures.")
+    if withheld:
+        notes.append(
+            f"“Withheld”: too few {noun.rows} to be told without pointing at somebody, or to be had from the rest."
+        )
+    return {
+        "whom": f"Judged on: {cohort['name']}." if len(judged) > 1 else "",
+        "say": _say(ways, noun),
+        "tables": [_table(way, each, noun) for way in ways],
+        "notes": notes,
+        "rows": count(rows),
+    }
+
+
+def _say(ways: list[dict[str, Any]], noun: Nouns) -> Say:
+    """The two groups that are furthest apart by what was told against what came."""
+    known = [
+        (level["told"] - level["events"] / level["rows"], way["name"], level)
+        for way in ways
+        for level in way["levels"]
+        if level.get("rows", 0) >= 100 and level["events"] >= _FEW
+    ]
+    if not known:
+        return Say("The groups are too small to say for whom it works.")
+    _, way, level = max(known, key=lambda one: abs(one[0]))
+    return Say(
+        f"Furthest off: {way.replace('_', ' ')}, {level['name']}. Of 100 such {noun.rows} the model expected ",
+        hundred(level["told"], 1),
+        f", and {hundred(level['events'] / level['rows'], 1)} {noun.came}.",
+    )
+
+
+def _table(way: dict[str, Any], each: bool, noun: Nouns) -> dict[str, Any]:
+    name = way["name"].replace("_", " ").capitalize()
+    head = [name, noun.rows.capitalize(), "Pairs of 100", "Told, of 100", "Observed, of 100"]
+    rows = [_row(level, each) for level in way["levels"] if level.get("rows", 1)]
+    if each:
+        head.append(f"{noun.sites.capitalize()} that told")
+    return {"caption": head[0], "head": head, "rows": rows}
+
+
+def _row(level: dict[str, Any], each: bool) -> dict[str, Any]:
+    if "rows" not in level:
+        return {"cells": [level["name"], "withheld", "", "", "", *([""] if each else [])], "all": False}
+    figure = level.get("auroc")
+    pairs = (
+        (hundred(figure["value"], 1), f"{hundred(figure['low'])} to {hundred(figure['high'])}") if figure else "too few"
+    )
+    cells = [
+        level["name"],
+        count(level["rows"]),
+        pairs,
+        hundred(level["told"], 1),
+        hundred(level["events"] / level["rows"], 1),
+    ]
+    if each:
+        cells.append(f"{level['sites']} of {level['sites'] + level['withheld']}")
+    return {"cells": cells, "all": False}
