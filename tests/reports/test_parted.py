@@ -37,7 +37,7 @@ def test_each_group_is_told_with_what_was_expected_and_what_came(make, ways):
     assert ("not known withheld" in text) == (ways is WAYS)
     assert ("13.1 10.0 3 of 4" in text) == (ways is not WAYS)
     assert "“Withheld”" in text
-    told = {number: said for number, _, said in tripod.items(result)}
+    told = {number: said or "" for number, _, said in tripod.items(result)}
     assert told["14"].startswith("Judged apart by sex" if ways is WAYS else "Judged apart by age group")
 
 
@@ -45,7 +45,7 @@ def test_without_subgroups_there_is_no_section_and_tripod_says_so(make):
     result = make(sites=4, whom=("everyone",))
     _, text = read(page(result))
     assert "For whom does it work?" not in text
-    told = {number: said for number, _, said in tripod.items(result)}
+    told = {number: said or "" for number, _, said in tripod.items(result)}
     assert told["14"].startswith("No subgroups of people were compared")
     result["evaluation"]["cohorts"][0]["subgroups"] = [{"name": "sex", "levels": [{"name": "women"}]}]
     assert "For whom does it work?" not in read(page(result))[1]
