@@ -25,7 +25,7 @@ from learner_jax.engines.metrics_log import metrics_file
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.sources import chosen_of, frames_of, notes_of, site_of
 from learner_jax.engines.trained import TrainedModel
-from learner_jax.errors import ConfigError, DataError, StudyError
+from learner_jax.errors import ConfigError, CorruptError, DataError, StudyError
 from learner_jax.events import Event, Observer, fan_out, silent
 from learner_jax.specs import Spec, Study
 from learner_jax.specs.study import no_type_check
@@ -269,6 +269,7 @@ def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
 
     from learner_jax import trees
     from learner_jax.engines.outcome import load_model
+    from learner_jax.evaluation.calibration import Recalibration
 
     about, leaves = load_model(Path(folder))
     study = Study.from_json(specs.to_json(about["study"]))
@@ -277,7 +278,11 @@ def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
     rows = trees.nested({name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in about["rows"].items()})
     shapes = jax.eval_shape(parts.init_weights, rows)
     weights = trees.rebuild(shapes, {name: np.asarray(leaf) for name, leaf in leaves.items()})
-    return TrainedModel(parts, weights, about["fitted"], rows)
+    try:
+        moved = Recalibration(**about["recalibration"]) if "recalibration" in about else None
+    except TypeError:
+        raise CorruptError(f"expected a saved model in {folder}, got a recalibration of other fields") from None
+    return TrainedModel(parts, weights, about["fitted"], rows, moved)
 
 
 def local(

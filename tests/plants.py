@@ -2100,6 +2100,35 @@ PLANTS: tuple[Plant, ...] = (
         "kept: dict[str, Any] = dict(level)",
         ("tests/evaluation/test_subgroups.py", "-k", "goes_no_further"),
     ),
+    # ---- recalibration
+    Plant(
+        "recalibration: the spread is moved by few events",
+        "learner_jax/evaluation/calibration.py",
+        "size = 2 if min(events, rest) >= FOR_A_SLOPE and",
+        "size = 2 if",
+        ("tests/evaluation/test_recalibration.py", "-k", "intercept_alone"),
+    ),
+    Plant(
+        "recalibration: a saved model forgets it",
+        "learner_jax/engines/outcome.py",
+        '**({} if moved is None else {"recalibration": moved._asdict()}),',
+        "",
+        ("tests/evaluation/test_recalibration.py", "-k", "is_saved"),
+    ),
+    Plant(
+        "recalibration: contributions are those of before",
+        "learner_jax/engines/trained.py",
+        "found if self.moved is None else found * self.moved.slope",
+        "found",
+        ("tests/evaluation/test_recalibration.py", "-k", "is_saved"),
+    ),
+    Plant(
+        "recalibration: a model that ranks the wrong way is turned round",
+        "learner_jax/evaluation/calibration.py",
+        "    if slope <= 0:",
+        "    if False:",
+        ("tests/evaluation/test_recalibration.py", "-k", "wrong_way"),
+    ),
 )
 
 

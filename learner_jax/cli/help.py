@@ -116,6 +116,21 @@ COMMANDS = {
         ),
         words="RUN",
     ),
+    "recalibrate": Command(
+        "move a trained model's chances to what comes at one hospital",
+        "A model from elsewhere may rank patients well and tell chances that are too high or too low here. This finds, "
+        "by rows whose outcome is known, how log-odds are to be moved (and, from 100 rows with the outcome and 100 "
+        "without, spread), and writes the model with that beside its weights. Nothing is trained, the ranking stays.",
+        (
+            "learner recalibrate runs/heart --data=features.csv",
+            "learner recalibrate runs/heart --data=features.csv --out=runs/heart-here",
+        ),
+        (
+            Flag("data", str, "a table of the study's columns with the outcome; of rows that it did not learn from"),
+            Flag("out", str, "a new folder for the model (default: nothing is written)"),
+        ),
+        words="RUN",
+    ),
     "coordinator": Command(
         "hold the model, let sites enrol, run the rounds",
         "Waits at one port for the study's sites, hands out join codes that work once, and runs the rounds. "
@@ -281,7 +296,7 @@ COMMANDS = {
 }
 
 GROUPS = {
-    "for researchers": ("simulate", "local", "compare", "report", "predict"),
+    "for researchers": ("simulate", "local", "compare", "report", "predict", "recalibrate"),
     "for who runs a study": ("forecast", "coordinator", "broker", "revoke", "backup", "restore"),
     "for sites: who has the data": ("data", "doctor", "join", "rotate"),
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learner_jax import failpoints
-from learner_jax.cli import backup, doors, environment, help, predict
+from learner_jax.cli import backup, doors, environment, help, predict, recalibrate
 from learner_jax.cli.flags import Parsed, parse
 from learner_jax.cli.sentences import size, wrapped
 from learner_jax.cli.stopping import Stopped, stoppable
@@ -454,6 +454,7 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "report": _report,
     "compare": _compare,
     "predict": predict.predict,
+    "recalibrate": recalibrate.recalibrate,
     "data": _data,
 }
 

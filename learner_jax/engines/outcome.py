@@ -19,6 +19,7 @@ from learner_jax.data.sites import TEST, TRAIN, VALID, SiteData
 from learner_jax.engines.history import History
 from learner_jax.engines.parts import Parts
 from learner_jax.errors import CorruptError, StorageError
+from learner_jax.evaluation.calibration import Recalibration
 from learner_jax.specs import Study
 from learner_jax.storage.atomic import write_bytes, write_json
 from learner_jax.types import PyTree
@@ -117,8 +118,16 @@ def dealt(data: Mapping[str, SiteData], binary: bool) -> dict[str, dict[str, int
     return found
 
 
-def save_model(folder: Path, study: Study, weights: PyTree, fitted: Mapping[str, Any] | None, rows: PyTree) -> None:
-    """Writes the trained model: weights.npz (no pickle) and model.json (study, what was fitted, a row's shapes)."""
+def save_model(
+    folder: Path,
+    study: Study,
+    weights: PyTree,
+    fitted: Mapping[str, Any] | None,
+    rows: PyTree,
+    moved: Recalibration | None = None,
+) -> None:
+    """Writes the trained model: weights.npz (no pickle) and model.json (study, what was fitted, a row's shapes, and how
+    its chances were recalibrated)."""
     import io
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,10 +135,15 @@ def save_model(folder: Path, study: Study, weights: PyTree, fitted: Mapping[str,
     np.savez(packed, allow_pickle=False, **trees.named_leaves(weights))
     write_bytes(folder / "weights.npz", packed.getvalue())
     shapes = {name: [str(leaf.dtype), list(leaf.shape[1:])] for name, leaf in trees.named_leaves(rows).items()}
-    write_json(
-        folder / "model.json",
-        {"format": 1, "study": json.loads(study.to_json()), "fitted": fitted, "rows": shapes, "versions": versions()},
-    )
+    about = {
+        "format": 1,
+        "study": json.loads(study.to_json()),
+        "fitted": fitted,
+        "rows": shapes,
+        "versions": versions(),
+        **({} if moved is None else {"recalibration": moved._asdict()}),
+    }
+    write_json(folder / "model.json", about)
 
 
 def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -21,6 +21,7 @@ from learner_jax.engines.judge import chances, predictor, slopes_along
 from learner_jax.engines.outcome import save_model
 from learner_jax.engines.parts import Parts
 from learner_jax.errors import DataError
+from learner_jax.evaluation.calibration import Recalibration, recalibrate
 from learner_jax.types import PyTree
 
 if TYPE_CHECKING:
@@ -63,10 +64,18 @@ class TrainedModel:
       weights: {"params": ..., "stats": ...}.
       fitted: by the checklist, or None where rows are arrays.
       rows: a few example rows, for their shapes.
+      moved: how its chances are moved to those of one site, or None.
     """
 
-    def __init__(self, parts: Parts, weights: PyTree, fitted: Mapping[str, Any] | None, rows: PyTree):
-        self.parts, self.weights, self.fitted, self.rows = parts, weights, fitted, rows
+    def __init__(
+        self,
+        parts: Parts,
+        weights: PyTree,
+        fitted: Mapping[str, Any] | None,
+        rows: PyTree,
+        moved: Recalibration | None = None,
+    ):
+        self.parts, self.weights, self.fitted, self.rows, self.moved = parts, weights, fitted, rows, moved
 
     @functools.cached_property
     def _predictor(self) -> Callable[[PyTree, PyTree], np.ndarray]:
@@ -86,8 +95,40 @@ class TrainedModel:
         """
         rows = {"x": self._encoded(table)}
         output = self._predictor(self.weights, rows)
-        binary = any(metric.name == "auroc" for metric in self.parts.task.metrics)
-        return chances(output) if binary and output.ndim == 1 else output
+        if not (self._tells_chances and output.ndim == 1):
+            return output
+        return chances(output) if self.moved is None else self.moved.move(chances(output))
+
+    @property
+    def _tells_chances(self) -> bool:
+        return any(metric.name == "auroc" for metric in self.parts.task.metrics)
+
+    def recalibrated(self, table: Any, y: Any = None) -> TrainedModel:
+        """The same model, its chances moved to what comes at one site: `moved` of what it returns says how.
+
+        The ranking stays; nothing is trained. Rows that the model learned from make it look better calibrated than it
+        is: take others.
+
+        Args:
+          table: a pandas frame with the checklist's columns and the outcome; or arrays, as for `predict`.
+          y: [n] in {0, 1}, the outcomes, where the study was given arrays.
+
+        Raises:
+          DataError: the table does not fit, its rows are too few, or the model does not rank them.
+        """
+        if not self._tells_chances:
+            raise DataError("recalibrated: expected a model that tells chances, whose task is judged by AUROC")
+        checklist = self.parts.task.checklist
+        if checklist is None or self.fitted is None:
+            rows = {"x": self._encoded(table), "y": np.asarray(y)}
+            if y is None or len(rows["y"]) != len(rows["x"]) or not np.isin(rows["y"], (0, 1)).all():
+                raise DataError(f"recalibrated: expected y, an outcome of 0 or 1 for each of {len(rows['x'])} rows")
+        elif hasattr(table, "columns"):
+            rows = checklist.encode(table, dict(self.fitted)).rows
+        else:
+            raise DataError(f"recalibrated: expected a pandas frame, got {type(table).__name__}")
+        told = chances(self._predictor(self.weights, {"x": rows["x"]}))
+        return TrainedModel(self.parts, self.weights, self.fitted, self.rows, recalibrate(told, rows["y"]))
 
     def predict_one(self, values: Mapping[str, Any]) -> One:
         """The model's prediction of one row, from a form: the bits that a table with this row gives.
@@ -168,7 +209,8 @@ class TrainedModel:
         """How much each input moves each row's logit away from that of the typical row, by integrated gradients.
 
         A row's contributions add up to its logit less that of the typical one (all inputs 0: numbers at their mean over
-        all sites), to what the midpoint rule leaves. They say what the model does, not what makes patients ill.
+        all sites), to what the midpoint rule leaves; of a recalibrated model, as its chances are told. They say what
+        the model does, not what makes patients ill.
 
         Args:
           table: as in `predict`.
@@ -190,6 +232,7 @@ class TrainedModel:
             raise DataError(f"contributions: expected rows of numbers, [n, inputs], got {got}")
         names = (self.fitted or {}).get("inputs") or [f"input {at}" for at in range(x.shape[1])]
         found = slopes_along(self.parts, self.weights, x, steps) * np.nan_to_num(x)
+        found = found if self.moved is None else found * self.moved.slope
         index = table.index if hasattr(table, "index") and len(getattr(table, "index", ())) == len(x) else None
         return pd.DataFrame(found.astype(np.float64), columns=pd.Index(names), index=index)
 
@@ -253,4 +296,4 @@ class TrainedModel:
 
     def save(self, folder: str | Path) -> None:
         """Writes weights.npz and model.json; `lr.load(folder)` reads them."""
-        save_model(Path(folder), self.parts.study, self.weights, self.fitted, self.rows)
+        save_model(Path(folder), self.parts.study, self.weights, self.fitted, self.rows, self.moved)

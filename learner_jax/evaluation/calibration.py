@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from learner_jax.errors import DataError
 from learner_jax.types import Array
 
 EDGE = 1e-6  # told chances are held this far from 0 and 1 where their logit is taken
@@ -127,6 +128,72 @@ def newton(ask: Callable[[np.ndarray], Slopes], size: int, steps: int = 50) -> t
         if np.abs(move).max() < 1e-10:
             return beta, np.sqrt(np.diag(np.linalg.inv(information)))
     return beta, nothing
+
+
+class Recalibration(NamedTuple):
+    """How told chances are moved: logit(new) = intercept + slope * logit(told).
+
+    Attributes:
+      intercept, slope: slope 1 where there were too few to find one.
+      intercept_se, slope_se: standard errors; that of a slope that was not found is None.
+      rows, events: that it was found by.
+      told, observed: mean told chance before, and share with the event.
+    """
+
+    intercept: float
+    slope: float
+    intercept_se: float
+    slope_se: float | None
+    rows: int
+    events: int
+    told: float
+    observed: float
+
+    def move(self, told: Array) -> np.ndarray:
+        """Chances float64[n] after it."""
+        return 1 / (1 + np.exp(-(self.intercept + self.slope * _logit(told))))
+
+
+def recalibrate(told: Array, y: Array) -> Recalibration:
+    """The recalibration of a model to new rows.
+
+    Args:
+      told: float[n], chances.
+      y: [n] in {0, 1}; with fewer than 100 events, or rows without, the intercept alone is moved.
+
+    Raises:
+      DataError: fewer than 10 events or rows without, or higher told chances do not mean more events here.
+
+    References: Steyerberg, Clinical Prediction Models, chapter 20 (2019); Vergouwe et al., Statistics in Medicine
+    36:4529 (2017), on how much may be moved by how many.
+    """
+    told, y = np.asarray(told, np.float64), np.asarray(y, np.float64)
+    events, rest = int(y.sum()), int(len(y) - y.sum())
+    if min(events, rest) < 10:
+        raise DataError(
+            f"recalibrate: expected at least 10 rows with the outcome and 10 without, got {events} and {rest}: with so "
+            "few, the model's own chances are the better guess"
+        )
+    size = 2 if min(events, rest) >= FOR_A_SLOPE and np.ptp(_logit(told)) > 1e-9 else 1
+    fitted, error = newton(lambda at: slopes(told, y, at), size)
+    if not np.isfinite(error).all():
+        raise DataError("recalibrate: expected told chances and outcomes that a line fits, got others")
+    slope = float(fitted[1]) if size == 2 else 1.0
+    if slope <= 0:
+        raise DataError(
+            f"recalibrate: expected higher told chances to mean more events, got a slope of {slope:.2f}: the model "
+            "does not rank these rows, and no recalibration mends that"
+        )
+    return Recalibration(
+        intercept=float(fitted[0]),
+        slope=slope,
+        intercept_se=float(error[0]),
+        slope_se=float(error[1]) if size == 2 else None,
+        rows=len(y),
+        events=events,
+        told=float(told.mean()),
+        observed=events / len(y),
+    )
 
 
 def _logit(told: Array) -> np.ndarray:
