@@ -2129,6 +2129,13 @@ PLANTS: tuple[Plant, ...] = (
         "    if False:",
         ("tests/evaluation/test_recalibration.py", "-k", "wrong_way"),
     ),
+    Plant(
+        "families: a code one beyond a range is in it",
+        "learner_jax/data/families.py",
+        "d.start BETWEEN f.first AND f.last",
+        "d.start > f.first AND d.start <= f.last",
+        ("tests/data/test_families.py", "-k", "features_of_a_stay"),
+    ),
 )
 
 

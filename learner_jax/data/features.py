@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from learner_jax.data import measured, medicines
+from learner_jax.data import families, measured, medicines
 from learner_jax.data.cohorts import NOT_READMITTED, READMITTED, Code, Cohort, plain_code, shipped
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import ConfigError
@@ -137,6 +137,8 @@ def find(
     also, drugs = elixhauser() if also is None else also, medicines.medicines() if drugs is None else drugs
     _known(records, lookback_days)
     there = _groups(records, (*groups, *also))
+    ranges = families.families()
+    of_families, kinds = families.names(ranges), families.find(records, ranges)
     quantities = measured.measurements() if quantities is None else quantities
     results, remarks = measured.find(records, quantities)
     taken, told = medicines.find(records, drugs)
@@ -170,7 +172,7 @@ def find(
         "ORDER BY s.patient, s.admit, s.encounter"
     )
     names = (*_PLAIN, *_COUNTS, *_SINCE, *of_drugs, *(group.name for group in groups), "charlson")
-    names = (*names, *(group.name for group in also), "elixhauser", *of_results)
+    names = (*names, *(group.name for group in also), "elixhauser", *of_families, *of_results)
     rows, scores = [], []
     for stay, *plain in records.sql(asked):
         flags = there.get(stay, frozenset())
@@ -179,6 +181,7 @@ def find(
         for index in (groups, also):
             row += [group.name in flags for group in index]
             row.append(sum(group.points for group in index if group.name in graver))
+        row += [name in kinds.get(stay, ()) for name in of_families]
         row += [mine.get(name) for name in of_results]
         rows.append(tuple(None if one is None else _number(one) for one in row))
         values, of = dict(zip(_PLAIN, plain, strict=False)), sum(group.lace for group in groups if group.name in graver)
