@@ -56,7 +56,8 @@ def find(records: Records, ranges: tuple[Range, ...]) -> dict[int, frozenset[str
     records.fill("families", [(one.vocabulary, one.first, one.last, f"group_{one.group}") for one in ranges])
     records.sql(
         "CREATE OR REPLACE TABLE familiar AS SELECT d.code, f.name FROM (SELECT DISTINCT code, "
-        "split_part(code, '//', 1) AS vocabulary, substr(split_part(code, '//', 2), 1, 3) AS start FROM known WHERE kind = 'diagnosis') d "
+        "split_part(code, '//', 1) AS vocabulary, substr(split_part(code, '//', 2), 1, 3) AS start FROM known "
+        "WHERE kind = 'diagnosis') d "
         "JOIN families f ON f.vocabulary = d.vocabulary AND length(d.start) = 3 AND d.start BETWEEN f.first AND f.last"
     )
     asked = (
