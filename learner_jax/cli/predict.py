@@ -100,7 +100,7 @@ def _of_one(model: Any, said: dict[str, str], machine: bool) -> int:
         return 0
     print(f"chance {chance:.3f}" if isinstance(chance, float) else f"output {chance}")
     if found.contributions is not None:
-        _print_movers(found.contributions)
+        _print_movers(found.contributions, found.given)
     _print_notes(found.notes, sys.stdout)
     return 0
 
@@ -158,11 +158,28 @@ def _plain(chance: Any) -> Any:
     return float(chance) if getattr(chance, "ndim", 0) == 0 else chance.tolist()
 
 
-def _print_movers(moved: Any) -> None:
-    ranked = moved.reindex(moved.abs().sort_values(ascending=False, kind="stable").index)
+def _print_movers(moved: Any, given: Sequence[str] | None = None) -> None:
+    """The largest contributions; of a form, of what was given first.
+
+    Args:
+      moved: by input.
+      given: columns of which a value was given; None where all were looked up.
+    """
+    ranked = list(moved.reindex(moved.abs().sort_values(ascending=False, kind="stable").index).items())
     print("What moves it, in log odds, from where numbers are at their mean and flags at 0:")
-    for name, value in list(ranked.items())[:_MOVERS]:
+    said = [one for one in ranked if given is None or _column_of(one[0], given)]
+    for name, value in said[:_MOVERS]:
         print(f"  {value:+.3f}  {name}")
+    rest = [one for one in ranked if one not in said and abs(one[1]) > 0]
+    if rest:
+        print("What was not given moves it too, by what is taken in its place:")
+        for name, value in rest[: _MOVERS // 2]:
+            print(f"  {value:+.3f}  {name}")
+
+
+def _column_of(name: str, given: Sequence[str]) -> bool:
+    """Whether an input is of one of these columns: itself, a code of it, or that it is missing."""
+    return any(name == one or name.startswith((f"{one} = ", f"{one} #", f"{one} missing")) for one in given)
 
 
 def _print_notes(notes: Iterable[str], people: Any) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from learner_jax.data.described import FEWEST
 from learner_jax.data.schema import ABSENT, Checklist, Column
 from learner_jax.errors import DataError
 from learner_jax.specs import near
@@ -57,28 +58,36 @@ def instead(absent: tuple[Column, ...], fitted: Mapping[str, Any]) -> tuple[str,
     """What is taken where nothing was given, in sentences."""
     mean = fitted.get("mean")
     means = mean if isinstance(mean, Mapping) else {}
-    never = _never_known(fitted)
+    never, few = _known_of(fitted, 0), _known_of(fitted, FEWEST - 1)
 
     def told(column: Column) -> str:
         unit = f" {column.unit}" if column.unit else ""
-        return column.name if column.name in never else f"{column.name} ({means[column.name]:.4g}{unit})"
+        return column.name if column.name in few else f"{column.name} ({means[column.name]:.4g}{unit})"
 
-    by_mean = [told(c) for c in absent if c.name in means]
+    by_mean = [told(c) for c in absent if c.name in means and c.name not in never]
+    unheard = [c.name for c in absent if c.name in means and c.name in never]
     rest = [c.name for c in absent if c.name not in means]
     taken = "no code is taken" if means else "it is taken as the study takes what is missing"
     notes = [f"not given: {', '.join(by_mean)}; the mean of all sites is taken"] if by_mean else []
+    notes += [f"not given, and no site had it: {', '.join(unheard)}; nothing was learned of it"] if unheard else []
     return (*notes, *([f"not given: {', '.join(rest)}; {taken}"] if rest else []))
 
 
 def unlearned(given: Iterable[str], fitted: Mapping[str, Any]) -> tuple[str, ...]:
     """That a value was given of which no site had any: what the model makes of it is chance."""
-    named = sorted(set(given) & _never_known(fitted))
+    named = sorted(set(given) & _known_of(fitted, 0))
     told = f"no site had a value of {', '.join(named)} to learn from: what the model makes of it is chance"
     return (told,) if named else ()
 
 
-def _never_known(fitted: Mapping[str, Any]) -> set[str]:
-    return {name for name, rate in fitted.get("missing", {}).items() if rate >= 1} if fitted.get("rows") else set()
+def _known_of(fitted: Mapping[str, Any], most: int) -> set[str]:
+    """Columns of which at most so many rows to learn from had a value."""
+    rows = fitted.get("rows")
+    return (
+        {name for name, rate in fitted.get("missing", {}).items() if round(rows * (1 - rate)) <= most}
+        if rows
+        else set()
+    )
 
 
 def problem(checklist: Checklist, fitted: Mapping[str, Any], values: Mapping[str, Any], name: str) -> str | None:

@@ -35,11 +35,13 @@ class One(NamedTuple):
       chance: of the outcome; where the task has not one logit a row, the model's output.
       contributions: of each input to the logit, the largest first; None where the model has no such.
       notes: what was not given, and what is taken instead.
+      given: columns of which a value was given.
     """
 
     chance: Any
     contributions: pd.Series | None
     notes: tuple[str, ...]
+    given: tuple[str, ...] = ()
 
 
 class OfRecords(NamedTuple):
@@ -148,8 +150,8 @@ class TrainedModel:
             moved = self.contributions(frame).iloc[0]
             moved = moved.reindex(moved.abs().sort_values(ascending=False, kind="stable").index)
         unknown = {column.name for column in absent}
-        odd = forms.unlearned([name for name in frame.columns if name not in unknown], fitted)
-        return One(chance, moved, (*odd, *forms.instead(absent, fitted)))
+        given = tuple(str(name) for name in frame.columns if name not in unknown)
+        return One(chance, moved, (*forms.unlearned(given, fitted), *forms.instead(absent, fitted)), given)
 
     def predict_records(
         self,

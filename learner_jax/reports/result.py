@@ -119,13 +119,19 @@ def load(path: str | os.PathLike[str]) -> Result:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise StorageError(f"{path}: expected the result of a finished run, found no such file") from None
+        hint = ""
+        if (path.parent / "model.json").exists():
+            hint = "; this is a model alone, its report is in the folder of the run that it came from"
+        raise StorageError(f"{path}: expected the result of a finished run, found no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"{path}: expected the result of a run, got {error}") from None
     try:
         result = json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorruptError(f"{path}: expected JSON, got {error.msg} in line {error.lineno}") from None
+        raise CorruptError(
+            f"{path}: expected a run's folder, its result.json or a cohort file, got no JSON ({error.msg}, line "
+            f"{error.lineno})"
+        ) from None
     missing = [name for name in NEEDED if not isinstance(result, dict) or name not in result]
     if missing:
         raise CorruptError(f"{path}: expected the result of a run, got JSON without {', '.join(missing)}")
