@@ -287,6 +287,8 @@ def cohorts(
                 rows, about = known.find(records, known.charlson()), module("data.cohort_file")
                 words.append(module("reports.attrition").known(found, rows))
                 history = module("data.histories").find(records) if events else None
+                if history is not None:
+                    words += [f"Note: {note}." for note in module("data.histories").notes(history)]
                 table, beside = known.as_csv(found, rows, history).encode(), about.beside(features)
                 module("storage.atomic").write_bytes(features, table, mode=0o600)
                 facts = about.about(found, records.door, rows.notes, table)

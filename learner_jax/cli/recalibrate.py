@@ -23,6 +23,8 @@ def recalibrate(parsed: Parsed) -> int:
     environment.apply(environment.for_one_site())
     model = doors.trained(Path(parsed.words[0]))
     new = model.recalibrated(doors.read_table(Path(values["data"])))
+    if model.moved is not None:
+        print("This model was recalibrated before; that is taken away first.")
     print("\n".join(_words(new.moved)))
     if out is None:
         print("Nothing was written: --out=FOLDER keeps the model with its chances moved.")
@@ -40,15 +42,16 @@ def _words(moved: Any) -> list[str]:
     low, high = (moved.intercept + sign * 1.96 * moved.intercept_se for sign in (-1, 1))
     if moved.slope_se is None:
         found.append(f"Chances are moved by {moved.intercept:+.2f} in log-odds (95 % {low:+.2f} to {high:+.2f}).")
-        found.append("Their spread stays: that takes 100 rows with the outcome and 100 without.")
-        needless = low <= 0 <= high
+        found.append("Their spread stays: that takes 100 patients with the outcome and 100 without.")
     else:
         flat, steep = (moved.slope + sign * 1.96 * moved.slope_se for sign in (-1, 1))
         found.append(
-            f"Log-odds are moved by {moved.intercept:+.2f} (95 % {low:+.2f} to {high:+.2f}), their spread is taken "
-            f"times {moved.slope:.2f} ({flat:.2f} to {steep:.2f})."
+            f"Log-odds are moved by {moved.intercept:+.2f} ({low:+.2f} to {high:+.2f} at odds of one to one), their "
+            f"spread is taken times {moved.slope:.2f} (95 % {flat:.2f} to {steep:.2f})."
         )
-        needless = low <= 0 <= high and flat <= 1 <= steep
-    if needless:
-        found.append("That the model needs it cannot be told from these rows: its own chances fit within their error.")
+    if moved.needed >= 0.05:
+        found.append(
+            f"That the model needs it cannot be told from these rows: were its own chances right, outcomes so far from "
+            f"them would come {100 * moved.needed:.0f} times in 100."
+        )
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,14 @@ def _is_one(found: Any) -> bool:
     if not isinstance(found, Mapping) or found.get("format") != _FORMAT:
         return False
     rule, outcomes = found.get("rule"), found.get("outcomes")
-    texts = (found.get("door"), found.get("table"), *(found.get("notes") or ()))
+    notes = found.get("notes")
+    texts = (found.get("door"), found.get("table"), *(notes if isinstance(notes, list) else [None]))
     steps = found.get("attrition")
     return (
         isinstance(rule, Mapping)
         and _is_rule(rule)
         and isinstance(outcomes, Mapping)
         and all(_count(one) for one in outcomes.values())
-        and isinstance(found.get("notes"), list)
         and all(isinstance(one, str) for one in texts)
         and isinstance(steps, list)
         and all(
@@ -115,9 +116,13 @@ def _is_rule(rule: Mapping[str, Any]) -> bool:
     return (
         isinstance(rule.get("name"), str)
         and isinstance(rule.get("title", ""), str)
-        and all(type(one) in (int, float) for one in (rule.get("window_days"), *(n for n in numbers if n is not None)))
+        and all(_finite(one) for one in (rule.get("window_days"), *(n for n in numbers if n is not None)))
         and all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)
     )
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _count(value: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from learner_jax.data import cohorts, features
+from learner_jax.data import cohorts, features, histories
 from learner_jax.data.doors.records import Records
 from learner_jax.data.schema import Column, near
 from learner_jax.errors import DataError
@@ -95,7 +95,7 @@ def find(
     notes += _told_of_reasons(reasons, [key for key, *_ in who], cohort)
     known = features.find(records, features.charlson())
     notes += [note for note in known.notes if not re.search("LACE|HOSPITAL score", note)]
-    return Stays(_frame(who, known), tuple(notes))
+    return Stays(_frame(who, known).assign(history=list(histories.find(records))), tuple(notes))
 
 
 def as_of(records: Records, at: datetime) -> None:

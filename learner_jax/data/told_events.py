@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+PLACES = 4096
+"""Length of the list over which codes are counted that no study declared."""
 LATEST = 128
 """How many events of a row are kept, the latest, unless the column says (`keep`)."""
 

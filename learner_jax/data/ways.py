@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from learner_jax.data.schema import FLAG_WORDS, Column, near
 UNKNOWN = "not known"
 MOST = 32
 """Levels of a subgroup, at most."""
+MOST_IN_ALL = 64
+"""Of all subgroups together: a site's summary has a size that is fixed beforehand."""
 
 
 class Labels(NamedTuple):
@@ -68,6 +71,13 @@ def declared(asked: Sequence[Any], columns: Mapping[str, Column]) -> tuple[tuple
             problems.append(f"{where} ('{name}'): expected at most {MOST - 1} levels, got more")
         else:
             found.append(Parting(column, tuple(float(edge) for edge in edges)))
+    levels = sum(
+        len(one.edges) + 2 if one.column.kind == "number" else max(2, len(one.column.codes)) + 1 for one in found
+    )
+    if levels > MOST_IN_ALL:
+        problems.append(
+            f'task.subgroups: expected at most {MOST_IN_ALL} levels in all, "not known" among them, got {levels}'
+        )
     names = [one.column.name for one in found]
     problems += [
         f"task.subgroups: '{name}' is there twice" for name in sorted({n for n in names if names.count(n) > 1})
@@ -76,7 +86,8 @@ def declared(asked: Sequence[Any], columns: Mapping[str, Column]) -> tuple[tuple
 
 
 def _rising(edges: Any) -> bool:
-    numbers = isinstance(edges, (tuple, list)) and all(type(edge) in (int, float) for edge in edges)
+    numbers = isinstance(edges, (tuple, list))
+    numbers = numbers and all(type(edge) in (int, float) and math.isfinite(edge) for edge in edges)
     return numbers and len(edges) > 0 and all(a < b for a, b in itertools.pairwise(edges))
 
 

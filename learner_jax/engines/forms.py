@@ -64,12 +64,14 @@ def instead(absent: tuple[Column, ...], fitted: Mapping[str, Any]) -> tuple[str,
         unit = f" {column.unit}" if column.unit else ""
         return column.name if column.name in few else f"{column.name} ({means[column.name]:.4g}{unit})"
 
-    by_mean = [told(c) for c in absent if c.name in means and c.name not in never]
-    unheard = [c.name for c in absent if c.name in means and c.name in never]
-    rest = [c.name for c in absent if c.name not in means]
+    masked = [c.name for c in absent if c.missing == "masked"]
+    by_mean = [told(c) for c in absent if c.name in means and c.name not in (*never, *masked)]
+    unheard = [c.name for c in absent if c.name in means and c.name in never and c.name not in masked]
+    rest = [c.name for c in absent if c.name not in means and c.name not in masked]
     taken = "no code is taken" if means else "it is taken as the study takes what is missing"
     notes = [f"not given: {', '.join(by_mean)}; the mean of all sites is taken"] if by_mean else []
     notes += [f"not given, and no site had it: {', '.join(unheard)}; nothing was learned of it"] if unheard else []
+    notes += [f"not given: {', '.join(masked)}; taken as not known, as in training"] if masked else []
     return (*notes, *([f"not given: {', '.join(rest)}; {taken}"] if rest else []))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from learner_jax import trees
 from learner_jax.algorithms.local import Loss
 from learner_jax.algorithms.look import look
+from learner_jax.data.told_events import PLACES
 from learner_jax.engines.world import Local
 from learner_jax.errors import DataError, StudyError
 from learner_jax.federate import Federated, Watch
@@ -79,7 +80,7 @@ class Parts(NamedTuple):
             )
 
     def check_gaps(self, weights: PyTree, rows: PyTree) -> None:
-        """Refuses a model that does not take nan where the task leaves it.
+        """Refuses a model that does not take nan where the task leaves it, or not each place of an event's code.
 
         Args:
           weights: of the model.
@@ -89,6 +90,15 @@ class Parts(NamedTuple):
           StudyError: that is it.
         """
         columns = getattr(self.task.checklist, "columns", ())
+        timed = next((column for column in columns if column.kind == "events"), None)
+        if timed is not None and isinstance(rows["x"], dict):
+            places = len(timed.codes) or PLACES
+            last = {**rows, "x": {**rows["x"], "code": jnp.full_like(rows["x"]["code"], places)}}
+            output, _ = self.model.apply(weights["params"], weights["stats"], last, None, False)
+            if not bool(jnp.isfinite(output).all()):
+                raise StudyError(
+                    f"model.codes: expected at least {places}, the places of column '{timed.name}', got fewer"
+                )
         gaps = [column.name for column in columns if column.missing == "masked"]
         if not gaps:
             return

@@ -122,15 +122,16 @@ class TrainedModel:
             raise DataError("recalibrated: expected a model that tells chances, whose task is judged by AUROC")
         checklist = self.parts.task.checklist
         if checklist is None or self.fitted is None:
-            rows = {"x": self._encoded(table), "y": np.asarray(y)}
-            if y is None or len(rows["y"]) != len(rows["x"]) or not np.isin(rows["y"], (0, 1)).all():
+            rows, group = {"x": self._encoded(table), "y": np.asarray(y)}, None
+            if y is None or rows["y"].shape != (len(rows["x"]),) or not np.isin(rows["y"], (0, 1)).all():
                 raise DataError(f"recalibrated: expected y, an outcome of 0 or 1 for each of {len(rows['x'])} rows")
         elif hasattr(table, "columns"):
-            rows = checklist.encode(table, dict(self.fitted)).rows
+            site = checklist.encode(table, dict(self.fitted))
+            rows, group = site.rows, site.group
         else:
             raise DataError(f"recalibrated: expected a pandas frame, got {type(table).__name__}")
         told = chances(self._predictor(self.weights, {"x": rows["x"]}))
-        return TrainedModel(self.parts, self.weights, self.fitted, self.rows, recalibrate(told, rows["y"]))
+        return TrainedModel(self.parts, self.weights, self.fitted, self.rows, recalibrate(told, rows["y"], group))
 
     def predict_one(self, values: Mapping[str, Any]) -> One:
         """The model's prediction of one row, from a form: the bits that a table with this row gives.
@@ -211,8 +212,9 @@ class TrainedModel:
         """How much each input moves each row's logit away from that of the typical row, by integrated gradients.
 
         A row's contributions add up to its logit less that of the typical one (all inputs 0: numbers at their mean over
-        all sites), to what the midpoint rule leaves; of a recalibrated model, as its chances are told. They say what
-        the model does, not what makes patients ill.
+        all sites), to what the midpoint rule leaves; of a recalibrated model, as its chances are told. What a column
+        with missing="masked" adds by not being known is found by forgetting one after the other. They say what the
+        model does, not what makes patients ill.
 
         Args:
           table: as in `predict`.
@@ -233,10 +235,22 @@ class TrainedModel:
             got = list(x.shape) if hasattr(x, "shape") else "events in time"
             raise DataError(f"contributions: expected rows of numbers, [n, inputs], got {got}")
         names = (self.fitted or {}).get("inputs") or [f"input {at}" for at in range(x.shape[1])]
-        found = slopes_along(self.parts, self.weights, x, steps) * np.nan_to_num(x)
+        filled = np.nan_to_num(x)
+        found = slopes_along(self.parts, self.weights, filled, steps) * filled + self._of_gaps(x, filled)
         found = found if self.moved is None else found * self.moved.slope
         index = table.index if hasattr(table, "index") and len(getattr(table, "index", ())) == len(x) else None
         return pd.DataFrame(found.astype(np.float64), columns=pd.Index(names), index=index)
+
+    def _of_gaps(self, x: np.ndarray, filled: np.ndarray) -> np.ndarray:
+        """What each unknown value adds to the logit, float[n, inputs], when they are forgotten from the first on."""
+        found, now = np.zeros(x.shape), filled.copy()
+        gaps = np.isnan(x)
+        before = self._predictor(self.weights, {"x": now}) if gaps.any() else np.zeros(len(x))
+        for at in np.flatnonzero(gaps.any(axis=0)):
+            now[gaps[:, at], at] = np.nan
+            after = self._predictor(self.weights, {"x": now})
+            found[:, at], before = after - before, after
+        return found
 
     def importance(self, table: Any, *, draws: int = 5, seed: int = 0) -> pd.DataFrame:
         """How much worse the ranking becomes where a column's values are dealt anew among the rows.

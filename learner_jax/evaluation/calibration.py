@@ -10,6 +10,7 @@ Reference: Van Calster et al., Calibration: the Achilles heel of predictive anal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -138,6 +139,8 @@ class Recalibration(NamedTuple):
       intercept_se, slope_se: standard errors; that of a slope that was not found is None.
       rows, events: that it was found by.
       told, observed: mean told chance before, and share with the event.
+      needed: chance of outcomes at least so far from what was told, were that right (score test of intercept 0 and
+        slope 1).
     """
 
     intercept: float
@@ -148,31 +151,34 @@ class Recalibration(NamedTuple):
     events: int
     told: float
     observed: float
+    needed: float
 
     def move(self, told: Array) -> np.ndarray:
         """Chances float64[n] after it."""
         return 1 / (1 + np.exp(-(self.intercept + self.slope * _logit(told))))
 
 
-def recalibrate(told: Array, y: Array) -> Recalibration:
-    """The recalibration of a model to new rows.
+def recalibrate(told: Array, y: Array, group: Array | None = None) -> Recalibration:
+    """The recalibration of a model to new rows; errors by patient.
 
     Args:
       told: float[n], chances.
-      y: [n] in {0, 1}; with fewer than 100 events, or rows without, the intercept alone is moved.
+      y: [n] in {0, 1}; with fewer than 100 patients who have the event, or who have not, the intercept alone is moved.
+      group: int[n], the patient of each row; None if each row is another.
 
     Raises:
-      DataError: fewer than 10 events or rows without, or higher told chances do not mean more events here.
+      DataError: fewer than 10 patients of either, or higher told chances do not mean more events here.
 
     References: Steyerberg, Clinical Prediction Models, chapter 20 (2019); Vergouwe et al., Statistics in Medicine
-    36:4529 (2017), on how much may be moved by how many.
+    36:4529 (2017), on how much may be moved by how many; Liang and Zeger, Biometrika 73:13 (1986), the errors.
     """
     told, y = np.asarray(told, np.float64), np.asarray(y, np.float64)
-    events, rest = int(y.sum()), int(len(y) - y.sum())
+    group = np.arange(len(y)) if group is None else np.unique(np.asarray(group), return_inverse=True)[1].ravel()
+    events, rest = (len(np.unique(group[y == one])) for one in (1, 0))
     if min(events, rest) < 10:
         raise DataError(
-            f"recalibrate: expected at least 10 rows with the outcome and 10 without, got {events} and {rest}: with so "
-            "few, the model's own chances are the better guess"
+            f"recalibrate: expected at least 10 patients with the outcome and 10 without, got {events} and {rest}: "
+            "with so few, the model's own chances are the better guess"
         )
     size = 2 if min(events, rest) >= FOR_A_SLOPE and np.ptp(_logit(told)) > 1e-9 else 1
     fitted, error = newton(lambda at: slopes(told, y, at), size)
@@ -184,16 +190,37 @@ def recalibrate(told: Array, y: Array) -> Recalibration:
             f"recalibrate: expected higher told chances to mean more events, got a slope of {slope:.2f}: the model "
             "does not rank these rows, and no recalibration mends that"
         )
+    inverse = np.linalg.inv(slopes(told, y, fitted).information)
+    error = np.sqrt(np.diag(inverse @ _between(told, y, group, fitted) @ inverse))
     return Recalibration(
         intercept=float(fitted[0]),
         slope=slope,
         intercept_se=float(error[0]),
         slope_se=float(error[1]) if size == 2 else None,
         rows=len(y),
-        events=events,
+        events=int(y.sum()),
         told=float(told.mean()),
-        observed=events / len(y),
+        observed=float(y.mean()),
+        needed=_unlikely(told, y, group, size),
     )
+
+
+def _between(told: np.ndarray, y: np.ndarray, group: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Sum over patients of the outer product of their gradients, float64[k, k]."""
+    logit = _logit(told)
+    x = np.ones((len(logit), 1)) if len(at) == 1 else np.column_stack([np.ones(len(logit)), logit])
+    log_odds = x @ at + (logit if len(at) == 1 else 0.0)
+    each = x * (y - 1 / (1 + np.exp(-np.clip(log_odds, -40, 40))))[:, None]
+    of = np.stack([np.bincount(group, column) for column in each.T], axis=1)
+    return of.T @ of
+
+
+def _unlikely(told: np.ndarray, y: np.ndarray, group: np.ndarray, size: int) -> float:
+    """p of the score test that intercept 0 (and slope 1) hold; chi squared with one or two degrees of freedom."""
+    right = np.array([0.0, 1.0])[:size]
+    gradient = slopes(told, y, right).gradient
+    statistic = float(gradient @ np.linalg.solve(_between(told, y, group, right), gradient))
+    return float(np.exp(-statistic / 2)) if size == 2 else math.erfc(math.sqrt(statistic / 2))
 
 
 def _logit(told: Array) -> np.ndarray:

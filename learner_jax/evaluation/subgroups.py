@@ -1,10 +1,10 @@
 """How a model does among the young and the old, women and men: one site's figures, and many sites' put together.
 
 A subgroup's counts may leave a site only where nobody can be singled out by them, and the site's own totals leave
-beside them. So of each way to part the rows, levels are withheld whose rows, events or rows without are fewer than the
-floor, and then more of them, the smallest first, until those that are withheld cannot be had by taking the others from
-the total either (complementary suppression: Cox, "Suppression methodology and statistical disclosure control", JASA
-75:377, 1980).
+beside them. So of each way to part the rows, levels are withheld whose patients, with the event or without, are fewer
+than the floor, and then more of them, the smallest first, until those that are withheld cannot be had by taking the
+others from the total either (complementary suppression: Cox, "Suppression methodology and statistical disclosure
+control", JASA 75:377, 1980).
 
     WAY    {"name": "sex", "levels": [LEVEL, ...]}
     LEVEL  {"name": "women", "rows", "events", "told": mean told chance, "auroc": FIGURE or None}; of one that is
@@ -23,6 +23,10 @@ from learner_jax.evaluation.bootstrap import generator, interval, resample
 from learner_jax.evaluation.exact import auroc
 
 FEWEST = 10
+SMALLEST = 1e-9
+"""A standard error below this is none."""
+MOST_LEVELS = 64
+"""Of all ways together, so that a site's summary stays small."""
 
 
 def summarise(
@@ -44,7 +48,7 @@ def summarise(
       group: int[n], the patient of each row.
       ways: name -> how the n rows are parted.
       seed, name, draws: of the bootstrap.
-      floor: a level with fewer rows, events or rows without is withheld.
+      floor: a level with fewer patients, patients with the event or patients without is withheld.
 
     Returns:
       WAYs, those with at least one level that is told; levels without a row are left out where none is withheld.
@@ -52,7 +56,7 @@ def summarise(
     found = []
     for way, labels in ways.items():
         masks = [labels.of == at for at in range(len(labels.levels))]
-        counts = np.array([[mask.sum(), (y[mask] == 1).sum(), (y[mask] == 0).sum()] for mask in masks])
+        counts = np.array([_counts(y[mask], group[mask]) for mask in masks])
         kept = told(counts, floor)
         hidden = bool((~kept & (counts[:, 0] > 0)).any())
         levels: list[dict[str, Any]] = []
@@ -67,12 +71,19 @@ def summarise(
     return found
 
 
+def _counts(y: np.ndarray, group: np.ndarray) -> tuple[int, int, int, int]:
+    """Rows, and different patients: all, with the event in a row, without it in one."""
+    return len(y), len(np.unique(group)), len(np.unique(group[y == 1])), len(np.unique(group[y == 0]))
+
+
 def _level(score: np.ndarray, y: np.ndarray, group: np.ndarray, draw: Any, draws: int) -> dict[str, Any]:
     events = int(y.sum())
     figure = None
     if min(events, len(y) - events) >= FEWEST:
         drawn = resample({"m": score}, y, group, draw, draws)["m"]["auroc"]
         figure = interval(auroc(y, score), drawn)
+        if figure is not None and figure["se"] < SMALLEST:  # one patient, or no overlap: the draws differ by rounding
+            figure["se"] = 0.0
     return {"rows": len(y), "events": events, "told": float(score.mean()) if len(y) else None, "auroc": figure}
 
 
@@ -80,7 +91,8 @@ def told(counts: np.ndarray, floor: int) -> np.ndarray:
     """Which levels may be told, bool[k].
 
     Args:
-      counts: int[k, 3], rows, events and rows without of each level.
+      counts: int[k, c], rows first, then whatever must not be few; they add over levels (a patient who is in two
+        levels counts in each).
       floor: the fewest.
     """
     kept = np.asarray((counts >= floor).all(axis=1))
@@ -144,7 +156,7 @@ def check(found: Any) -> list[dict[str, Any]]:
     Raises:
       ValueError: they are not such.
     """
-    _known(isinstance(found, list) and len(found) <= 32)
+    _known(isinstance(found, list) and len(found) <= MOST_LEVELS)
     ways = []
     for way in found:
         _known(isinstance(way, dict) and _text(way.get("name")) and isinstance(way.get("levels"), list))
@@ -168,7 +180,7 @@ def _figure(figure: Any) -> dict[str, float] | None:
         return None
     names = ("value", "low", "high", "se")
     _known(isinstance(figure, dict) and all(type(figure.get(name)) in (int, float) for name in names))
-    _known(all(0 <= figure[name] <= 1 for name in names) and (figure["se"] == 0 or figure["se"] >= 1e-9))
+    _known(all(0 <= figure[name] <= 1 for name in names) and (figure["se"] == 0 or figure["se"] >= SMALLEST))
     return {name: figure[name] for name in names}
 
 

@@ -138,7 +138,8 @@ def summarise_site(
       seed: of the bootstrap.
       name: the site's.
       draws: of the bootstrap.
-      floor: a count below it is withheld (None). Where events, or rows without, are withheld, so is every figure.
+      floor: with fewer patients than this, rows and patients are withheld (None); with fewer patients who have the
+        event, or who have a row without it, events and every figure are.
       release: the first model's counts by told chance leave too, under "histogram": of the largest cohort alone, and
         where nothing is withheld.
       ways: name -> how the n rows are parted into subgroups; the first model's figures in each leave under "subgroups",
@@ -154,7 +155,7 @@ def summarise_site(
     found = {}
     for cohort, mask in cohorts.items():
         mine = _summary(_take(scores, mask), y[mask], group[mask], seed, name, cohort, draws)
-        found[cohort] = _withhold(mine, floor)
+        found[cohort] = _withhold(mine, y[mask], group[mask], floor)
     # One histogram: two of cohorts that lie in each other would tell of the few who are in one of them.
     largest = _largest(cohorts)
     if ways and found[largest]["models"]:
@@ -168,13 +169,11 @@ def summarise_site(
     return found
 
 
-def _withhold(site: dict[str, Any], floor: int) -> dict[str, Any]:
-    rows, events = site["rows"], site["events"]
-    if min(events, rows - events) < floor:
+def _withhold(site: dict[str, Any], y: np.ndarray, group: np.ndarray, floor: int) -> dict[str, Any]:
+    if min(len(np.unique(group[y == 1])), len(np.unique(group[y == 0]))) < floor:
         site |= {"events": None, "models": {}, "gain": {}}
-    for count in ("rows", "patients"):
-        if site[count] < floor:
-            site[count] = None
+    if site["patients"] < floor:
+        site |= {"rows": None, "patients": None}
     return site
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from learner_jax.errors import ConfigError
 from learner_jax.models.flax_model import from_flax, inputs
 from learner_jax.models.mlp import MLP
 from learner_jax.types import Model
@@ -40,5 +41,11 @@ def masked_mlp(
       outputs: 1 for a single logit.
       dropout: share of hidden units dropped while training, in [0, 1).
       hide: share of the known values hidden while training, in [0, 1).
+
+    Raises:
+      ConfigError: a share out of range.
     """
+    for name, value in (("dropout", dropout), ("hide", hide)):
+        if not 0 <= value < 1:
+            raise ConfigError(f"model.{name}: expected a share from 0 to under 1, got {value:g}")
     return from_flax(lambda rngs, rows: MaskedMLP((inputs(rows).shape[-1], *hidden, outputs), dropout, hide, rngs))

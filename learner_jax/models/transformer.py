@@ -126,9 +126,14 @@ def transformer(
       remat: compute a layer's inside again on the way back, in place of keeping it.
 
     Raises:
-      ConfigError: heads do not divide the width.
+      ConfigError: heads do not divide the width, or a field is out of range.
       DataError: the rows hold no events.
     """
+    for name, value in (("width", width), ("layers", layers), ("heads", heads), ("codes", codes)):
+        if value < 1:
+            raise ConfigError(f"model.{name}: expected at least 1, got {value}")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout: expected a share from 0 to under 1, got {dropout:g}")
     if width % heads:
         raise ConfigError(f"model.width: expected a multiple of heads={heads}, got {width}")
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LIMIT = 8.0
 """Standardised numbers are cut at +- this."""
-PLACES = 4096
+PLACES = told_events.PLACES
 """Length of the list over which undeclared codes are counted."""
 
 Metrics = tuple[Literal["auroc", "auprc", "brier", "log_loss", "accuracy"], ...]

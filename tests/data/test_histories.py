@@ -60,8 +60,8 @@ def test_a_history_beside_a_loop_over_the_events(people):
             known = time if kind not in ("diagnosis", "procedure") or end is None else max(time or end, end)
             known = known or end
             if known and admit - datetime.timedelta(days=365) <= known <= discharge:
-                day = (code, known.date())
-                latest[day] = max(latest.get(day, known), known)
+                period = (code, (discharge.date() - known.date()).days // 30)
+                latest[period] = max(latest.get(period, known), known)
         kept = sorted(
             ((when, code) for (code, _), when in latest.items()), key=lambda one: (-one[0].timestamp(), one[1])
         )
@@ -69,6 +69,23 @@ def test_a_history_beside_a_loop_over_the_events(people):
         assert [code for _, code in read(cell or "")] == [code for _, code in expected]
         for (days, _), (when, _) in zip(read(cell or ""), expected, strict=True):
             assert days == pytest.approx((discharge - when).total_seconds() / 86400, abs=6e-4)
+
+
+def test_a_ward_s_hourly_results_do_not_push_out_the_rest_and_odd_blanks_are_none(people):
+    with open_records(people / "meds") as records:
+        _found(records)
+        before = histories.find(records)
+        records.sql(
+            "INSERT INTO events BY NAME SELECT s.patient, 'HOURLY\u3000LAB' AS code, 'measurement' AS kind, "
+            "s.discharge - to_minutes(k) AS time FROM stays s, range(600) t(k)"
+        )
+        after = histories.find(records)
+    for cell, more in zip(before, after, strict=True):
+        events = read(more or "")
+        assert sum(code == "HOURLY_LAB" for _, code in events) == 1
+        assert len(events) == len(read(cell or "")) + 1
+    (note,) = histories.notes(after)
+    assert note.startswith("half of the histories reach back")
 
 
 @pytest.mark.parametrize("change", ["move", "delete"])

@@ -46,11 +46,24 @@ def test_with_few_events_the_intercept_alone_is_moved():
     assert found.move(told).mean() == pytest.approx(y.mean(), abs=1e-9)
 
 
+def test_that_it_is_needed_is_judged_by_both_together_and_by_patient():
+    """A shift that is plain in the mean is told, wide as the intercept's own interval at odds of one to one is."""
+    needed = [recalibrate(*_told(seed, 2000, 0.3, 1.0)).needed for seed in range(20)]
+    assert np.mean(np.array(needed) < 0.05) > 0.9
+    right = [recalibrate(*_told(seed, 2000, 0.0, 1.0)).needed for seed in range(100, 300)]
+    assert 0.01 < np.mean(np.array(right) < 0.05) < 0.11
+    told, y = _told(5, 500, 0.2, 0.8)
+    alone = recalibrate(told, y)
+    six = recalibrate(np.tile(told, 6), np.tile(y, 6), np.tile(np.arange(500), 6))
+    assert six.slope == pytest.approx(alone.slope) and six.needed == pytest.approx(alone.needed)
+    assert six.slope_se == pytest.approx(alone.slope_se)  # six copies of a patient say no more than one
+
+
 def test_too_few_and_a_model_that_ranks_the_wrong_way_are_refused():
     told, y = _told(2, 2000, 0.0, -0.7)
     with pytest.raises(DataError, match=r"expected higher told chances to mean more events, got a slope of -0\.\d+"):
         recalibrate(told, y)
-    with pytest.raises(DataError, match="at least 10 rows with the outcome and 10 without, got 3 and 97"):
+    with pytest.raises(DataError, match="at least 10 patients with the outcome and 10 without, got 3 and 97"):
         recalibrate(told[:100], np.arange(100) < 3)
 
 
@@ -142,4 +155,4 @@ def test_the_command_says_it_and_writes_a_model_that_predict_reads(run, tmp_path
     few = tmp_path / "few.csv"
     _table(10, 30, -2.5).to_csv(few, index=False)
     assert main(["recalibrate", folder, f"--data={few}"]) == 1
-    assert "at least 10 rows with the outcome" in capsys.readouterr().err
+    assert "at least 10 patients with the outcome" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from learner_jax.data.schema import Column
 from learner_jax.data.ways import UNKNOWN, Labels, declared, label
+from learner_jax.engines.site_study import SUMMARY_BYTES
 from learner_jax.evaluation import evaluate, join_sites, summarise_site
 from learner_jax.evaluation.subgroups import check, join, summarise, told
 from learner_jax.evaluation.summary import check_summary
@@ -176,3 +179,43 @@ def test_bands_begin_at_their_edges_and_nobody_is_lost():
 def test_a_wrong_declaration_is_told(asked, words):
     _, problems = declared((asked,), {"age": AGE, "sex": SEX})
     assert words in problems[0]
+
+
+def test_patients_are_counted_and_not_their_rows():
+    """Thirty rows of one patient are one patient, in a level and at a site."""
+    score, y, group, way = _rows(6, few=30)
+    group = group + 100
+    group[:30] = 0
+    y[:30] = np.arange(30) % 2
+    (found,) = summarise(score, y, group, {"way": way}, 0, name="x", draws=50)
+    (level,) = [one for one in found["levels"] if one["name"] == UNKNOWN]
+    assert level == {"name": UNKNOWN}
+    three = np.arange(60) % 3
+    site = summarise_site({"federated": score[:60]}, np.arange(60) % 2, three, None, 0, name="x", draws=50)["everyone"]
+    assert site["rows"] is site["patients"] is site["events"] is None and not site["models"]
+
+
+def test_an_error_that_is_rounding_alone_is_none():
+    """Levels in which outcome and score go together rank perfectly in each draw."""
+    y = np.arange(60) % 2
+    way = Labels(("a", UNKNOWN), np.zeros(60, np.int8))
+    (found,) = summarise(0.2 + 0.5 * y, y, np.arange(60), {"way": way}, 0, name="x", draws=50)
+    assert found["levels"][0]["auroc"]["se"] == 0
+    assert check([found]) == [found]
+
+
+def test_too_many_levels_are_refused_and_what_may_be_declared_fits_a_summary():
+    columns = {f"f{at}": Column(name=f"f{at}", kind="flag") for at in range(22)}
+    _, problems = declared(tuple(columns), columns)
+    assert "expected at most 64 levels in all" in problems[0] and problems[0].endswith("got 66")
+    score, y, group, _ = _rows(7, n=4000)
+    draw, ways = np.random.default_rng(1), {}
+    for at in range(16):
+        ways[f"a_column_with_quite_a_long_name_{at}"] = Labels(
+            ("the first level of this column", "another level", "and one more level", UNKNOWN),
+            draw.integers(0, 3, len(y)).astype(np.int8),
+        )
+    scores = dict.fromkeys(("federated", "local_only"), score)
+    cohorts = {name: draw.random(len(y)) < 0.9 for name in ("heart failure", "diabetes")} | {"everyone": y >= 0}
+    found = summarise_site(scores, y, group, cohorts, 0, name="x" * 60, draws=20, ways=ways)
+    assert len(json.dumps(found)) < SUMMARY_BYTES

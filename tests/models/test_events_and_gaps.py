@@ -177,7 +177,24 @@ def test_a_column_that_a_site_lacks_and_a_masked_model(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in trees.named_leaves(run.model.weights).values())
     assert np.isfinite(run.model.predict(west)).all()
     told = run.model.contributions(west)
-    assert (told["age"] == 0).all()
+    typical = run.model.predict(pd.DataFrame({"age": [(run.model.fitted or {})["mean"]["age"]], "outcome": [0]}))
+    apart = [np.log(one / (1 - one)) for one in (run.model.predict(west), typical)]
+    np.testing.assert_allclose(told.sum(axis=1), apart[0] - apart[1], atol=1e-4)
+    assert (told["age"].abs() > 1e-6).all()  # that it is not known says something
+
+
+def test_a_model_with_fewer_places_than_the_codes_is_refused_before_the_first_round(tmp_path):
+    model = Spec("models", "transformer", {"codes": 100})
+    with pytest.raises(StudyError, match=r"model.codes: expected at least 4096, the places of column 'history'"):
+        lr.simulate(_study(model, _folder(tmp_path), rounds=1))
+
+
+@pytest.mark.parametrize("fields", [{"heads": 0}, {"width": 0}, {"layers": -1}, {"dropout": 1.0}, {"codes": 0}])
+def test_fields_out_of_range_are_refused(fields):
+    with pytest.raises(ConfigError, match="expected"):
+        transformer(**fields)
+    with pytest.raises(ConfigError, match=r"model.hide: expected a share from 0 to under 1, got 1.5"):
+        masked_mlp(hide=1.5)
 
 
 def test_a_model_that_cannot_take_gaps_is_refused_before_the_first_round(tmp_path):
