@@ -1881,6 +1881,20 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/data/test_features.py", "-k", "nobody_says"),
     ),
     Plant(
+        "fhir: an emergency visit that is part of a stay is thrown away",
+        "learner_jax/data/doors/fhir.py",
+        """OR whole.class IS DISTINCT FROM 'EMER') THEN 'emergency'""",
+        """OR whole.class IS DISTINCT FROM 'EMER') THEN 'other'""",
+        ("tests/data/test_features.py", "-k", "part_of_a_stay"),
+    ),
+    Plant(
+        "fhir: which stay an emergency visit led to is not kept",
+        "learner_jax/data/features.py",
+        "CASE WHEN u.led IS NOT NULL THEN u.led = s.encounter ",
+        "CASE WHEN FALSE THEN FALSE ",
+        ("tests/data/test_features.py", "-k", "part_of_a_stay"),
+    ),
+    Plant(
         "features: the visit that led to the stay is an earlier one",
         "learner_jax/data/features.py",
         "FILTER (NOT {_OWN})",

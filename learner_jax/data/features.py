@@ -42,8 +42,16 @@ KNOWN_AT = (
 """When an event was known: a code of a stay when that ends, however early (or by the day alone) it is stamped; never,
 where nobody says when it ended."""
 _ENDS = "coalesce(u.discharge, u.admit)"
-_OWN = f"({_ENDS} >= s.admit - to_hours(12) OR {_ENDS}::DATE = s.admit::DATE)"
-"""Whether an emergency visit is the one that led to the stay: it ends within half a day before, or on that day."""
+_OWN = (
+    "CASE WHEN u.led IS NOT NULL THEN u.led = s.encounter "
+    f"ELSE {_ENDS} >= s.admit - to_hours(12) OR {_ENDS}::DATE = s.admit::DATE END"
+)
+"""Whether an emergency visit is the one that led to the stay: the source says so, or, where it names no stay, the visit
+ends within half a day before, or on that day."""
+_VISITS = (
+    "(SELECT e.*, p.encounter AS led FROM encounters e LEFT JOIN led l ON l.encounter = e.encounter "
+    "LEFT JOIN parts p ON p.part = l.stay WHERE e.kind = 'emergency')"
+)
 
 
 class Group(NamedTuple):
@@ -156,8 +164,8 @@ def find(
     )
     urgent = (
         f"SELECT s.encounter, count(u.encounter) FILTER (NOT {_OWN}), coalesce(bool_or({_OWN}), FALSE) AS own "
-        "FROM stays s LEFT JOIN encounters u ON u.patient = s.patient AND u.kind = 'emergency' "
-        "AND u.admit <= s.admit AND u.admit >= s.admit - to_days(180) GROUP BY s.encounter"
+        f"FROM stays s LEFT JOIN {_VISITS} u ON u.patient = s.patient AND u.admit >= s.admit - to_days(180) "
+        "AND (u.admit <= s.admit OR (u.led = s.encounter AND u.admit::DATE = s.admit::DATE)) GROUP BY s.encounter"
     )
     asked = (
         "SELECT s.encounter, date_sub('year', p.birth, s.admit), "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 
 import pytest
 
@@ -227,3 +228,54 @@ def test_the_emergency_visit_that_led_to_the_stay_is_no_earlier_one(tmp_path, vi
         found = features.find(records, features.charlson())
     known = dict(zip(found.names, found.rows[0], strict=True))
     assert known["emergency_180"] == 1 and known["emergency"] == 1 and found.lace == (13,)
+
+
+def urgent_in_fhir(folder, visits) -> dict[str, float | None]:
+    """The features of the second of two stays; visits: class, begin, end and the number of the whole ("" for none)."""
+    folder.mkdir()
+    patient = {"reference": "Patient/p"}
+    lines: list[dict] = [{"resourceType": "Patient", "id": "p", "birthDate": "1950-06-01"}]
+
+    def met(key: str, kind: str, begin: str, end: str, whole: str) -> None:
+        part = {"partOf": {"reference": f"Encounter/{whole}"}} if whole else {}
+        about = {"resourceType": "Encounter", "id": key, "class": {"code": kind}, "subject": patient, **part}
+        lines.append({**about, "period": {"start": begin, "end": end}})
+
+    met("first", "IMP", "2020-04-01T10:00:00", "2020-04-03T10:00:00", "")
+    met("index", "IMP", "2020-06-02T10:00:00", "2020-06-07T10:00:00", "")
+    for place, visit in enumerate(visits):
+        met(f"v{place}", *visit)
+    code = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I50.9"}]}
+    encounter = {"reference": "Encounter/index"}
+    lines.append({"resourceType": "Condition", "id": "c", "subject": patient, "encounter": encounter, "code": code})
+    (folder / "all.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with open_records(folder) as records:
+        cohorts.find(records, *cohorts.load("demo_heart_failure"))
+        found = features.find(records, features.charlson())
+    assert len(found.rows) == 1
+    return dict(zip(found.names, found.rows[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    "visits, urgent, earlier",
+    [
+        # part of the stay that it led to, though it ended a day before
+        ([("EMER", "2020-05-31T20:00:00", "2020-06-01T08:00:00", "index")], 1, 0),
+        # of an earlier stay
+        ([("EMER", "2020-04-01T02:00:00", "2020-04-01T11:00:00", "first"),
+          ("EMER", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "index")], 1, 1),
+        # a stage of the visit is no visit beside it, nor is intensive care
+        ([("EMER", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "index"),
+          ("EMER", "2020-06-02T02:00:00", "2020-06-02T03:00:00", "v0"),
+          ("EMER", "2020-05-02T02:00:00", "2020-05-02T11:00:00", ""),
+          ("EMER", "2020-05-02T02:00:00", "2020-05-02T03:00:00", "v2"),
+          ("ACUTE", "2020-06-03T02:00:00", "2020-06-04T11:00:00", "index")], 1, 1),
+        # part of no stay: by its time
+        ([("EMER", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "v1"),
+          ("AMB", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "")], 1, 0),
+    ],
+)  # fmt: skip
+def test_an_emergency_visit_that_is_part_of_a_stay_is_a_visit_still(tmp_path, visits, urgent, earlier):
+    known = urgent_in_fhir(tmp_path / "fhir", visits)
+    assert (known["emergency"], known["emergency_180"]) == (urgent, earlier)
+    assert known["stays_180"] == 1 and known["stay_days"] == 5
