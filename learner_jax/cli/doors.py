@@ -282,7 +282,9 @@ def cohorts(
             if out is not None:
                 module("storage.atomic").write_bytes(out, rules.as_csv(found).encode(), mode=0o600)
                 words.append(str(out))
-            if features is not None:
+            if features is not None and not found.stays:
+                words.append(f"No stay, no features: {features} was not written.")
+            elif features is not None:
                 known = module("data.features")
                 rows, about = known.find(records, known.charlson()), module("data.cohort_file")
                 words.append(module("reports.attrition").known(found, rows))
