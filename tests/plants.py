@@ -1923,6 +1923,13 @@ PLANTS: tuple[Plant, ...] = (
         (*_PREDICT, "-k", "one_patient_s_bundle"),
     ),
     Plant(
+        "predict: a value that no site had moves the chance",
+        "learner_jax/tasks/table.py",
+        "            series = series * np.nan",
+        "            pass",
+        (*_PREDICT, "-k", "no_site_had"),
+    ),
+    Plant(
         "features: a medicine of later makes the others known",
         "learner_jax/data/features.py",
         "x.kind = 'medicine' AND coalesce(x.time, last) <= last",

@@ -369,6 +369,21 @@ def test_an_empty_cohort_says_that_alone_and_writes_no_features(people, tmp_path
     assert not out.exists() and not list(tmp_path.glob("*.json"))
 
 
+def test_the_check_of_a_table_says_why_columns_are_empty(people, tmp_path, capsys):
+    out = tmp_path / "features.csv"
+    asked = ["data", "cohort", str(people / "tables"), "--cohort=heart_failure_readmission", f"--features={out}"]
+    assert main(asked) == 0 and capsys.readouterr()
+    main(["data", "check", "--config=heart_failure", f"--data={out}"])
+    told = capsys.readouterr()
+    assert "column 'emergency_180': no row has a value" in told.out + told.err
+    said = "its cohort file says: these records hold no emergency visits before a discharge"
+    assert said in told.out + told.err
+    (tmp_path / "features.cohort.json").unlink()
+    main(["data", "check", "--config=heart_failure", f"--data={out}"])
+    told = capsys.readouterr()
+    assert "cohort file" not in told.out + told.err
+
+
 @pytest.mark.parametrize("readmitted, said", [(1, False), (9, False), (10, True), (15, True), (16, False)])
 def test_how_well_lace_tells_is_not_said_of_a_few(readmitted, said):
     rule, now = cohorts.load("demo_heart_failure")[0], datetime.datetime(2020, 1, 1)
