@@ -223,7 +223,16 @@ def check_table(study: Study, path: Path) -> list[str]:
             wrong.append(str(error))
     if wrong:
         raise DataError("; ".join(wrong))
-    return remarks
+    return [*remarks, *_why_empty(path, remarks)]
+
+
+def _why_empty(table: Path, remarks: Sequence[str]) -> list[str]:
+    """What the cohort file beside a table says of columns without a value, if there is one."""
+    if not table.is_file() or not any("no row has a value" in remark for remark in remarks):
+        return []
+    told = module("data.cohort_file").of_table(table) or {}
+    notes = [note for note in told.get("notes", ()) if "these records hold no " in note or "group is known" in note]
+    return [f"{table}: its cohort file says: {'; '.join(notes)}"] if notes else []
 
 
 def versions() -> dict[str, str]:
@@ -282,7 +291,9 @@ def cohorts(
             if out is not None:
                 module("storage.atomic").write_bytes(out, rules.as_csv(found).encode(), mode=0o600)
                 words.append(str(out))
-            if features is not None:
+            if features is not None and not found.stays:
+                words.append(f"No stay, no features: {features} was not written.")
+            elif features is not None:
                 known = module("data.features")
                 rows, about = known.find(records, known.charlson()), module("data.cohort_file")
                 words.append(module("reports.attrition").known(found, rows))

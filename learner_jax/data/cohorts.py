@@ -22,6 +22,9 @@ from learner_jax.specs.words import near
 READMITTED, NOT_READMITTED, DIED, LOST = "1", "0", "died", "lost"
 """What came of an index stay, as it stands in cohort.csv."""
 
+AS_ONE = "are taken as one"
+"""How the step that merges stays ends in words."""
+
 DISPOSITIONS = {
     "died": ("died", "expired", "exp", "20", "40", "41", "42", "419099009", "371828006", "4216643"),
     "hospice": ("hospice", "hosp", "50", "51", "428371000124100", "428361000124107", "8546"),
@@ -271,7 +274,7 @@ def find(records: Records, rule: Rule, codes: Mapping[str, Sequence[Code]]) -> C
     _remark(records, chosen, notes)
     if rule.gap_hours is not None:
         chosen.merge(rule.gap_hours)
-        chosen.count(f"after stays with at most {rule.gap_hours:g} hours between them are taken as one")
+        chosen.count(f"after stays with at most {rule.gap_hours:g} hours between them {AS_ONE}")
     records.sql("CREATE OR REPLACE TABLE every AS SELECT * FROM stays")  # a readmission may be of any cause
     if rule.diagnoses is not None:
         named = " or ".join(name.replace("_", " ") for name in rule.diagnoses)

@@ -42,8 +42,16 @@ KNOWN_AT = (
 """When an event was known: a code of a stay when that ends, however early (or by the day alone) it is stamped; never,
 where nobody says when it ended."""
 _ENDS = "coalesce(u.discharge, u.admit)"
-_OWN = f"({_ENDS} >= s.admit - to_hours(12) OR {_ENDS}::DATE = s.admit::DATE)"
-"""Whether an emergency visit is the one that led to the stay: it ends within half a day before, or on that day."""
+_OWN = (
+    "CASE WHEN u.led IS NOT NULL THEN u.led = s.encounter "
+    f"ELSE {_ENDS} >= s.admit - to_hours(12) OR {_ENDS}::DATE = s.admit::DATE END"
+)
+"""Whether an emergency visit is the one that led to the stay: the source says so, or, where it names no stay, the visit
+ends within half a day before, or on that day."""
+_VISITS = (
+    "(SELECT e.*, p.encounter AS led FROM encounters e LEFT JOIN led l ON l.encounter = e.encounter "
+    "LEFT JOIN parts p ON p.part = l.stay WHERE e.kind = 'emergency')"
+)
 
 
 class Group(NamedTuple):
@@ -136,14 +144,18 @@ def find(
     """
     also, drugs = elixhauser() if also is None else also, medicines.medicines() if drugs is None else drugs
     _known(records, lookback_days)
-    there = _groups(records, (*groups, *also))
     ranges = families.families()
     of_families, kinds = families.names(ranges), families.find(records, ranges)
     quantities = measured.measurements() if quantities is None else quantities
     results, remarks = measured.find(records, quantities)
-    taken, told = medicines.find(records, drugs)
+    # what is not in one patient's file says nothing of what the hospital records: there it is taken not to have been
+    alone, seen = records.one("SELECT count(DISTINCT patient) = 1 FROM encounters"), _held(records, *_VISIT)
+    dosed, visited = alone or _held(records, *_MEDICINE), alone or seen
+    there, readable = _groups(records, (*groups, *also)), _readable(records, (*groups, *also), ranges, alone)
+    earlier = f"count(u.encounter) FILTER (NOT {_OWN})" if visited else "NULL"
+    taken, told = medicines.find(records, drugs, dosed)
     of_drugs, of_results = medicines.names(drugs), measured.names(quantities)
-    none = (*_COUNTS, *of_drugs[: len(drugs)])
+    none = (*_COUNTS, *(of_drugs[: len(drugs)] if dosed else ()))
     coded = ", ".join(f'coalesce("{one}", 0)' if one in none else f'"{one}"' for one in (*_COUNTS, *_SINCE, *of_drugs))
     history = (
         "SELECT s.encounter, count(x.encounter) FILTER (x.discharge >= s.admit - to_days(180)), "
@@ -155,15 +167,15 @@ def find(
         "AND x.discharge <= s.admit GROUP BY s.encounter, s.admit"
     )
     urgent = (
-        f"SELECT s.encounter, count(u.encounter) FILTER (NOT {_OWN}), coalesce(bool_or({_OWN}), FALSE) AS own "
-        "FROM stays s LEFT JOIN encounters u ON u.patient = s.patient AND u.kind = 'emergency' "
-        "AND u.admit <= s.admit AND u.admit >= s.admit - to_days(180) GROUP BY s.encounter"
+        f"SELECT s.encounter, {earlier}, coalesce(bool_or({_OWN}), FALSE) AS own "
+        f"FROM stays s LEFT JOIN {_VISITS} u ON u.patient = s.patient AND u.admit >= s.admit - to_days(180) "
+        "AND (u.admit <= s.admit OR (u.led = s.encounter AND u.admit::DATE = s.admit::DATE)) GROUP BY s.encounter"
     )
     asked = (
         "SELECT s.encounter, date_sub('year', p.birth, s.admit), "
         "CASE upper(left(p.sex, 1)) WHEN 'F' THEN 1 WHEN 'M' THEN 0 END, "
         "date_diff('second', s.admit, s.discharge) / 86400, "
-        "CASE WHEN u.own THEN 1 WHEN c.admitted_from IS NULL THEN NULL "
+        f"CASE WHEN u.own THEN 1 WHEN c.admitted_from IS NULL THEN {0 if seen else 'NULL'} "
         f"ELSE regexp_matches(lower(trim(c.admitted_from)), '{_EMERGENCY}')::INTEGER END, "
         f"h.* EXCLUDE (encounter), u.* EXCLUDE (encounter, own), {coded} "
         f"FROM stays s LEFT JOIN patients p USING (patient) LEFT JOIN encounters c ON c.encounter = s.encounter "
@@ -179,14 +191,17 @@ def find(
         graver = {name for name in flags if _INSTEAD.get(name) not in flags}
         mine, row = results.get(stay, {}), list(plain)
         for index in (groups, also):
-            row += [group.name in flags for group in index]
-            row.append(sum(group.points for group in index if group.name in graver))
-        row += [name in kinds.get(stay, ()) for name in of_families]
+            row += [group.name in flags if stay in readable else None for group in index]
+            points = sum(group.points for group in index if group.name in graver)
+            row.append(points if stay in readable else None)
+        row += [name in kinds.get(stay, ()) if stay in readable else None for name in of_families]
         row += [mine.get(name) for name in of_results]
         rows.append(tuple(None if one is None else _number(one) for one in row))
         values, of = dict(zip(_PLAIN, plain, strict=False)), sum(group.lace for group in groups if group.name in graver)
         scores.append(lace(values["stay_days"], values["emergency"], of, values["emergency_180"]))
-    return Features(names, tuple(rows), tuple(scores), (*_notes(records), *told, *remarks))
+    unknown = sum(row[names.index("emergency")] is None for row in rows)
+    about = _notes(records, len(rows), unknown, len(rows) - len(readable), visited)
+    return Features(names, tuple(rows), tuple(scores), (*about, *told, *remarks))
 
 
 _PLAIN = (
@@ -235,20 +250,50 @@ def _known(records: Records, lookback_days: int) -> None:
     )
 
 
-def lace(days: float, emergency: float | None, comorbidity: int, visits: int) -> int:
+_MEDICINE = ("events", "x.kind = 'medicine' AND coalesce(x.time, last) <= last")
+_VISIT = ("encounters", "x.kind = 'emergency' AND x.admit <= last")
+
+
+def _held(records: Records, table: str, which: str) -> bool:
+    """Whether the records hold such a thing at all, of anybody, before the end of a patient's last stay."""
+    last = "(SELECT patient, max(discharge) AS last FROM encounters WHERE kind = 'stay' GROUP BY patient)"
+    return bool(records.one(f"SELECT EXISTS (SELECT 1 FROM {table} x JOIN {last} USING (patient) WHERE {which})"))
+
+
+def _readable(
+    records: Records, groups: Sequence[Group], ranges: Sequence[families.Range], alone: bool
+) -> frozenset[int]:
+    """The index stays of which it can be said which groups of diagnoses a patient is in.
+
+    Those with a known diagnosis of a vocabulary that the groups have. A stay without any diagnosis is one where the
+    records use such a vocabulary: there an illness would have had a code; so is one of a patient alone, whose records
+    hold no diagnosis at all. Codes of others alone, as SNOMED's, say nothing.
+    """
+    vocabularies = {code.vocabulary for group in groups for code in group.codes} | {one.vocabulary for one in ranges}
+    ours = "split_part(x.code, '//', 1) IN (" + ", ".join(f"'{name}'" for name in sorted(vocabularies)) + ")"
+    ever = "x.kind = 'diagnosis' AND coalesce(x.time, last) <= last"
+    used = _held(records, "events", f"{ever} AND {ours}") or (alone and not _held(records, "events", ever))
+    asked = (
+        "SELECT s.encounter FROM stays s LEFT JOIN known x ON x.stay = s.encounter AND x.kind = 'diagnosis' "
+        f"GROUP BY s.encounter HAVING coalesce(bool_or({ours}), FALSE) OR (count(x.stay) = 0 AND {used})"
+    )
+    return frozenset(stay for (stay,) in records.sql(asked))
+
+
+def lace(days: float, emergency: float | None, comorbidity: int, visits: int | None) -> int:
     """The LACE index: length of stay, acuity, comorbidity, emergency visits; 0 to 19.
 
     Args:
       days: in hospital.
       emergency: whether the patient came by the emergency department; unknown counts as not.
       comorbidity: points of the diagnoses.
-      visits: to an emergency department within six months before.
+      visits: to an emergency department within six months before; unknown counts as none.
 
     Reference: van Walraven et al., CMAJ 182:551 (2010), table 3.
     """
     length = int(days)
     stay = length if length < 4 else 4 if length < 7 else 5 if length < 14 else 7
-    return stay + 3 * bool(emergency) + (comorbidity if comorbidity < 4 else 5) + min(visits, 4)
+    return stay + 3 * bool(emergency) + (comorbidity if comorbidity < 4 else 5) + min(visits or 0, 4)
 
 
 def _groups(records: Records, groups: Sequence[Group]) -> Mapping[int, frozenset[str]]:
@@ -264,18 +309,28 @@ def _groups(records: Records, groups: Sequence[Group]) -> Mapping[int, frozenset
     return {stay: frozenset(names) for stay, names in records.sql(asked)}
 
 
-def _notes(records: Records) -> tuple[str, ...]:
-    """What LACE and the groups lack in these records; and that HOSPITAL is not told."""
-    notes = []
-    if not records.one("SELECT count(*) FROM encounters WHERE kind = 'emergency'"):
-        notes.append("these records hold no emergency visits: LACE counts none")
-    ((unknown, stays),) = records.sql(
-        "SELECT count(*) FILTER (c.admitted_from IS NULL), count(*) FROM stays LEFT JOIN encounters c USING (encounter)"
-    )
-    if unknown:
+def _notes(records: Records, stays: int, emergency: int, illnesses: int, visited: bool) -> tuple[str, ...]:
+    """What LACE and the groups lack in these records; and that HOSPITAL is not told.
+
+    Args:
+      records: open ones, with the table `known`.
+      stays: how many.
+      emergency: stays of which it is not known how the patient came.
+      illnesses: stays of which no group of diagnoses is known.
+      visited: whether the records hold emergency visits.
+    """
+    notes, of = [], f"of {stays:,} stays"
+    if not visited:
+        notes.append("these records hold no emergency visits before a discharge: how many there were is not known")
+    if emergency:
+        notes.append(f"in {emergency:,} {of} it is not known whether the patient came by the emergency department")
+    if illnesses:
         notes.append(
-            f"of {unknown:,} of {stays:,} stays it is not known from where the patient came: not as an emergency"
+            f"in {illnesses:,} {of} no diagnosis has a code of ICD-9-CM or ICD-10: no comorbidity group is known"
         )
+    lacks = [(not visited, "emergency visits"), (emergency, "ways in"), (illnesses, "diagnoses")]
+    if lacking := " and ".join(what for lack, what in lacks if lack):
+        notes.append(f"LACE counts the {lacking} that are not known as none")
     ((coded, diagnoses),) = records.sql(
         "SELECT coalesce(sum(times) FILTER (regexp_matches(code, '^ICD(9|10)CM//')), 0), coalesce(sum(times), 0) "
         "FROM known WHERE kind = 'diagnosis'"

@@ -74,12 +74,13 @@ def names(groups: tuple[Medicines, ...]) -> tuple[str, ...]:
     return (*flags, *(f"{name}_days" for name in flags))
 
 
-def find(records: Records, groups: tuple[Medicines, ...]) -> tuple[str, tuple[str, ...]]:
+def find(records: Records, groups: tuple[Medicines, ...], held: bool) -> tuple[str, tuple[str, ...]]:
     """What `features.find` has put into the table `known`, by group.
 
     Args:
       records: open ones, with the tables `stays` and `known`.
       groups: of medicines.
+      held: whether the records hold medicines at all; where not, none is known to be lacking.
 
     Returns:
       (SQL of a row for each stay with a medicine: stay, then the features by their names; sentences).
@@ -106,20 +107,22 @@ def find(records: Records, groups: tuple[Medicines, ...]) -> tuple[str, tuple[st
         "FROM known JOIN sorted USING (code) WHERE kind = 'medicine' GROUP BY stay, name) t "
         "JOIN stays s ON s.encounter = t.stay GROUP BY t.stay, s.discharge"
     )
-    return rows, _notes(records, groups)
+    return rows, _notes(records, groups, held)
 
 
 def _any(words: tuple[str, ...]) -> str:
     return "|".join(re.escape(word) for word in words)
 
 
-def _notes(records: Records, groups: tuple[Medicines, ...]) -> tuple[str, ...]:
-    """What share of the medicines is in no group."""
+def _notes(records: Records, groups: tuple[Medicines, ...], held: bool) -> tuple[str, ...]:
+    """What share of the medicines is in no group; or that there are none."""
+    if not held:
+        return ("these records hold no medicine before a discharge: no group of medicines is known",)
     ((count, left),) = records.sql(
         "SELECT sum(times), sum(times) FILTER (code NOT IN (SELECT code FROM sorted)) FROM known "
         f"WHERE kind = 'medicine' AND code IS NOT NULL AND NOT regexp_matches(code, '{_NOT_TAKEN}')"
     )
     if not count:
-        return ("these records hold no medicine before a discharge: no group of medicines is known",)
+        return ("no medicine is known of these stays: it is taken that there was none",)
     share = f"{(left or 0) / count:.0%} of the medicines are in none of the {len(groups)} groups of medicines"
     return (share,) if left else ()

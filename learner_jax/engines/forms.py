@@ -76,9 +76,9 @@ def instead(absent: tuple[Column, ...], fitted: Mapping[str, Any]) -> tuple[str,
 
 
 def unlearned(given: Iterable[str], fitted: Mapping[str, Any]) -> tuple[str, ...]:
-    """That a value was given of which no site had any: what the model makes of it is chance."""
+    """That a value was given of which no site had any: it is not used (`tasks.table`)."""
     named = sorted(set(given) & _known_of(fitted, 0))
-    told = f"no site had a value of {', '.join(named)} to learn from: what the model makes of it is chance"
+    told = f"no site had a value of {', '.join(named)} to learn from: the model does not use it"
     return (told,) if named else ()
 
 

@@ -12,6 +12,9 @@ from learner_jax.errors import DataError
 from learner_jax.evaluation.exact import auroc
 from learner_jax.reports.table import grid
 
+ENOUGH = 10
+"""Stays with a readmission, and without, from which on it is said how well a score tells them apart."""
+
 
 def text(cohort: Cohort) -> str:
     """The attrition table, the outcomes and what must be known of them, for a terminal."""
@@ -53,14 +56,20 @@ def _missing(features: Features) -> str:
             lacking[count].append(short)
     all_ = len(features.rows)
     parts = [
-        f"{', '.join(names)} of {'all ' if count == all_ else ''}{count:,}" for count, names in sorted(lacking.items())
+        f"{_first(names)} of {'all ' if count == all_ else ''}{count:,}" for count, names in sorted(lacking.items())
     ]
     return "; ".join(parts)
 
 
+def _first(names: list[str], most: int = 12) -> str:
+    """Names in a row, so many of them."""
+    more = f" and {len(names) - most} more" if len(names) > most + 1 else ""
+    return ", ".join(names[:most] if more else names) + more
+
+
 def _by_lace(pairs: list[tuple[bool, int]], events: int) -> str:
-    if not 0 < events < len(pairs):
-        return "nobody was readmitted, or everybody: how well it tells cannot be said."
+    if min(events, len(pairs) - events) < ENOUGH:
+        return f"{events:,} of {len(pairs):,} were readmitted: too few of one kind to tell how well it ranks."
     labels, scores = np.array([label for label, _ in pairs], float), np.array([score for _, score in pairs], float)
     return f"AUROC {float(auroc(labels, scores)):.3f} ({events:,} of {len(pairs):,} readmitted)."
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from learner_jax.data.cohorts import AS_ONE
 from learner_jax.data.described import FEWEST
 from learner_jax.reports.numerals import many, spelled
 from learner_jax.reports.table import FIRST, LONG
@@ -88,7 +89,7 @@ def _group(found: Sequence[Mapping[str, Any]], of: int, noun: Nouns) -> dict[str
     name = rule.get("title") or rule["name"]
     sums = [tuple(sum(part) for part in zip(*left, strict=True)) for _, left in steps]
     rows = [
-        [f"{at}. {words}", f"{stays:,}", f"{patients:,}", f"{before[0] - stays:,}" if at > 1 else ""]
+        [f"{at}. {words}", f"{stays:,}", f"{patients:,}", _fewer(words, before[0] - stays) if at > 1 else ""]
         for at, ((words, _), (stays, patients), before) in enumerate(zip(steps, sums, [(0, 0), *sums]), 1)
     ]
     by_site = [[one["name"], *(f"{left[at][0]:,}" for _, left in steps)] for at, one in enumerate(found)]
@@ -115,6 +116,11 @@ def _group(found: Sequence[Mapping[str, Any]], of: int, noun: Nouns) -> dict[str
         "fold_name": f"{many(len(found), noun.site, noun.sites).capitalize()}, one by one",
         "notes": _notes(found),
     }  # fmt: skip
+
+
+def _fewer(words: str, stays: int) -> str:
+    """By how many stays a step made the table shorter; those that it took together are not left out."""
+    return f"{stays:,}{' merged' if words.endswith(AS_ONE) else ''}"
 
 
 def _notes(found: Sequence[Mapping[str, Any]]) -> list[str]:

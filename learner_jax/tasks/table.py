@@ -412,6 +412,8 @@ def _names(column: Column, kept_places: list[int]) -> list[str]:
 def _inputs(series: Any, column: Column, fitted: dict[str, Any]) -> np.ndarray:
     """One column's inputs, float32[n, k]."""
     if column.kind in ("number", "flag"):
+        if fitted.get("missing", {}).get(column.name) == 1:  # nobody had one to learn from: it is not used
+            series = series * np.nan
         mean, scale = fitted["mean"][column.name], fitted["scale"][column.name]
         values = series.to_numpy(np.float64)
         values = values if column.missing == "masked" else np.where(np.isnan(values), mean, values)

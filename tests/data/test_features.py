@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 
 import pytest
 
@@ -12,6 +13,7 @@ from learner_jax.cli.main import main
 from learner_jax.data import cohorts, features
 from learner_jax.data.doors import open_records
 from learner_jax.errors import ConfigError
+from learner_jax.reports import attrition
 
 DOORS = {name: getattr(population, f"to_{name}") for name in ("meds", "omop", "fhir", "tables")}
 
@@ -227,3 +229,168 @@ def test_the_emergency_visit_that_led_to_the_stay_is_no_earlier_one(tmp_path, vi
         found = features.find(records, features.charlson())
     known = dict(zip(found.names, found.rows[0], strict=True))
     assert known["emergency_180"] == 1 and known["emergency"] == 1 and found.lace == (13,)
+
+
+def urgent_in_fhir(folder, visits) -> dict[str, float | None]:
+    """The features of the second of two stays; visits: class, begin, end and the number of the whole ("" for none)."""
+    folder.mkdir()
+    patient = {"reference": "Patient/p"}
+    lines: list[dict] = [{"resourceType": "Patient", "id": "p", "birthDate": "1950-06-01"}]
+
+    def met(key: str, kind: str, begin: str, end: str, whole: str) -> None:
+        part = {"partOf": {"reference": f"Encounter/{whole}"}} if whole else {}
+        about = {"resourceType": "Encounter", "id": key, "class": {"code": kind}, "subject": patient, **part}
+        lines.append({**about, "period": {"start": begin, "end": end}})
+
+    met("first", "IMP", "2020-04-01T10:00:00", "2020-04-03T10:00:00", "")
+    met("index", "IMP", "2020-06-02T10:00:00", "2020-06-07T10:00:00", "")
+    for place, visit in enumerate(visits):
+        met(f"v{place}", *visit)
+    code = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I50.9"}]}
+    encounter = {"reference": "Encounter/index"}
+    lines.append({"resourceType": "Condition", "id": "c", "subject": patient, "encounter": encounter, "code": code})
+    (folder / "all.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with open_records(folder) as records:
+        cohorts.find(records, *cohorts.load("demo_heart_failure"))
+        found = features.find(records, features.charlson())
+    assert len(found.rows) == 1
+    return dict(zip(found.names, found.rows[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    "visits, urgent, earlier",
+    [
+        # part of the stay that it led to, though it ended a day before
+        ([("EMER", "2020-05-31T20:00:00", "2020-06-01T08:00:00", "index")], 1, 0),
+        # of an earlier stay
+        ([("EMER", "2020-04-01T02:00:00", "2020-04-01T11:00:00", "first"),
+          ("EMER", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "index")], 1, 1),
+        # a stage of the visit is no visit beside it, nor is intensive care
+        ([("EMER", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "index"),
+          ("EMER", "2020-06-02T02:00:00", "2020-06-02T03:00:00", "v0"),
+          ("EMER", "2020-05-02T02:00:00", "2020-05-02T11:00:00", ""),
+          ("EMER", "2020-05-02T02:00:00", "2020-05-02T03:00:00", "v2"),
+          ("ACUTE", "2020-06-03T02:00:00", "2020-06-04T11:00:00", "index")], 1, 1),
+        # part of no stay: by its time
+        ([("EMER", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "v1"),
+          ("AMB", "2020-06-02T02:00:00", "2020-06-02T11:00:00", "")], 1, 0),
+    ],
+)  # fmt: skip
+def test_an_emergency_visit_that_is_part_of_a_stay_is_a_visit_still(tmp_path, visits, urgent, earlier):
+    known = urgent_in_fhir(tmp_path / "fhir", visits)
+    assert (known["emergency"], known["emergency_180"]) == (urgent, earlier)
+    assert known["stays_180"] == 1 and known["stay_days"] == 5
+
+
+def of_a_rule(folder):
+    """Features and stays of the rule beside these records."""
+    rule, codes = cohorts.load(str(folder / "rule.yaml"))
+    with open_records(folder) as records:
+        cohort = cohorts.find(records, rule, codes)
+        return cohort, features.find(records, features.charlson())
+
+
+ILLNESSES = ("heart_failure", "charlson", "elixhauser_depression", "elixhauser", "group_septicaemia")
+
+
+def otherwise_coded(folder, others: str = ""):
+    """Two patients' stays, 1 with SNOMED alone and 2 without any diagnosis; others: more events."""
+    folder.mkdir()
+    (folder / "stays.csv").write_text(
+        "patient,encounter,admit,discharge,kind,admitted_from\n"
+        "1,10,2020-01-01,2020-01-05,stay,HOME\n2,20,2020-01-01,2020-01-05,stay,\n3,30,2020-01-01,2020-01-05,stay,HOME\n"
+    )
+    (folder / "events.csv").write_text(
+        f"patient,encounter,time,kind,system,code\n1,10,,diagnosis,SNOMED,84114007\n{others}"
+    )
+    (folder / "rule.yaml").write_text("name: every\ncensoring: {death: not_told, lost: not_told}\n")
+
+
+@pytest.mark.parametrize(
+    "others, of_two",
+    [
+        ("", None),  # nobody has a code that can be read: that 2 has none says nothing
+        ("3,30,,diagnosis,ICD10CM,J18.9\n", 0),  # who is ill gets one
+        ("3,30,,diagnosis,ICD9CM,486\n", 0),
+    ],
+)
+def test_illnesses_without_a_code_that_can_be_read_are_not_known(tmp_path, others, of_two):
+    otherwise_coded(tmp_path / "h", others)
+    _, found = of_a_rule(tmp_path / "h")
+    one, two, three = (dict(zip(found.names, row, strict=True)) for row in found.rows)
+    assert [one[name] for name in ILLNESSES] == [None] * 5
+    assert [two[name] for name in ILLNESSES] == [of_two] * 5
+    assert three["charlson"] == of_two and three["group_pneumonia_and_airways_infection"] == (None if not others else 1)
+    count = 1 if others else 3
+    told = f"in {count} of 3 stays no diagnosis has a code of ICD-9-CM or ICD-10: no comorbidity group is known"
+    assert told in found.notes
+    assert found.lace == (4, 4, 4)
+    text = features.as_csv(*of_a_rule(tmp_path / "h"))
+    assert next(csv.DictReader(text.splitlines()))["charlson"] == ""
+
+
+@pytest.mark.parametrize("drug", ["", "3,30,2020-01-02,medicine,OURS,5\n", "3,30,2020-02-02,medicine,OURS,5\n"])
+def test_medicines_of_records_without_any_are_not_known(tmp_path, drug):
+    """One of anybody before a discharge, and that nobody else had one is a fact."""
+    otherwise_coded(tmp_path / "h", drug)
+    _, found = of_a_rule(tmp_path / "h")
+    known = [dict(zip(found.names, row, strict=True)) for row in found.rows]
+    held = "01-02" in drug
+    assert {row[name] for row in known for name in ("medicine_digoxin", "medicine_inotrope")} == {0 if held else None}
+    assert any("hold no medicine before a discharge" in note for note in found.notes) == (not held)
+
+
+@pytest.mark.parametrize("visits", ["", "3,31,2019-12-01,2019-12-01,emergency,\n"])
+def test_emergency_visits_of_records_without_any_are_not_known(tmp_path, visits):
+    """Where visits are recorded, a stay that none led to did not begin with one, though nobody says with what."""
+    otherwise_coded(tmp_path / "h")
+    with (tmp_path / "h" / "stays.csv").open("a") as file:
+        file.write(visits)
+    _, found = of_a_rule(tmp_path / "h")
+    known = [dict(zip(found.names, row, strict=True)) for row in found.rows]
+    assert [row["emergency_180"] for row in known] == ([0, 0, 1] if visits else [None] * 3)
+    assert [row["emergency"] for row in known] == [0, 0 if visits else None, 0]
+    told = "in 1 of 3 stays it is not known whether the patient came by the emergency department"
+    assert (told in found.notes) == (not visits)
+    lace = [note for note in found.notes if note.startswith("LACE")]
+    lacking = "diagnoses" if visits else "emergency visits and ways in and diagnoses"
+    assert lace == [f"LACE counts the {lacking} that are not known as none"]
+
+
+def test_an_empty_cohort_says_that_alone_and_writes_no_features(people, tmp_path, capsys):
+    (tmp_path / "nobody.csv").write_text("vocabulary,code,match,label\nICD10CM,Z999,exact,nothing\n")
+    (tmp_path / "mine.yaml").write_text("name: mine\nindex: {diagnoses: [nobody]}\n")
+    out = tmp_path / "features.csv"
+    asked = ["data", "cohort", str(people / "meds"), f"--cohort={tmp_path / 'mine.yaml'}", f"--features={out}"]
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "The cohort is empty" in told and f"No stay, no features: {out} was not written." in told
+    assert not any(word in told for word in ("medicine", "LOINC", "LACE", "emergency"))
+    assert not out.exists() and not list(tmp_path.glob("*.json"))
+
+
+def test_the_check_of_a_table_says_why_columns_are_empty(people, tmp_path, capsys):
+    out = tmp_path / "features.csv"
+    asked = ["data", "cohort", str(people / "tables"), "--cohort=heart_failure_readmission", f"--features={out}"]
+    assert main(asked) == 0 and capsys.readouterr()
+    main(["data", "check", "--config=heart_failure", f"--data={out}"])
+    told = capsys.readouterr()
+    assert "column 'emergency_180': no row has a value" in told.out + told.err
+    said = "its cohort file says: these records hold no emergency visits before a discharge"
+    assert said in told.out + told.err
+    (tmp_path / "features.cohort.json").unlink()
+    main(["data", "check", "--config=heart_failure", f"--data={out}"])
+    told = capsys.readouterr()
+    assert "cohort file" not in told.out + told.err
+
+
+@pytest.mark.parametrize("readmitted, said", [(1, False), (9, False), (10, True), (15, True), (16, False)])
+def test_how_well_lace_tells_is_not_said_of_a_few(readmitted, said):
+    rule, now = cohorts.load("demo_heart_failure")[0], datetime.datetime(2020, 1, 1)
+    outcomes = ["1"] * readmitted + ["0"] * (25 - readmitted)
+    stays = tuple(cohorts.Index("1", str(n), now, now, outcome, "1", str(n)) for n, outcome in enumerate(outcomes))
+    cohort = cohorts.Cohort(rule, stays, (), ())
+    found = features.Features(("age",), tuple((50.0,) for _ in stays), tuple(range(19)) + (0,) * 6, ())
+    told = attrition.known(cohort, found)
+    assert ("AUROC" in told) == said and (f"{readmitted} of 25" in told)
+    assert ("too few" in told) != said

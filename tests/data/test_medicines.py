@@ -110,6 +110,10 @@ def test_counts_and_days_of_codes_by_hand(tmp_path):
         ("Heparin Flush (10 units/ml)", ""), ("insulin glargine", "insulin"), ("Insulin Syringe U-500", ""),
         ("Digoxin Immune Fab", ""), ("Nystatin", ""), ("lidocaine-prilocaine", ""),
         ("Sacubitril-Valsartan", "ras_inhibitor"),
+        ("EPINEPHrine", "inotrope"), ("NORepinephrine", "inotrope"), ("Adrenaline 1 mg/ml", "inotrope"),
+        ("lidocaine-EPINEPHrine 1%", ""), ("Bupivacaine 0.5 % with epinephrine 1:200", ""), ("Racepinephrine", ""),
+        ("EPINEPHrine (EpiPen) 0.3 mg", ""), ("epinephrine 0.3 MG/0.3 ML Auto-Injector", ""),
+        ("Epinephrine 1:1000", ""), ("PHENYLEPHrine", ""),
         ("desmopressin", ""), ("Enalaprilat", "ras_inhibitor"), ("Potassium Chloride", ""),
     ],
 )  # fmt: skip
@@ -235,7 +239,7 @@ def test_how_many_medicines_have_no_group_is_said(tmp_path):
         assert "75% of the medicines are in none of the 16 groups of medicines" in notes
         records.sql("DELETE FROM events WHERE kind = 'medicine'")
         notes = features.find(records, features.charlson()).notes
-        assert any("hold no medicine before a discharge" in note for note in notes)
+        assert any("no medicine is known of these stays" in note for note in notes)
         assert not medicines.names(()) and features.find(records, features.charlson(), drugs=()).rows
 
 

@@ -113,6 +113,8 @@ def test_a_value_that_no_site_had_is_told(run):
     found = run.model.predict_one({"sodium_last": 131})
     assert "no site had a value of sodium_last to learn from" in found.notes[0]
     assert "no site" not in " ".join(run.model.predict_one({"potassium_last": 4}).notes)
+    assert found.chance == run.model.predict_one({}).chance == run.model.predict_one({"sodium_last": 150}).chance
+    assert found.chance != run.model.predict_one({"potassium_last": 6}).chance
 
 
 def test_names_by_alias_and_values_that_must_be_known():

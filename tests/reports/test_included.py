@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learner_jax.data.cohorts import AS_ONE
 from learner_jax.reports.html import cohort_page, page
 from learner_jax.reports.included import in_words, included, merged, section, summary
 from learner_jax.reports.inputs import absent, looked_like, rounded
@@ -79,6 +80,13 @@ def test_tables_of_one_rule_stand_together_and_of_another_apart():
     assert [group["heading"] for group in groups] == ["Adults with heart failure", "Everyone"]
     assert [row[0] for row in cells(groups[0]["came"])] == ["north", "south", "All"]
     assert [row[0] for row in cells(groups[1]["came"])] == ["west"]
+
+
+def test_stays_that_were_merged_are_not_told_as_left_out():
+    one = chosen("north", [211, 207, 30])
+    one["attrition"][1]["words"] = f"after stays with at most 24 hours between them {AS_ONE}"
+    (group,) = section([one], Nouns())["groups"]
+    assert [row[-1] for row in cells(group["steps"])] == ["", "4 merged", "177"]
 
 
 def test_a_rule_in_words():

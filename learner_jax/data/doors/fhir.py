@@ -2,10 +2,11 @@
 
 A resource is known by its `resourceType`, not by its file's name. A stay in a hospital is an Encounter of an inpatient
 class, or one that says from where the patient was admitted and on which ward or service: some publishers know no class
-IMP. An Encounter that is part of another (intensive care, emergency department) is not counted beside it. A Condition
-needs neither a date nor a status; its time is then the end of its encounter. References may be relative, absolute, a
-`urn:uuid:`, or conditional. A MedicationRequest names its medicine itself, or by a Medication elsewhere or within it
-(by the ingredients of that, where it has no code of its own), or in words alone.
+IMP. An Encounter that is part of another (intensive care) is not counted beside it; an emergency visit that is part of
+the stay that it led to is a visit still, and of which stay is kept. A Condition needs neither a date nor a status; its
+time is then the end of its encounter. References may be relative, absolute, a `urn:uuid:`, or conditional. A
+MedicationRequest names its medicine itself, or by a Medication elsewhere or within it (by the ingredients of that,
+where it has no code of its own), or in words alone.
 
 Reference: HL7 FHIR R4 (4.0.1): Encounter, Condition; Bulk Data Access IG.
 """
@@ -23,6 +24,7 @@ from learner_jax.errors import DataError
 
 INPATIENT = ("IMP", "ACUTE", "NONAC", "OBSENC", "SS")
 """Classes of stays (HL7 v3 ActCode): inpatient, acute, non-acute, observation, short stay."""
+_IS_STAY = f"(coalesce({{0}}.class, '') IN {INPATIENT} OR ({{0}}.admitted_from IS NOT NULL AND {{0}}.placed))"
 _SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
 _LARGEST_LINE, _LARGEST_BUNDLE = 16 * 2**20, 256 * 2**20
 _HEAD = 2**16
@@ -138,11 +140,16 @@ def _encounters(records: Records) -> None:
     )
     records.sql(
         "INSERT INTO encounters SELECT v.encounter, p.patient, v.id, v.number, "
-        "CASE WHEN whole.encounter IS NOT NULL THEN 'other' "
-        f"WHEN v.class IN {INPATIENT} OR (v.admitted_from IS NOT NULL AND v.placed) THEN 'stay' "
+        "CASE WHEN whole.encounter IS NOT NULL THEN CASE WHEN v.class = 'EMER' AND "
+        f"({_IS_STAY.format('whole')} OR whole.class IS DISTINCT FROM 'EMER') THEN 'emergency' ELSE 'other' END "
+        f"WHEN {_IS_STAY.format('v')} THEN 'stay' "
         "WHEN v.class = 'EMER' THEN 'emergency' ELSE 'other' END, v.admit, v.discharge, v.admitted_from, "
         "v.discharged_to FROM visits v LEFT JOIN patients p ON p.id = v.subject "
         "LEFT JOIN visits whole ON whole.id = v.whole"
+    )
+    records.sql(
+        "INSERT INTO led SELECT v.encounter, whole.encounter FROM visits v JOIN visits whole ON whole.id = v.whole "
+        "JOIN encounters e ON e.encounter = v.encounter AND e.kind = 'emergency'"
     )
     odd = records.one(
         "SELECT count(*) FROM encounters JOIN visits v USING (encounter) "

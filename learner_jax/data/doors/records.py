@@ -1,8 +1,9 @@
-"""What every door yields: the same four tables, whatever the hospital's files look like.
+"""What every door yields: the same five tables, whatever the hospital's files look like.
 
     patients    patient, id, number, birth, sex, death
     encounters  encounter, patient, id, number, kind, admit, discharge, admitted_from, discharged_to
     events      patient, time, code, value, unit, encounter, kind, concept, rank
+    led         encounter, stay: the stay that an emergency visit led to, where the source says so
     labels      code, label: what the source calls a medicine's code, in its own words; a code may have several
 
 `patient` and `encounter` are int64; `id` is the key in the source and `number` what the hospital itself calls it (both
@@ -40,6 +41,7 @@ CREATE TABLE encounters (
 CREATE TABLE events (
   patient BIGINT, time TIMESTAMP, code VARCHAR, value DOUBLE, unit VARCHAR, encounter BIGINT, kind VARCHAR,
   concept BIGINT, rank INTEGER);
+CREATE TABLE led (encounter BIGINT, stay BIGINT);
 CREATE TABLE labels (code VARCHAR, label VARCHAR);
 CREATE MACRO plain(code) AS upper(regexp_replace(code, '[\s.]', '', 'g'));
 CREATE MACRO coded(vocabulary, code) AS vocabulary || '//' || plain(code);
