@@ -1466,6 +1466,20 @@ PLANTS: tuple[Plant, ...] = (
         "",
         ("tests/reports/test_page.py", "-k", "curve_and_the_line"),
     ),
+    Plant(
+        "headline: a site alone, within sites, stands beside the joint model of all rows",
+        "learner_jax/reports/html.py",
+        'both = [figure(mean, model, "auroc") for model in',
+        'both = [figure(mean if model == "local_only" else cohort["all"], model, "auroc") for model in',
+        ("tests/reports/test_page.py", "-k", "same_measure"),
+    ),
+    Plant(
+        "headline: the average site's rows are those of all sites",
+        "learner_jax/reports/words.py",
+        'sum(site.get("rows") or 0 for site in judged))',
+        'sum(site.get("rows") or 0 for site in sites))',
+        ("tests/reports/test_page.py", "-k", "sites_that_are_judged"),
+    ),
     # ---- who is in it, what the data looked like, TRIPOD+AI
     Plant(
         "who: a cohort file is told of a table that was changed since",

@@ -26,6 +26,8 @@ from learner_jax.reports.told import told_and_observed
 from learner_jax.reports.words import Nouns
 from learner_jax.reports.written import written
 
+FEW_SITES = 10
+
 
 def page(result: Mapping[str, Any]) -> str:
     """The whole page.
@@ -147,10 +149,9 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     area = figure(whole, joint(whole), "auroc")
     around, terms = "", []
     if area and judged:
-        alone = figure(within(judged[0]), "local_only", "auroc")
-        others = f", a {noun.site} learning alone {hundred(alone['value'])} times on average" if alone else ""
         low, high = hundred(area["low"]), hundred(area["high"])
-        around = f"A coin would be right 50 times{others}. The true figure very probably lies between {low} and {high}."
+        around = f"A coin would be right 50 times. The true figure very probably lies between {low} and {high}."
+        around += _alone(judged[0], noun)
         told = f" at the {noun.sites} that told their counts" if whole.get("withheld") else ""
         terms = [
             f"On {count(whole.get('rows'))} {noun.rows} that the model never learned from, at their own "
@@ -190,6 +191,18 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     }
 
 
+def _alone(cohort: dict[str, Any], noun: Nouns) -> str:
+    """The joint model and those of each site alone by one measure: within the average site, never of all rows."""
+    mean = within(cohort)
+    both = [figure(mean, model, "auroc") for model in (joint(mean), "local_only")]
+    if not both[0] or not both[1]:
+        return ""
+    ours, alone = (hundred(one["value"]) for one in both if one)
+    over = words.averaged(cohort)
+    some = f" ({over.judged} of {over.of} {noun.sites} could be judged)" if over.judged < over.of else ""
+    return f" Within the average {noun.site}{some} it is right {ours} times, and a {noun.site} learning alone {alone}."
+
+
 # ---------------------------------------------------------------------------------------------- the end
 
 
@@ -214,6 +227,12 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
             found.append(f"{average} It is not the figure of all {noun.rows} in one place, which nobody here can know.")
         if not any("pooled" in (cohort.get("all") or {}).get("models", {}) for cohort in judged):
             found.append("What all data in one place would have given is not known: they never were in one place.")
+        over = words.averaged(judged[0])
+        if 0 < over.judged < FEW_SITES and over.of > 1:
+            found.append(
+                f"The average {noun.site} is of {over.judged} of {over.of} {noun.sites}, each weighted by 1 / (standard"
+                f" error)²: with so few, that favours a {noun.site} that ranks well by luck."
+            )
         if len(judged) > 1:
             found.append("The groups of patients overlap, so their results are not independent.")
     best = result.get("best_round")

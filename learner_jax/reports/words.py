@@ -392,6 +392,39 @@ def sentences(result: Result) -> list[str]:
     return [first, *map(str, rest[:2])]
 
 
-def whole_name(site: dict[str, Any], noun: Nouns) -> str:
-    """What the last row of a table is called: it says whether it is an average."""
-    return f"average {noun.site}" if str(site.get("how", "")).startswith("average") else f"all {noun.rows} together"
+class Averaged(NamedTuple):
+    """Over which sites an average is taken: those with enough rows to judge them.
+
+    Attributes:
+      judged: how many sites.
+      of: of how many.
+      rows: held-back rows of those that are judged.
+    """
+
+    judged: int
+    of: int
+    rows: int
+
+
+def averaged(cohort: dict[str, Any]) -> Averaged:
+    """Over which sites the AUROC of a cohort's average site is taken."""
+    sites = cohort.get("sites", [])
+    judged = [site for site in sites if figure(site, joint(site), "auroc")]
+    return Averaged(len(judged), len(sites), sum(site.get("rows") or 0 for site in judged))
+
+
+def is_average(site: dict[str, Any]) -> bool:
+    """Whether a row is an average over sites, and no site or all rows."""
+    return str(site.get("how", "")).startswith("average")
+
+
+def average_name(cohort: dict[str, Any], noun: Nouns) -> str:
+    """The average site's name: "average site (2 of 5 sites)" where not all could be judged."""
+    over = averaged(cohort)
+    some = f" ({over.judged} of {over.of} {noun.sites})" if over.judged < over.of else ""
+    return f"average {noun.site}{some}"
+
+
+def whole_name(site: dict[str, Any], cohort: dict[str, Any], noun: Nouns) -> str:
+    """What the last row of a table is called: it says whether it is an average, and over how many sites."""
+    return average_name(cohort, noun) if is_average(site) else f"all {noun.rows} together"

@@ -9,8 +9,10 @@ from itertools import pairwise
 
 import pytest
 
+from learner_jax.reports import table
 from learner_jax.reports.html import page
 from learner_jax.reports.written import written
+from tests.reports.test_words import judged_at
 
 CASES = {
     "ten": {},
@@ -325,3 +327,34 @@ def test_what_is_known_of_one_cohort_alone_is_shown_with_its_name(make):
     for cohort in rest:
         cohort["decisions"] = {}
     assert "Is it worth acting on?" not in read(page(result))[1]
+
+
+def test_a_site_alone_stands_beside_the_joint_model_by_the_same_measure(make):
+    result = make()
+    mean = result["evaluation"]["cohorts"][0]["average"]
+    mean["models"]["federated"]["auroc"]["value"], mean["models"]["local_only"]["auroc"]["value"] = 0.914, 0.871
+    _, text = read(page(result))
+    told = (
+        "Within the average hospital (8 of 10 hospitals could be judged) it is right 91 times, and a hospital learning"
+    )
+    assert f"{told} alone 87." in text
+    coin = first(r"A coin would be right 50 times[^.]*\.", text).group()
+    assert coin == "A coin would be right 50 times."  # of all rows: no figure of average sites stands there
+    for model in ("federated", "local_only"):
+        lacking = copy.deepcopy(result)
+        del lacking["evaluation"]["cohorts"][0]["average"]["models"][model]["auroc"]
+        assert "learning alone" not in first(r"In short(.*?)What is this", read(page(lacking))[1]).group()
+
+
+def test_an_average_is_of_the_sites_that_are_judged_and_of_their_rows(make):
+    names = ("Riverside University", "Holy Cross")
+    result = judged_at(make(), names)
+    rows = sum(site["rows"] for site in result["evaluation"]["cohorts"][0]["sites"] if site["name"] in names)
+    html = page(result)
+    row = html[html.index(">Average hospital (2 of 10 hospitals)</th>") :]
+    assert f'data-label="Stays">{rows:,}</td>' in row[: row.index("</tr>")]
+    assert "is of 2 of 10 hospitals, each weighted by 1 / (standard error)²: with so few" in html
+    assert "with so few" not in page(make(sites=200, whom=("everyone",)))
+    assert "average, 2 of 10" in table.text(result) and f"{rows:,}" in table.text(result)
+    nowhere = judged_at(make(), ())
+    assert "average," not in table.text(nowhere) and "Average hospital (" not in page(nowhere)

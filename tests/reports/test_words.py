@@ -232,3 +232,27 @@ def test_numerals():
     ]
     found = [duration(s) for s in (0.012, 0.331, 16.4, 125, 4200)]
     assert found == ["12 ms", "0.33 s", "16 s", "2 min 5 s", "1 h 10 min"]
+
+
+def judged_at(result, names):
+    """The result where the joint model can be judged at these sites alone."""
+    result = copy.deepcopy(result)
+    for cohort in result["evaluation"]["cohorts"]:
+        for site in cohort["sites"]:
+            if site["name"] not in names:
+                for model in site["models"].values():
+                    model.pop("auroc", None), model.pop("auprc", None)
+                site["gain"] = {pair: {"brier": gain["brier"]} for pair, gain in site["gain"].items()}
+    return result
+
+
+def test_an_average_says_over_how_many_sites_it_is(make):
+    cohort = judged_at(make(), ("Riverside University", "Holy Cross"))["evaluation"]["cohorts"][0]
+    noun = words.TASKS["readmission"]
+    rows = {site["name"]: site["rows"] for site in cohort["sites"]}
+    of = rows["Riverside University"] + rows["Holy Cross"]
+    assert words.averaged(cohort) == (2, 10, of)
+    assert words.average_name(cohort, noun) == "average hospital (2 of 10 hospitals)"
+    whole = make(sites=4, whom=("everyone",))["evaluation"]["cohorts"][0]
+    whole["sites"] = [site for site in whole["sites"] if "auroc" in site["models"]["federated"]]
+    assert words.average_name(whole, noun) == "average hospital"
