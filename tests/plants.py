@@ -1480,6 +1480,41 @@ PLANTS: tuple[Plant, ...] = (
         'sum(site.get("rows") or 0 for site in sites))',
         ("tests/reports/test_page.py", "-k", "sites_that_are_judged"),
     ),
+    Plant(
+        "report: what sites judged and kept is said not to be judged",
+        "learner_jax/reports/result.py",
+        "return bool(judged) and not told and any(",
+        "return bool(judged) and told and any(",
+        ("tests/reports/test_tripod.py", "-k", "kept_at_home"),
+    ),
+    Plant(
+        "report: subgroups that were asked for vanish where none can be told",
+        "learner_jax/reports/parted.py",
+        "if judged and asked else None",
+        "if judged and not asked else None",
+        ("tests/reports/test_parted.py", "-k", "asked_for"),
+    ),
+    Plant(
+        "report: a curve of three rows is told firmly",
+        "learner_jax/reports/result.py",
+        "return found is not None and min(found[1], found[0] - found[1]) < ENOUGH",
+        "return False",
+        ("tests/reports/test_words.py", "-k", "too_few_watching"),
+    ),
+    Plant(
+        "report: the highest few are told of a handful",
+        "learner_jax/reports/acted.py",
+        'if enough and one["share"] * rows >= ENOUGH]',
+        "if enough]",
+        ("tests/reports/test_words.py", "-k", "highest_few"),
+    ),
+    Plant(
+        "report: no better than a coin where nothing could be judged",
+        "learner_jax/reports/words.py",
+        'if total and found["too few to judge"] == total:',
+        "if not total:",
+        ("tests/reports/test_words.py", "-k", "no_site_can_be_judged"),
+    ),
     # ---- who is in it, what the data looked like, TRIPOD+AI
     Plant(
         "who: a cohort file is told of a table that was changed since",

@@ -21,7 +21,18 @@ from learner_jax.reports.included import included, section
 from learner_jax.reports.inputs import looked_like
 from learner_jax.reports.numerals import count, duration, hundred, many, size
 from learner_jax.reports.parted import parted
-from learner_jax.reports.result import cohorts, figure, gain, joint, rounds_seconds, within
+from learner_jax.reports.result import (
+    cohorts,
+    few_watching,
+    figure,
+    gain,
+    has_intervals,
+    joint,
+    kept_at_sites,
+    rounds_seconds,
+    watching,
+    within,
+)
 from learner_jax.reports.told import told_and_observed
 from learner_jax.reports.words import Nouns
 from learner_jax.reports.written import written
@@ -118,7 +129,10 @@ def _lead(result: dict[str, Any], noun: Nouns) -> str:
         rows = f"{count(whole.get('rows'))} held-back {noun.rows}"
         patients = whole.get("patients")
         of = f" of {count(patients)} patients" if patients and patients != whole.get("rows") else ""
-        parts.append(f"{number.capitalize()}; judged on {rows}{of} ({judged[0]['name']}).")
+        if kept_at_sites(result):
+            parts.append(f"{number.capitalize()}. {words.kept(noun)}")
+        else:
+            parts.append(f"{number.capitalize()}; judged on {rows}{of} ({judged[0]['name']}).")
     kind = {
         "simulation": f"Simulated: all {noun.sites} in one process.",
         "federation": "Run as a federation of processes.",
@@ -147,7 +161,7 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     judged = cohorts(result)
     whole = (judged[0].get("all") or {}) if judged else {}
     area = figure(whole, joint(whole), "auroc")
-    around, terms = "", []
+    around, terms = words.kept(noun) if kept_at_sites(result) else "", []
     if area and judged:
         low, high = hundred(area["low"]), hundred(area["high"])
         around = f"A coin would be right 50 times. The true figure very probably lies between {low} and {high}."
@@ -209,12 +223,13 @@ def _alone(cohort: dict[str, Any], noun: Nouns) -> str:
 def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
     found = [str(note) for note in result.get("notes") or []]
     judged = cohorts(result)
-    if judged:
+    if has_intervals(result):
         found.append(
             "Uncertainty: in 95 of 100 such studies the interval would hold the true value. It comes from drawing "
             "whole patients again and again (bootstrap); it knows nothing of other years, other "
             f"{noun.sites}, or another start of the learning."
         )
+    if judged:
         found.append(
             f"A {noun.site} with fewer than 10 {noun.rows} with the outcome, or fewer than 10 without, is not judged. "
             "Not judged does not mean equal."
@@ -241,10 +256,14 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
         and len(result.get("curve") or []) > 1
         and str((result.get("study") or {}).get("target", "")).startswith("valid/")
     ):
-        found.append(
-            f"Round {best} was chosen as the best on {noun.rows} set aside for watching, "
-            "which are not those it is judged on."
-        )
+        known = watching(result)
+        by = words.set_aside(known, noun) if known else f"{noun.rows} set aside for watching"
+        if known and few_watching(result):
+            found.append(
+                f"Round {best} was chosen by {by}: too few to choose by. They are not those that it is judged on."
+            )
+        else:
+            found.append(f"Round {best} was chosen as the best on {by}, which are not those it is judged on.")
     study = result.get("study") or {}
     beside = {name for cohort in judged for name in (within(cohort).get("models") or {})}
     if study.get("patience") and beside & {"local_only", "pooled"}:
