@@ -1515,6 +1515,27 @@ PLANTS: tuple[Plant, ...] = (
         "if not total:",
         ("tests/reports/test_words.py", "-k", "no_site_can_be_judged"),
     ),
+    Plant(
+        "report: on a phone a cell does not say of which column it is",
+        "learner_jax/reports/page/parts.html",
+        '<td class="num" role="cell" data-label="{{ labels[loop.index0] }}">{{ c }}</td>',
+        '<td class="num" role="cell">{{ c }}</td>',
+        ("tests/reports/test_included.py", "-k", "on_a_phone"),
+    ),
+    Plant(
+        "report: a Brier score is told of a site that is not judged",
+        "learner_jax/reports/by_site.py",
+        'if not last and not figure(site, joint(site), "auroc"):',
+        "if False:",
+        ("tests/reports/test_page.py", "-k", "not_judged"),
+    ),
+    Plant(
+        "progress: what was watched is told of the round after",
+        "learner_jax/cli/sentences.py",
+        'f" after round {number - 1}" if number > 1',
+        'f" after round {number}" if number > 1',
+        ("tests/cli/test_progress.py",),
+    ),
     # ---- who is in it, what the data looked like, TRIPOD+AI
     Plant(
         "who: a cohort file is told of a table that was changed since",
@@ -1596,8 +1617,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "TRIPOD+AI: calibration is claimed that was not measured",
         "learner_jax/reports/tripod.py",
-        'if any(one.get("calibration") for one in judged) else []',
-        "if judged else []",
+        'groups"] if groups else []',
+        'groups"] if judged else []',
         ("tests/reports/test_tripod.py", "-k", "without_bootstrap"),
     ),
     Plant(

@@ -184,6 +184,9 @@ def _figures(
 
     rows = []
     for site, name, last in everyone:
+        if not last and not figure(site, joint(site), "auroc"):
+            rows.append({"cells": [name, *["–"] * (len(models) + len(pairs))], "all": False})  # see Limits: not judged
+            continue
         mixed = last and site is not within(cohort)  # see _mixed
         cells = [
             name,

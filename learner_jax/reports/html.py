@@ -154,7 +154,13 @@ def _when(text: str) -> str:
 def banners(result: Mapping[str, Any]) -> list[str]:
     """Notes that must be read before any figure: that sites or data are made up."""
     telling = ("artificial", "synthetic", "made up", "invented", "mock")
-    return [str(note) for note in result.get("notes") or [] if any(word in str(note).lower() for word in telling)]
+    return [_begun(note) for note in result.get("notes") or [] if any(word in str(note).lower() for word in telling)]
+
+
+def _begun(note: Any) -> str:
+    """A note as a sentence; one that begins with a name ("h01: ...") stays as it is."""
+    text = str(note)
+    return text if text.split(" ", 1)[0].endswith(":") else text[:1].upper() + text[1:]
 
 
 def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
@@ -221,7 +227,7 @@ def _alone(cohort: dict[str, Any], noun: Nouns) -> str:
 
 
 def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
-    found = [str(note) for note in result.get("notes") or []]
+    found = [_begun(note) for note in result.get("notes") or []]
     judged = cohorts(result)
     if has_intervals(result):
         found.append(

@@ -120,7 +120,7 @@ def test_the_figures_are_those_of_the_result(make):
             for model in ("federated", "local_only", "pooled"):
                 for key in ("auroc", "auprc", "brier"):
                     found = site["models"][model].get(key)
-                    if found:
+                    if found and "auroc" in site["models"][model]:
                         assert f"{found['value']:.3f} {found['low']:.3f} to {found['high']:.3f}" in text
             apart = site["gain"]["federated-local_only"].get("auroc")
             if apart:
@@ -210,6 +210,8 @@ def test_a_method_is_written_as_one_would_write_it(make):
          "m (local sgd (learning rate 0.05), server sgd (learning rate 0.5))"),
         ({"columns": [{"name": "age", "kind": "number"}] * 14, "label": "num", "aliases": None},
          "m (columns 14 of them, label num)"),
+        ({"label": "num", "positive": "", "patient": "patient", "subgroups": []},
+         "m (label num, patient, subgroups none)"),
         ({}, "m"),
     ],
 )  # fmt: skip
@@ -358,3 +360,23 @@ def test_an_average_is_of_the_sites_that_are_judged_and_of_their_rows(make):
     assert "average, 2 of 10" in table.text(result) and f"{rows:,}" in table.text(result)
     nowhere = judged_at(make(), ())
     assert "average," not in table.text(nowhere) and "Average hospital (" not in page(nowhere)
+
+
+def test_on_paper_a_plot_is_whole_and_the_config_left_out():
+    css = page({"study": {}, "kind": "simulation", "rounds": 0, "curve": []})
+    paper = css[css.index("@media print") : css.index("</style>")]
+    assert re.search(r"figure, svg[^{]*{ break-inside: avoid; }", paper)
+    assert re.search(r"figure { padding-top: ", paper) and ".config { display: none; }" in paper
+
+
+def test_a_note_begins_as_a_sentence_does(make):
+    _, text = read(page({**make(), "notes": ["the sites are artificial", "h01: no row has a value"]}))
+    assert text.count("The sites are artificial") == 2  # over the figures, and under Limits
+    assert "h01: no row" in text
+
+
+def test_no_figure_is_told_of_a_site_that_is_not_judged(make):
+    html = page(make())
+    for part in html.split('aria-label="Brier score by hospital')[1:]:
+        row = part[part.index(">Harbour Clinic</th>") :]
+        assert not re.search(r"\d\.\d", row[: row.index("</tr>")])
