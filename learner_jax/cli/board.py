@@ -191,7 +191,7 @@ def live(stream: Stream, study: Study | None) -> Iterator[Observer]:
             elif event.kind == "round_open" or (event.kind == "site_done" and asked and event.round):
                 move("rounds", None, rounds, sites=f"{board.answered}/{asked} sites" if asked else "")
             elif event.kind == "round_closed":
-                said = figures(data.get("metrics", {}), target)
+                said = figures(data.get("metrics", {}), target, event.round)
                 move("rounds", event.round, rounds, sites=sites_of(data.get("sites", ())), said=said)
             elif event.kind == "resumed":
                 move("rounds", event.round or 0, rounds, afresh=True)

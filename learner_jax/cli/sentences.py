@@ -19,13 +19,20 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def figures(metrics: Mapping[str, Any], target: str = "") -> str:
-    """'valid/auroc 0.643, train/loss 0.312': the target first, then losses."""
+def figures(metrics: Mapping[str, Any], target: str = "", number: int | None = None) -> str:
+    """'valid/auroc 0.643 after round 4, train/loss 0.312': the target first, then losses.
+
+    Args:
+      metrics: of a round that closed, or of an evaluation.
+      target: the study's.
+      number: the round that closed, in which the model of the round before was watched; None: of no round.
+    """
     first = [name for name in (target, "valid/loss", "train/loss") if name in metrics]
     names = list(dict.fromkeys(first)) or list(metrics)[:2]
     values = [(name, metrics[name]) for name in names[:2]]
     known = ((name, value) for name, value in values if isinstance(value, int | float) and not isinstance(value, bool))
-    return ", ".join(f"{name} {value:.4g}" for name, value in known)
+    late = "" if number is None else f" after round {number - 1}" if number > 1 else " at the start"
+    return ", ".join(f"{name} {value:.4g}{late if name.startswith('valid/') else ''}" for name, value in known)
 
 
 def sentence(event: Event, rounds: int | None = None, target: str = "") -> str:
@@ -49,7 +56,11 @@ def _sentence(event: Event, rounds: int | None, target: str) -> str:
         return foretold.measured(data) if data.get("measured") else " ".join(foretold.told(data))
     if event.kind == "round_closed":
         sites, lost = data.get("sites", ()), data.get("lost", ())
-        parts = [figures(data.get("metrics", {}), target), sites_of(sites), f"{data.get('seconds', 0.0):.2f} s"]
+        parts = [
+            figures(data.get("metrics", {}), target, event.round),
+            sites_of(sites),
+            f"{data.get('seconds', 0.0):.2f} s",
+        ]
         parts += [f"{size(data['bytes_up'])} up"] if data.get("bytes_up") else []
         parts += [f"without {', '.join(lost)}"] if lost else []
         return f"{number}: " + ", ".join(part for part in parts if part)

@@ -8,7 +8,7 @@ from typing import Any
 
 from learner_jax.reports.charts import axes, line, scale
 from learner_jax.reports.numerals import count, hundred, signed
-from learner_jax.reports.result import cohorts, telling
+from learner_jax.reports.result import ENOUGH, cohorts, telling
 from learner_jax.reports.words import Nouns, Say
 
 SHARE = 0.1
@@ -23,18 +23,25 @@ def acted_on(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
         return None
     few, table = found.get("highest") or [], found["thresholds"]
     over = f"{found['events'] / found['expected']:.2f}" if found.get("expected") else "not known"
-    nearest = min(few, key=lambda one: abs(one["asked"] - SHARE)) if few else None
+    events, rows = found["events"], found["rows"]
+    enough = min(events, rows - events) >= ENOUGH
+    able = [one for one in few if enough and one["share"] * rows >= ENOUGH]
+    nearest = min(able, key=lambda one: abs(one["asked"] - SHARE)) if able else None
     rate = found["events"] / found["rows"]
     block: dict[str, Any] = {
         "whom": _whom(cohort, len(judged), noun),
-        "say": _say(nearest, noun),
+        "say": _say(nearest, noun)
+        if nearest or not few
+        else Say("How many are found by acting on the highest few ", "cannot be told", f": too few {noun.rows}."),
         "expected": f"In all, the model expected {count(found['expected'])} {noun.rows} in which the patient "
         f"{noun.came}; there were {count(found['events'])} (observed over expected "
         f"{over})."
         if noun.row == "patient"
         else f"In all, the model expected {count(found['expected'])} {noun.having}; there were "
         f"{count(found['events'])} (observed over expected {over}).",
-        "useful": _useful(table),
+        "useful": _useful(table)
+        if enough
+        else f"Whether acting by it is worth it cannot be told: {count(events)} {noun.having} of {count(rows)}.",
         "table": None,
         "curve": None,
         "plot": None,

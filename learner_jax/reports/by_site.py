@@ -13,6 +13,7 @@ from learner_jax.reports.words import Nouns
 
 PILLS = {"gained": "ok", "better than chance": "ok", "better alone": "stop", "worse than chance": "stop"}
 NAMES = {"federated": "Together", "local_only": "Alone", "pooled": "In one place", "all_but_me": "Of the others"}
+RANKING = ("auroc", "auprc")
 ABOUT = {
     "auroc": ("AUROC", "Pairs ranked correctly; 0.5 is a coin toss. More is better."),
     "auprc": ("AUPRC", "Average precision; the share with the outcome is what chance gives. More is better."),
@@ -30,9 +31,9 @@ def results_by_site(cohort: dict[str, Any], at: int, of: int, noun: Nouns) -> di
       noun: what is counted.
     """
     sites = by_size(cohort.get("sites", []))
-    whole, mean = cohort.get("all") or {}, within(cohort)
-    ends = [(mean, f"Average {noun.site}")] if mean is not whole else []
-    ends += [(whole, words.whole_name(whole, noun).capitalize())] if whole else []
+    whole, mean, over = cohort.get("all") or {}, within(cohort), words.averaged(cohort)
+    ends = [(mean, _first_large(words.average_name(cohort, noun)))] if mean is not whole and over.judged else []
+    ends += [(whole, _first_large(words.whole_name(whole, cohort, noun)))] if whole else []
     known = [site for site in [*sites, *(end for end, _ in ends)] if figure(site, joint(site), "auroc")]
     block: dict[str, Any] = {
         "heading": f"Results by {noun.site}" + (f": {cohort['name']}" if of > 1 else ""),
@@ -57,7 +58,10 @@ def results_by_site(cohort: dict[str, Any], at: int, of: int, noun: Nouns) -> di
     alone = words.compared(cohort)
     shown = sites if len(sites) <= LONG else sites[:FIRST]
     along = _pairs([*shown, *(end for end, _ in ends)])
-    last = [{**_row(site, name, along, alone), "all": True, **_mixed(site, cohort)} for site, name in ends]
+    last = [
+        {**_row(site, name, along, alone), "all": True, **_mixed(site, cohort), **_over(site, over)}
+        for site, name in ends
+    ]
     block |= {"coin": along.at(50.0), "ticks": _ticks(along)}
     block["rows"] = [_row(site, site["name"], along, alone) for site in shown] + last
     if len(shown) < len(sites):
@@ -68,6 +72,15 @@ def results_by_site(cohort: dict[str, Any], at: int, of: int, noun: Nouns) -> di
         block["rest_name"] = f"{len(others):,} more {noun.sites}, by size"
     block["figures"] = [found for key in ABOUT if (found := _figures(key, sites, ends, cohort, noun))]
     return block
+
+
+def _first_large(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _over(site: dict[str, Any], over: words.Averaged) -> dict[str, Any]:
+    """An average is of the rows of those sites alone that it is taken over."""
+    return {"rows": count(over.rows)} if words.is_average(site) else {}
 
 
 def _mixed(site: dict[str, Any], cohort: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +168,8 @@ def _figures(
 ) -> dict[str, Any] | None:
     """A table of one figure: every model and every paired difference, with intervals."""
     everyone = [*((site, site["name"], False) for site in sites), *((site, name, True) for site, name in ends)]
+    if key not in RANKING:  # its average is of every site's rows
+        everyone = [(s, f"Average {noun.site}" if words.is_average(s) else name, last) for s, name, last in everyone]
     models = list(dict.fromkeys(m for site, _, _ in everyone for m in site.get("models", {}) if figure(site, m, key)))
     if not models:
         return None
@@ -169,6 +184,9 @@ def _figures(
 
     rows = []
     for site, name, last in everyone:
+        if not last and not figure(site, joint(site), "auroc"):
+            rows.append({"cells": [name, *["–"] * (len(models) + len(pairs))], "all": False})  # see Limits: not judged
+            continue
         mixed = last and site is not within(cohort)  # see _mixed
         cells = [
             name,

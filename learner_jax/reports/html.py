@@ -21,10 +21,23 @@ from learner_jax.reports.included import included, section
 from learner_jax.reports.inputs import looked_like
 from learner_jax.reports.numerals import count, duration, hundred, many, size
 from learner_jax.reports.parted import parted
-from learner_jax.reports.result import cohorts, figure, gain, joint, rounds_seconds, within
+from learner_jax.reports.result import (
+    cohorts,
+    few_watching,
+    figure,
+    gain,
+    has_intervals,
+    joint,
+    kept_at_sites,
+    rounds_seconds,
+    watching,
+    within,
+)
 from learner_jax.reports.told import told_and_observed
 from learner_jax.reports.words import Nouns
 from learner_jax.reports.written import written
+
+FEW_SITES = 10
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -116,7 +129,10 @@ def _lead(result: dict[str, Any], noun: Nouns) -> str:
         rows = f"{count(whole.get('rows'))} held-back {noun.rows}"
         patients = whole.get("patients")
         of = f" of {count(patients)} patients" if patients and patients != whole.get("rows") else ""
-        parts.append(f"{number.capitalize()}; judged on {rows}{of} ({judged[0]['name']}).")
+        if kept_at_sites(result):
+            parts.append(f"{number.capitalize()}. {words.kept(noun)}")
+        else:
+            parts.append(f"{number.capitalize()}; judged on {rows}{of} ({judged[0]['name']}).")
     kind = {
         "simulation": f"Simulated: all {noun.sites} in one process.",
         "federation": "Run as a federation of processes.",
@@ -138,19 +154,24 @@ def _when(text: str) -> str:
 def banners(result: Mapping[str, Any]) -> list[str]:
     """Notes that must be read before any figure: that sites or data are made up."""
     telling = ("artificial", "synthetic", "made up", "invented", "mock")
-    return [str(note) for note in result.get("notes") or [] if any(word in str(note).lower() for word in telling)]
+    return [_begun(note) for note in result.get("notes") or [] if any(word in str(note).lower() for word in telling)]
+
+
+def _begun(note: Any) -> str:
+    """A note as a sentence; one that begins with a name ("h01: ...") stays as it is."""
+    text = str(note)
+    return text if text.split(" ", 1)[0].endswith(":") else text[:1].upper() + text[1:]
 
 
 def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     judged = cohorts(result)
     whole = (judged[0].get("all") or {}) if judged else {}
     area = figure(whole, joint(whole), "auroc")
-    around, terms = "", []
+    around, terms = words.kept(noun) if kept_at_sites(result) else "", []
     if area and judged:
-        alone = figure(within(judged[0]), "local_only", "auroc")
-        others = f", a {noun.site} learning alone {hundred(alone['value'])} times on average" if alone else ""
         low, high = hundred(area["low"]), hundred(area["high"])
-        around = f"A coin would be right 50 times{others}. The true figure very probably lies between {low} and {high}."
+        around = f"A coin would be right 50 times. The true figure very probably lies between {low} and {high}."
+        around += _alone(judged[0], noun)
         told = f" at the {noun.sites} that told their counts" if whole.get("withheld") else ""
         terms = [
             f"On {count(whole.get('rows'))} {noun.rows} that the model never learned from, at their own "
@@ -190,18 +211,31 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
     }
 
 
+def _alone(cohort: dict[str, Any], noun: Nouns) -> str:
+    """The joint model and those of each site alone by one measure: within the average site, never of all rows."""
+    mean = within(cohort)
+    both = [figure(mean, model, "auroc") for model in (joint(mean), "local_only")]
+    if not both[0] or not both[1]:
+        return ""
+    ours, alone = (hundred(one["value"]) for one in both if one)
+    over = words.averaged(cohort)
+    some = f" ({over.judged} of {over.of} {noun.sites} could be judged)" if over.judged < over.of else ""
+    return f" Within the average {noun.site}{some} it is right {ours} times, and a {noun.site} learning alone {alone}."
+
+
 # ---------------------------------------------------------------------------------------------- the end
 
 
 def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
-    found = [str(note) for note in result.get("notes") or []]
+    found = [_begun(note) for note in result.get("notes") or []]
     judged = cohorts(result)
-    if judged:
+    if has_intervals(result):
         found.append(
             "Uncertainty: in 95 of 100 such studies the interval would hold the true value. It comes from drawing "
             "whole patients again and again (bootstrap); it knows nothing of other years, other "
             f"{noun.sites}, or another start of the learning."
         )
+    if judged:
         found.append(
             f"A {noun.site} with fewer than 10 {noun.rows} with the outcome, or fewer than 10 without, is not judged. "
             "Not judged does not mean equal."
@@ -214,6 +248,12 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
             found.append(f"{average} It is not the figure of all {noun.rows} in one place, which nobody here can know.")
         if not any("pooled" in (cohort.get("all") or {}).get("models", {}) for cohort in judged):
             found.append("What all data in one place would have given is not known: they never were in one place.")
+        over = words.averaged(judged[0])
+        if 0 < over.judged < FEW_SITES and over.of > 1:
+            found.append(
+                f"The average {noun.site} is of {over.judged} of {over.of} {noun.sites}, each weighted by 1 / (standard"
+                f" error)²: with so few, that favours a {noun.site} that ranks well by luck."
+            )
         if len(judged) > 1:
             found.append("The groups of patients overlap, so their results are not independent.")
     best = result.get("best_round")
@@ -222,10 +262,14 @@ def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
         and len(result.get("curve") or []) > 1
         and str((result.get("study") or {}).get("target", "")).startswith("valid/")
     ):
-        found.append(
-            f"Round {best} was chosen as the best on {noun.rows} set aside for watching, "
-            "which are not those it is judged on."
-        )
+        known = watching(result)
+        by = words.set_aside(known, noun) if known else f"{noun.rows} set aside for watching"
+        if known and few_watching(result):
+            found.append(
+                f"Round {best} was chosen by {by}: too few to choose by. They are not those that it is judged on."
+            )
+        else:
+            found.append(f"Round {best} was chosen as the best on {by}, which are not those it is judged on.")
     study = result.get("study") or {}
     beside = {name for cohort in judged for name in (within(cohort).get("models") or {})}
     if study.get("patience") and beside & {"local_only", "pooled"}:

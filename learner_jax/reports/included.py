@@ -103,13 +103,15 @@ def _group(found: Sequence[Mapping[str, Any]], of: int, noun: Nouns) -> dict[str
         whole = [sum(one["outcomes"].get(key, 0) for one in found) for key, _ in kinds]
         by_site.append(["All", *(f"{stays:,}" for stays, _ in sums)])
         came.append(["All", "", f"{sum(map(index_stays, found)):,}", *(f"{count:,}" for count in whole)])
+    numbers = [str(at) for at in range(1, len(steps) + 1)]
     window = f"within {rule.get('window_days', 0):g} days"
     return {
         "heading": name if of > 1 else "",
         "rule": [("Rule", f"{name} ({rule['name']})"), *in_words(rule)],
         "steps": _sheet("What each step left, in sum", ["Step", "Stays", "Patients", "Left out"], rows, False),
-        "by_site": _sheet(f"Stays left after each step, by {noun.site}",
-                          [noun.site.capitalize(), *(str(at) for at in range(1, len(steps) + 1))], by_site),
+        "by_site": {**_sheet(f"Stays left after each step, by {noun.site}",
+                               [noun.site.capitalize(), *numbers], by_site),
+                    "labels": [noun.site.capitalize(), *(f"Step {at}" for at in numbers)]},
         "came": _sheet(f"What came of the index stays {window}, by {noun.site}",
                        [noun.site.capitalize(), "Read as", "Index stays", *(word for _, word in kinds)], came),
         "fold": len(found) > LONG,

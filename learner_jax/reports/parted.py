@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from learner_jax.reports.numerals import count, hundred
-from learner_jax.reports.result import cohorts
+from learner_jax.reports.result import asked_ways, cohorts
 from learner_jax.reports.words import Nouns, Say
 
 _FEW = 10
 
 
 def parted(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
-    """The section; None where no subgroups were asked for, or none can be told."""
-    judged = cohorts(result)
-    cohort = next((one for one in judged if one.get("subgroups")), None)
-    if cohort is None:
-        return None
-    ways = [way for way in cohort["subgroups"] if any("rows" in level for level in way["levels"])]
+    """The section; None where no subgroups were asked for, or none can be told of those that nobody named."""
+    judged, asked = cohorts(result), asked_ways(result)
+    cohort = next((one for one in judged if one.get("subgroups")), None) or {}
+    ways = [way for way in cohort.get("subgroups", []) if any("rows" in level for level in way["levels"])]
     if not ways:
-        return None
+        none = Say(f"Asked for: {', '.join(asked)}; ", "too few", " to tell any.")
+        return {"whom": "", "say": none, "tables": [], "notes": [], "rows": ""} if judged and asked else None
+    lacking = [name for name in asked if name not in {way["name"].replace("_", " ") for way in ways}]
     each = any("sites" in level for way in ways for level in way["levels"])
     withheld = any("rows" not in level or level.get("withheld") for way in ways for level in way["levels"])
     rows = (cohort.get("all") or {}).get("rows")
@@ -34,6 +34,8 @@ def parted(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
         notes.append(
             f"“Withheld”: too few {noun.rows} to be told without pointing at somebody, or to be had from the rest."
         )
+    if lacking:
+        notes.append(f"Asked for too, with too few {noun.rows} to tell any: {', '.join(lacking)}.")
     return {
         "whom": f"Judged on: {cohort['name']}." if len(judged) > 1 else "",
         "say": _say(ways, noun),

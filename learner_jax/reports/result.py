@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -82,6 +83,8 @@ class ResultFields(TypedDict):
     data: NotRequired[dict[str, Any]]
 
 
+ENOUGH = 10
+"""Rows with the outcome, and without, below which nothing is said of them."""
 NEEDED = ("study", "kind", "rounds", "curve")
 
 
@@ -182,6 +185,43 @@ def joint(site: dict[str, Any] | None) -> str:
     """Which model is the study's own: "federated", or the first."""
     models = (site or {}).get("models") or {}
     return "federated" if "federated" in models or not models else next(iter(models))
+
+
+def kept_at_sites(result: Result) -> bool:
+    """Whether sites judged the model and none told a figure: each had too few events to let one leave."""
+    judged = cohorts(result)
+    told = any(site.get("models") for cohort in judged for site in [*cohort.get("sites", []), cohort.get("all") or {}])
+    return bool(judged) and not told and any((cohort.get("all") or {}).get("withheld") for cohort in judged)
+
+
+def has_intervals(result: Result) -> bool:
+    """Whether any figure of the evaluation has its interval."""
+    everyone = [
+        site
+        for cohort in cohorts(result)
+        for site in [*cohort.get("sites", []), cohort.get("all") or {}, cohort.get("average") or {}]
+    ]
+    models = [model for site in everyone for model in (site.get("models") or {}).values()]
+    return any(isinstance(one, Mapping) and "low" in one for model in models for one in model.values())
+
+
+def watching(result: Result) -> tuple[int, int] | None:
+    """(rows, events) set aside for watching, all sites together; None where not known, as in a federation."""
+    found = ((result.get("data") or {}).get("dealt") or {}).get("valid") or {}
+    return (found["rows"], found["events"]) if "events" in found else None
+
+
+def few_watching(result: Result) -> bool:
+    """Whether too few rows, or too few with or without the outcome, are watched to say how a model fares on them."""
+    found = watching(result)
+    return found is not None and min(found[1], found[0] - found[1]) < ENOUGH
+
+
+def asked_ways(result: Result) -> list[str]:
+    """Names of the subgroups that the config asks for."""
+    task = (result.get("study") or {}).get("task") or {}
+    asked = (task.get("fields") or {}).get("subgroups") or [] if isinstance(task, dict) else []
+    return [str(way["name"] if isinstance(way, Mapping) else way).replace("_", " ") for way in asked]
 
 
 def rounds_seconds(result: Result) -> float | None:

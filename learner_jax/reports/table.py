@@ -76,6 +76,7 @@ def _cohort(cohort: dict[str, Any], noun: words.Nouns) -> str:
     alone = words.compared(cohort)
 
     def row(site: dict[str, Any], name: str, mixed: bool = False) -> list[str]:
+        rows = words.averaged(cohort).rows if words.is_average(site) else site.get("rows")
         area, difference = figure(site, joint(site), "auroc"), gain(site, "local_only")
         cells = {m: figure(site, m, "auroc") for m in others}
         if (
@@ -83,8 +84,8 @@ def _cohort(cohort: dict[str, Any], noun: words.Nouns) -> str:
         ):  # no model is "alone" on all rows together: each row would be ranked by its own site's, against others'
             cells["local_only"], difference = None, None
         return [
-            clip(name),
-            count(site.get("rows")),
+            name,
+            count(rows),
             f"{area['value']:.3f}" if area else "-",
             f"{area['low']:.2f}-{area['high']:.2f}" if area else "-",
             *(f"{found['value']:.3f}" if (found := cells[m]) else "-" for m in others),
@@ -95,18 +96,26 @@ def _cohort(cohort: dict[str, Any], noun: words.Nouns) -> str:
         ]
 
     shown = sites if len(sites) <= LONG else sites[:FIRST]
-    rows: list[list[str]] = [row(site, site["name"]) for site in shown]
+    rows: list[list[str]] = [row(site, clip(site["name"])) for site in shown]
     if len(shown) < len(sites):
         rows.append([f"and {len(sites) - len(shown)} more", *[""] * (len(header) - 1)])
     rows.append([])
     mean = within(cohort)
     if mean is not cohort.get("all"):
-        rows.append(row(mean, f"average {noun.site}"))
+        rows += [row(mean, _short_name(mean, cohort, noun))] if words.averaged(cohort).judged else []
         rows.append(row(cohort["all"], f"all {noun.rows} together", mixed=True))
     elif cohort.get("all"):
-        rows.append(row(cohort["all"], words.whole_name(cohort["all"], noun)))
+        rows.append(row(cohort["all"], _short_name(cohort["all"], cohort, noun)))
     title = f"{cohort['name'].capitalize()}, held-back {noun.rows}"
     return f"{title}\n{grid(header, rows)}"
+
+
+def _short_name(site: dict[str, Any], cohort: dict[str, Any], noun: words.Nouns) -> str:
+    """A last row's name in few columns: "average, 2 of 5"."""
+    over = words.averaged(cohort)
+    if words.is_average(site) and over.judged < over.of:
+        return f"average, {over.judged} of {over.of}"
+    return words.whole_name(site, cohort, noun)
 
 
 def _watched(result: dict[str, Any]) -> str:

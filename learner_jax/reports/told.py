@@ -6,7 +6,7 @@ from typing import Any
 
 from learner_jax.reports import words
 from learner_jax.reports.charts import axes, scale
-from learner_jax.reports.numerals import count, hundred
+from learner_jax.reports.numerals import count, hundred, spelled
 from learner_jax.reports.result import cohorts, telling
 from learner_jax.reports.words import Nouns
 
@@ -27,6 +27,7 @@ def told_and_observed(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | N
     if cohort.get("intercept") is not None:
         terms += f" Intercept {cohort['intercept']:+.2f}: below 0, too much is told."
     found: dict[str, Any] = {"say": say, "note": note, "terms": terms, "came": noun.came, "rows_word": noun.rows}
+    found["groups"] = spelled(len(table))
     found |= {"whom": f"Judged on: {cohort['name']}." if len(judged) > 1 else "", "table": None, "plot": None}
     if not table:
         return found

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from learner_jax.reports import included, words
 from learner_jax.reports.numerals import count, many, spelled
-from learner_jax.reports.result import cohorts, figure, joint
+from learner_jax.reports.result import asked_ways, cohorts, figure, joint, kept_at_sites
 from learner_jax.reports.written import written
 
 UNKNOWN = "Not known to LEARNER: to be written by the study’s authors."
@@ -127,7 +127,9 @@ def _introduction(run: dict[str, Any]) -> dict[str, str]:
     question = study.get("question")
     if not question:
         return {}
-    judged = "its evaluation on held-back rows" if _figures(run) else "it was not evaluated on held-back rows"
+    judged = "its evaluation on held-back rows"
+    if not _figures(run):
+        judged = f"{judged} at each site" if kept_at_sites(run) else "it was not evaluated on held-back rows"
     return {
         "1": f"Development of a prediction model; the question: {question} Whom it is for is the authors’ to say.",
         "4": f"Development of a model, and {judged}. The question: {question}",
@@ -217,6 +219,8 @@ def _sizes(run: dict[str, Any]) -> dict[str, str]:
             f"{count((cohort.get('all') or {}).get('rows'))} {noun.rows} held back to judge on ({cohort['name']})"
             for cohort in cohorts(run)
         ]
+        if parts and str((run.get("study") or {}).get("target", "")).startswith("valid/"):
+            parts.insert(1 if rows else 0, f"how many were set aside for watching stays at the {noun.sites}")
     if not parts:
         return {}
     whole = "; ".join(parts) + "."
@@ -268,6 +272,8 @@ def _model(run: dict[str, Any]) -> str:
         text += f"The model is that of round {run['best_round']}, by {study.get('target')}. "
     text += "Hyperparameters were given in the config; this run searched for none. "
     judged = "Internal validation: rows of the same sites, held back."
+    if kept_at_sites(run):
+        return f"{text}{judged} {words.kept(words.nouns(run))}"
     return text + (judged if _figures(run) else "There was no internal validation on held-back rows.")
 
 
@@ -332,7 +338,8 @@ def _intervals(run: dict[str, Any]) -> bool:
 def _calibrated(run: dict[str, Any]) -> list[str]:
     """What of calibration was measured."""
     judged = cohorts(run)
-    found = ["told against observed chances, by tenths"] if any(one.get("calibration") for one in judged) else []
+    groups = dict.fromkeys(len(one["calibration"]) for one in judged if one.get("calibration"))
+    found = [f"told against observed chances, in {' or '.join(map(spelled, groups))} groups"] if groups else []
     if any(one.get("slope") is not None for one in judged):
         found.append("calibration slope")
     return found + (["calibration intercept"] if any(one.get("intercept") is not None for one in judged) else [])
@@ -345,11 +352,24 @@ def _ways(run: dict[str, Any]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
+def _fair(run: dict[str, Any]) -> str:
+    """Item 14: by which subgroups the model was judged, or was to be."""
+    if ways := _ways(run):
+        return f"Judged apart by {ways}: see “For whom does it work?”. Nothing was done to make it fairer."
+    if asked := asked_ways(run):
+        return f"Asked for: {', '.join(asked)}; too few to tell any. Nothing was done to make it fairer."
+    none = "No subgroups of people were compared, as far as this run knows."
+    return f"{none} Approaches to fairness are the authors’ to say."
+
+
 def _decided(run: dict[str, Any]) -> bool:
     return any((one.get("decisions") or {}).get("thresholds") for one in cohorts(run))
 
 
 def _judging(run: dict[str, Any]) -> dict[str, str]:
+    if kept_at_sites(run):
+        kept = words.kept(words.nouns(run))
+        return {"12e": kept, "23a": kept, **({"14": _fair(run)} if asked_ways(run) else {})}
     if not _figures(run):
         return {
             "12e": "No measure was computed on held-back rows: no discrimination, no intervals, no calibration.",
@@ -370,10 +390,7 @@ def _judging(run: dict[str, Any]) -> dict[str, str]:
         "12f": "Not done: the model was neither updated nor recalibrated in this run.",
         "12g": "Each site’s held-back rows went through the trained model at once; its output became a chance by the "
         "logistic function.",
-        "14": f"Judged apart by {_ways(run)}: see “For whom does it work?”. Nothing was done to make it fairer."
-        if _ways(run)
-        else "No subgroups of people were compared, as far as this run knows. Approaches to fairness are the authors’ "
-        "to say.",
+        "14": _fair(run),
         "15": "A chance from 0 to 1 for each row. No threshold is part of the model."
         + (" Thresholds from which one might act stand under “Is it worth acting on?”." if _decided(run) else ""),
         "16": f"The same {noun.sites} and the same inputs; rows that were held back had no part in training. The model "

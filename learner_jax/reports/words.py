@@ -16,7 +16,17 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from learner_jax.reports.numerals import WORDS, duration, hundred, many, size, span, spelled
-from learner_jax.reports.result import Result, cohorts, figure, gain, joint, rounds_seconds, within
+from learner_jax.reports.result import (
+    Result,
+    cohorts,
+    few_watching,
+    figure,
+    gain,
+    joint,
+    rounds_seconds,
+    watching,
+    within,
+)
 
 MARGIN = 0.01  # AUROC: one pair in a hundred, too little to matter
 
@@ -215,6 +225,8 @@ def by_site(cohort: dict[str, Any], noun: Nouns) -> Say:
     first = "gained" if alone else "better than chance"
     lead = "Better than learning alone at " if alone else "Better than a coin toss at "
     at = spelled(found[first]) if found[first] else "none"
+    if total and found["too few to judge"] == total:
+        return Say("None", f" of {many(total, noun.site, noun.sites)}", f" has enough {noun.rows} to judge it.")
     more = []
     if found["better alone"]:
         more.append(f"Better alone at {spelled(found['better alone'])}.")
@@ -251,13 +263,18 @@ def learning(result: Result) -> Say:
         return Say("Nothing was watched while the model learned.")
     if len(values) == 1:
         return Say("There was one learning round, so there is no curve yet.")
+    known, noun = watching(result), nouns(result)
+    if name.startswith("valid/") and known and few_watching(result):
+        of = f"by {set_aside(known, noun)}."
+        return Say("Whether it still improved at the end ", "cannot be told", f" {of}")
     up = 1 if rising(name) else -1
     tail = values[-min(10, len(values) // 2 + 1) :]
     last, best = up * (tail[-1][1] - tail[0][1]), best_value(result)
     scale = abs(best - values[0][1]) or abs(best) or 1.0
     if up * (best - values[0][1]) <= 0:
         return Say("It learned nothing: no round was better than the first.")
-    where = f"in the last {spelled(len(tail) - 1)} learning rounds"
+    steps = len(tail) - 1
+    where = f"in the last {spelled(steps)} learning rounds" if steps > 1 else "in the last learning round"
     amount = (
         f"{hundred(abs(last), 1)} {'pairs in 100' if name.endswith('auroc') else 'in 100'}"
         if percent(name)
@@ -268,6 +285,12 @@ def learning(result: Result) -> Say:
     if last < -0.05 * scale:
         return Say("It was best before the end: since then it got worse ", f"by {amount}", f" {where}.")
     return Say(f"It had settled: hardly any change {where}.")
+
+
+def set_aside(known: tuple[int, int], noun: Nouns) -> str:
+    """Rows that a model was watched on: "3 cases set aside for watching, none with the outcome"."""
+    rows, events = known
+    return f"{rows:,} {noun.rows} set aside for watching, {f'{events:,}' if events else 'none'} {noun.having}"
 
 
 def percent(name: str) -> bool:
@@ -392,6 +415,47 @@ def sentences(result: Result) -> list[str]:
     return [first, *map(str, rest[:2])]
 
 
-def whole_name(site: dict[str, Any], noun: Nouns) -> str:
-    """What the last row of a table is called: it says whether it is an average."""
-    return f"average {noun.site}" if str(site.get("how", "")).startswith("average") else f"all {noun.rows} together"
+class Averaged(NamedTuple):
+    """Over which sites an average is taken: those with enough rows to judge them.
+
+    Attributes:
+      judged: how many sites.
+      of: of how many.
+      rows: held-back rows of those that are judged.
+    """
+
+    judged: int
+    of: int
+    rows: int
+
+
+def averaged(cohort: dict[str, Any]) -> Averaged:
+    """Over which sites the AUROC of a cohort's average site is taken."""
+    sites = cohort.get("sites", [])
+    judged = [site for site in sites if figure(site, joint(site), "auroc")]
+    return Averaged(len(judged), len(sites), sum(site.get("rows") or 0 for site in judged))
+
+
+def kept(noun: Nouns) -> str:
+    """Of a federation whose sites judged the model and told no figure."""
+    return (
+        f"Judged at each {noun.site} on its held-back {noun.rows}; with fewer than ten {noun.having}, or without, a "
+        f"{noun.site} tells no figure, and none told one."
+    )
+
+
+def is_average(site: dict[str, Any]) -> bool:
+    """Whether a row is an average over sites, and no site or all rows."""
+    return str(site.get("how", "")).startswith("average")
+
+
+def average_name(cohort: dict[str, Any], noun: Nouns) -> str:
+    """The average site's name: "average site (2 of 5 sites)" where not all could be judged."""
+    over = averaged(cohort)
+    some = f" ({over.judged} of {over.of} {noun.sites})" if over.judged < over.of else ""
+    return f"average {noun.site}{some}"
+
+
+def whole_name(site: dict[str, Any], cohort: dict[str, Any], noun: Nouns) -> str:
+    """What the last row of a table is called: it says whether it is an average, and over how many sites."""
+    return average_name(cohort, noun) if is_average(site) else f"all {noun.rows} together"

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 def written(value: Any) -> str:
     """A setting, or a named thing with its settings, in words.
 
-    The learning rate of an optimizer stands with the optimizer. Left out is what says nothing: a setting that is None,
-    and a server that adds the average update as it is.
+    The learning rate of an optimizer stands with the optimizer. Left out is what says nothing: a setting that is None
+    or empty, and a server that adds the average update as it is.
 
     Args:
       value: as JSON has it; a named thing is {"kind", "name", "fields"}.
@@ -24,6 +24,8 @@ def written(value: Any) -> str:
         return f"{value['name']} ({', '.join(fields)})" if fields else str(value["name"])
     if isinstance(value, Mapping):
         return f"({', '.join(_settings(value))})"
+    if isinstance(value, list | tuple) and not value:
+        return "none"
     if isinstance(value, list | tuple):
         many = any(isinstance(one, Mapping | list | tuple) and not _named(one) for one in value)
         return f"{len(value)} of them" if many else f"({', '.join(map(written, value))})"
@@ -36,9 +38,15 @@ def _named(value: Any) -> TypeGuard[Mapping[str, Any]]:
 
 def _settings(fields: Mapping[str, Any]) -> list[str]:
     """Each setting in words, plain values first."""
-    fields = _with_rates({name: value for name, value in fields.items() if value is not None})
+    fields = _with_rates({name: value for name, value in fields.items() if value is not None and value != ""})
     ordered = sorted(fields.items(), key=lambda one: _named(one[1]))
-    return [f"{_words(name)} {written(value)}" for name, value in ordered if not _adds_the_average(name, value)]
+    return [_setting(name, value) for name, value in ordered if not _adds_the_average(name, value)]
+
+
+def _setting(name: str, value: Any) -> str:
+    """A name and its value; one word where a column is named as what it is for."""
+    name, said = _words(name), written(value)
+    return name if said == name else f"{name} {said}"
 
 
 def _with_rates(fields: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -109,7 +110,7 @@ def make(
         "bytes_up": 74_000 * sites * rounds,
         "bytes_down": 74_200 * sites * rounds,
         "curve": curve,
-        "evaluation": evaluation(sites, federation, whom) if judged else {"cohorts": []},
+        "evaluation": copy.deepcopy(evaluation(sites, federation, whom)) if judged else {"cohorts": []},
         "versions": {"learner": "0.1.0", "jax": "0.10.2", "python": "3.11.9"},
         "device": "cpu x 2",
         "command": "python -m launch.simulate --config=readmission --config.rounds=50",

@@ -39,7 +39,7 @@ def test_two_hundred_sites_are_folded(make):
 
 def test_a_federation_and_a_task_without_auroc(make):
     assert "pooled" not in table.text(make(federation=True))
-    assert "average hospital" in table.text(make(federation=True))
+    assert "average, 8 of 10" in table.text(make(federation=True))
     found = table.text(make(judged=False, task="x", metric="accuracy"))
     assert "best round" in found
     assert "valid/accuracy" in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 from hypothesis import given
@@ -210,3 +211,16 @@ def test_a_result_is_not_changed_by_its_page(make):
     before = copy.deepcopy(result)
     page(result)
     assert result == before
+
+
+def test_every_cell_of_a_table_names_its_column_on_a_phone(make):
+    """Where a row becomes lines, its head is out of sight."""
+    result = {**make(), "data": {"chosen": [NORTH, SOUTH]}}
+    html = page(result)
+    for table_ in re.findall(r'<table class="reflow sheet".*?</table>', html, re.S):
+        heads = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", table_)
+        for row in re.findall(r"<tr role=\"row\".*?</tr>", table_.split("</thead>")[1], re.S):
+            labels = re.findall(r'<td[^>]* data-label="([^"]*)"', row)
+            assert [label.removeprefix("Step ") for label in labels] == heads[1:]
+            assert row.count("<td") == len(labels)
+    assert 'data-label="Step 1"' in html and '<table role="table">' not in html

@@ -9,8 +9,10 @@ from itertools import pairwise
 
 import pytest
 
+from learner_jax.reports import table
 from learner_jax.reports.html import page
 from learner_jax.reports.written import written
+from tests.reports.test_words import judged_at
 
 CASES = {
     "ten": {},
@@ -118,7 +120,7 @@ def test_the_figures_are_those_of_the_result(make):
             for model in ("federated", "local_only", "pooled"):
                 for key in ("auroc", "auprc", "brier"):
                     found = site["models"][model].get(key)
-                    if found:
+                    if found and "auroc" in site["models"][model]:
                         assert f"{found['value']:.3f} {found['low']:.3f} to {found['high']:.3f}" in text
             apart = site["gain"]["federated-local_only"].get("auroc")
             if apart:
@@ -208,6 +210,8 @@ def test_a_method_is_written_as_one_would_write_it(make):
          "m (local sgd (learning rate 0.05), server sgd (learning rate 0.5))"),
         ({"columns": [{"name": "age", "kind": "number"}] * 14, "label": "num", "aliases": None},
          "m (columns 14 of them, label num)"),
+        ({"label": "num", "positive": "", "patient": "patient", "subgroups": []},
+         "m (label num, patient, subgroups none)"),
         ({}, "m"),
     ],
 )  # fmt: skip
@@ -325,3 +329,54 @@ def test_what_is_known_of_one_cohort_alone_is_shown_with_its_name(make):
     for cohort in rest:
         cohort["decisions"] = {}
     assert "Is it worth acting on?" not in read(page(result))[1]
+
+
+def test_a_site_alone_stands_beside_the_joint_model_by_the_same_measure(make):
+    result = make()
+    mean = result["evaluation"]["cohorts"][0]["average"]
+    mean["models"]["federated"]["auroc"]["value"], mean["models"]["local_only"]["auroc"]["value"] = 0.914, 0.871
+    _, text = read(page(result))
+    told = (
+        "Within the average hospital (8 of 10 hospitals could be judged) it is right 91 times, and a hospital learning"
+    )
+    assert f"{told} alone 87." in text
+    coin = first(r"A coin would be right 50 times[^.]*\.", text).group()
+    assert coin == "A coin would be right 50 times."  # of all rows: no figure of average sites stands there
+    for model in ("federated", "local_only"):
+        lacking = copy.deepcopy(result)
+        del lacking["evaluation"]["cohorts"][0]["average"]["models"][model]["auroc"]
+        assert "learning alone" not in first(r"In short(.*?)What is this", read(page(lacking))[1]).group()
+
+
+def test_an_average_is_of_the_sites_that_are_judged_and_of_their_rows(make):
+    names = ("Riverside University", "Holy Cross")
+    result = judged_at(make(), names)
+    rows = sum(site["rows"] for site in result["evaluation"]["cohorts"][0]["sites"] if site["name"] in names)
+    html = page(result)
+    row = html[html.index(">Average hospital (2 of 10 hospitals)</th>") :]
+    assert f'data-label="Stays">{rows:,}</td>' in row[: row.index("</tr>")]
+    assert "is of 2 of 10 hospitals, each weighted by 1 / (standard error)²: with so few" in html
+    assert "with so few" not in page(make(sites=200, whom=("everyone",)))
+    assert "average, 2 of 10" in table.text(result) and f"{rows:,}" in table.text(result)
+    nowhere = judged_at(make(), ())
+    assert "average," not in table.text(nowhere) and "Average hospital (" not in page(nowhere)
+
+
+def test_on_paper_a_plot_is_whole_and_the_config_left_out():
+    css = page({"study": {}, "kind": "simulation", "rounds": 0, "curve": []})
+    paper = css[css.index("@media print") : css.index("</style>")]
+    assert re.search(r"figure, svg[^{]*{ break-inside: avoid; }", paper)
+    assert re.search(r"figure { padding-top: ", paper) and ".config { display: none; }" in paper
+
+
+def test_a_note_begins_as_a_sentence_does(make):
+    _, text = read(page({**make(), "notes": ["the sites are artificial", "h01: no row has a value"]}))
+    assert text.count("The sites are artificial") == 2  # over the figures, and under Limits
+    assert "h01: no row" in text
+
+
+def test_no_figure_is_told_of_a_site_that_is_not_judged(make):
+    html = page(make())
+    for part in html.split('aria-label="Brier score by hospital')[1:]:
+        row = part[part.index(">Harbour Clinic</th>") :]
+        assert not re.search(r"\d\.\d", row[: row.index("</tr>")])

@@ -49,3 +49,16 @@ def test_without_subgroups_there_is_no_section_and_tripod_says_so(make):
     assert told["14"].startswith("No subgroups of people were compared")
     result["evaluation"]["cohorts"][0]["subgroups"] = [{"name": "sex", "levels": [{"name": "women"}]}]
     assert "For whom does it work?" not in read(page(result))[1]
+
+
+def test_subgroups_that_were_asked_for_are_named_where_none_can_be_told(make):
+    result = make(sites=4, whom=("everyone",))
+    result["study"]["task"] = {"name": "table", "fields": {"subgroups": [{"name": "age", "edges": [65]}, "female"]}}
+    result["evaluation"]["cohorts"][0]["subgroups"] = []
+    _, text = read(page(result))
+    assert "For whom does it work? Asked for: age, female; too few to tell any." in text
+    told = {number: said or "" for number, _, said in tripod.items(result)}
+    assert told["14"].startswith("Asked for: age, female; too few to tell any.")
+    result["evaluation"]["cohorts"][0]["subgroups"] = [{**WAYS[0], "name": "female"}]
+    _, text = read(page(result))
+    assert "Asked for too, with too few cases to tell any: age." in text

@@ -56,7 +56,7 @@ def test_what_only_people_know_is_theirs(make):
 def test_measures_are_those_that_were_computed(make):
     found = told(make())
     assert "AUROC, AUPRC, Brier score; 95 % intervals by bootstrap of whole patients" in found["12e"]
-    assert "by tenths, calibration slope, calibration intercept; net benefit (decision curve)" in found["12e"]
+    assert "in ten groups, calibration slope, calibration intercept; net benefit (decision curve)" in found["12e"]
     assert "Compared with models of each site alone and a model of all rows in one place." in found["12e"]
     area = make()["evaluation"]["cohorts"][0]["all"]["models"]["federated"]["auroc"]
     assert f"AUROC {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})" in found["23a"]
@@ -145,3 +145,48 @@ def test_a_study_without_each_site_says_so(make):
             site["models"]["all_but_me"] = site["models"]["federated"]
     assert "was also trained without each hospital" in told(result)["16"]
     assert "the study once more without each site" in told(result)["12e"]
+
+
+def kept_at_home(make):
+    """A federation each of whose sites judged the model and told no figure."""
+    result = copy.deepcopy(make(federation=True))
+    for cohort in result["evaluation"]["cohorts"]:
+        for site in cohort["sites"]:
+            site |= {"events": None, "models": {}, "gain": {}}
+        cohort["all"] |= {"events": 0, "withheld": 10, "judged": 0, "models": {}, "gain": {}}
+        cohort |= {"calibration": [], "slope": None, "intercept": None}
+    return result
+
+
+def test_judged_and_kept_at_home_is_not_unjudged(make):
+    result = kept_at_home(make)
+    result["study"]["task"] = {**result["study"]["task"], "fields": {"subgroups": [{"name": "age", "edges": [65]}]}}
+    found, (_, text) = told(result), read(page(result))
+    for number in ("12c", "12e", "23a"):
+        assert "Judged at each hospital on its held-back stays; with fewer than ten who came back" in found[number]
+    assert "its evaluation on held-back rows at each site" in found["4"]
+    assert found["14"].startswith("Asked for: age; too few to tell any.")
+    said = " ".join(found.values())
+    assert not re.search("not evaluated|no internal validation|No measure|Not measured", said)
+    assert "judged on" not in first_part(text) and "Judged at each hospital" in first_part(text)
+    assert "None of 10 hospitals has enough stays to judge it." in text.replace("None of ten", "None of 10")
+    assert "Uncertainty: in 95" not in text
+    assert "Uncertainty: in 95" in read(page(make(federation=True)))[1]
+
+
+def first_part(text):
+    return text[: text.index("In short")]
+
+
+def test_watching_rows_of_a_federation_are_named_where_they_stay(make):
+    for number in ("10", "21"):
+        assert "how many were set aside for watching stays at the hospitals" in told(make(federation=True))[number]
+
+
+def test_as_many_groups_are_told_as_there_are(make):
+    result = make(sites=4, whom=("everyone",))
+    cohort = result["evaluation"]["cohorts"][0]
+    cohort["calibration"] = cohort["calibration"][:2]
+    assert "told against observed chances, in two groups" in told(result)["12e"]
+    _, text = read(page(result))
+    assert "Each dot: one of two groups of the stays" in text and "tenth" not in text

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_jax.reports import words
+from learner_jax.reports.acted import acted_on
+from learner_jax.reports.html import page
 from learner_jax.reports.numerals import duration, hundred, many, signed, size, span, spelled
 
 
@@ -232,3 +234,63 @@ def test_numerals():
     ]
     found = [duration(s) for s in (0.012, 0.331, 16.4, 125, 4200)]
     assert found == ["12 ms", "0.33 s", "16 s", "2 min 5 s", "1 h 10 min"]
+
+
+def judged_at(result, names):
+    """The result where the joint model can be judged at these sites alone."""
+    result = copy.deepcopy(result)
+    for cohort in result["evaluation"]["cohorts"]:
+        for site in cohort["sites"]:
+            if site["name"] not in names:
+                for model in site["models"].values():
+                    model.pop("auroc", None), model.pop("auprc", None)
+                site["gain"] = {pair: {"brier": gain["brier"]} for pair, gain in site["gain"].items()}
+    return result
+
+
+def test_an_average_says_over_how_many_sites_it_is(make):
+    cohort = judged_at(make(), ("Riverside University", "Holy Cross"))["evaluation"]["cohorts"][0]
+    noun = words.TASKS["readmission"]
+    rows = {site["name"]: site["rows"] for site in cohort["sites"]}
+    of = rows["Riverside University"] + rows["Holy Cross"]
+    assert words.averaged(cohort) == (2, 10, of)
+    assert words.average_name(cohort, noun) == "average hospital (2 of 10 hospitals)"
+    whole = make(sites=4, whom=("everyone",))["evaluation"]["cohorts"][0]
+    whole["sites"] = [site for site in whole["sites"] if "auroc" in site["models"]["federated"]]
+    assert words.average_name(whole, noun) == "average hospital"
+
+
+@pytest.mark.parametrize(("rows", "events", "held"), [(3, 0, True), (300, 9, True), (300, 295, True), (300, 10, False)])
+def test_too_few_watching_rows_hold_the_word_back(make, rows, events, held):
+    values = [0.5 + 0.002 * at for at in range(40)]
+    result = {**curve(values), "data": {"dealt": {"valid": {"rows": rows, "patients": 3, "events": events}}}}
+    found = str(words.learning(result))
+    assert ("still improved at the end: by" in found) == (not held)
+    told = f"cannot be told by {rows} cases set aside for watching, {events or 'none'} with the outcome."
+    assert (told in found) == held
+    whole = {**make(), "data": result["data"]}
+    known = f"Round 43 was chosen by {rows} stays set aside for watching, {events or 'none'} who came back: too few"
+    assert (known in page(whole)) == held
+
+
+@pytest.mark.parametrize(("events", "share", "held"), [(9, 0.1, True), (200, 0.1, False), (200, 0.001, True)])
+def test_acting_on_the_highest_few_is_not_told_of_a_handful(make, events, share, held):
+    result = make(sites=4, whom=("everyone",))
+    found = result["evaluation"]["cohorts"][0]["decisions"]
+    one = {"asked": 0.1, "share": share, "threshold": 0.3, "sensitivity": 0.2, "precision": 0.4}
+    found |= {"rows": 1000, "events": events, "highest": [one]}
+    block = acted_on(result, words.nouns(result))
+    assert block
+    assert ("cannot be told" in str(block["say"])) == held and ("finds" in str(block["say"])) == (not held)
+    assert ("cannot be told" in block["useful"]) == (events < 10)
+
+
+@pytest.mark.parametrize("models", [{}, {"federated": {"brier": {"value": 0.1}}}])
+def test_where_no_site_can_be_judged_none_is_said_to_be_no_better(models):
+    sites = [{"name": name, "rows": 9, "events": 3, "models": models, "gain": {}} for name in "abc"]
+    said = str(words.by_site({"name": "everyone", "sites": sites}, words.Nouns()))
+    assert said == "None of three sites has enough cases to judge it."
+
+
+def test_one_round_is_no_rounds(make):
+    assert str(words.learning(curve([0.5, 0.6]))).endswith("in the last learning round.")
