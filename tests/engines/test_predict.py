@@ -75,12 +75,14 @@ def test_a_form_gives_the_bits_that_a_table_gives(run, place):
 
 def test_what_is_not_given_is_told_with_what_is_taken(run):
     found = run.model.predict_one({"age": 71, "female": True, "sodium_last": None, "charlson": ""})
-    (instead,) = found.notes
+    instead, unheard = found.notes
     mean = run.model.fitted["mean"]["charlson"]
-    assert f"charlson ({mean:.4g})" in instead and "sodium_last," in instead and " age" not in instead
-    assert instead.endswith("the mean of all sites is taken") and "sodium_last (" not in instead  # no site knew any
+    assert f"charlson ({mean:.4g})" in instead and " age" not in instead
+    assert instead.endswith("the mean of all sites is taken") and "sodium_last" not in instead
+    assert "sodium_last" in unheard and unheard.endswith("nothing was learned of it") and "(" not in unheard
     whole = {name: value for name, value in run.model.fitted["mean"].items() if name not in ("age", "female")}
-    assert set(whole) == {n for n in whole if n in instead}
+    assert set(whole) == {n for n in whole if n in f"{instead}, {unheard}"}
+    assert found.given == ("age", "female")
 
 
 def test_contributions_are_those_of_the_table_the_largest_first(run, place):
@@ -112,7 +114,7 @@ def test_a_form_that_does_not_fit_is_a_line(run, values, words):
 def test_a_value_that_no_site_had_is_told(run):
     found = run.model.predict_one({"sodium_last": 131})
     assert "no site had a value of sodium_last to learn from" in found.notes[0]
-    assert "no site" not in " ".join(run.model.predict_one({"potassium_last": 4}).notes)
+    assert "no site had a value" not in " ".join(run.model.predict_one({"potassium_last": 4}).notes)
     assert found.chance == run.model.predict_one({}).chance == run.model.predict_one({"sodium_last": 150}).chance
     assert found.chance != run.model.predict_one({"potassium_last": 6}).chance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,7 +216,7 @@ def test_too_many_levels_are_refused_and_what_may_be_declared_fits_a_summary():
             ("the first level of this column", "another level", "and one more level", UNKNOWN),
             draw.integers(0, 3, len(y)).astype(np.int8),
         )
-    scores = dict.fromkeys(("federated", "local_only"), score)
+    scores: dict[str, Any] = {"federated": score, "local_only": score}
     cohorts = {name: draw.random(len(y)) < 0.9 for name in ("heart failure", "diabetes")} | {"everyone": y >= 0}
     found = summarise_site(scores, y, group, cohorts, 0, name="x" * 60, draws=20, ways=ways)
     assert len(json.dumps(found)) < SUMMARY_BYTES
