@@ -2101,8 +2101,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "masked: a model that cannot take gaps begins",
         "learner_jax/engines/parts.py",
-        "if not bool(jnp.isfinite(output).all()):",
-        "if False:",
+        "        if not gaps:\n            return",
+        "        return",
         ("tests/models/test_events_and_gaps.py", "-k", "cannot_take_gaps"),
     ),
     Plant(
@@ -2221,8 +2221,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "form: that no site had a value is not told",
         "learner_jax/engines/forms.py",
-        "if rate >= 1}",
-        "if rate > 1}",
+        "named = sorted(set(given) & _known_of(fitted, 0))",
+        "named = []",
         (*_PREDICT, "-k", "no_site_had"),
     ),
     Plant(
@@ -2303,6 +2303,48 @@ PLANTS: tuple[Plant, ...] = (
         "d.start BETWEEN f.first AND f.last",
         "d.start > f.first AND d.start <= f.last",
         ("tests/data/test_families.py", "-k", "features_of_a_stay"),
+    ),
+    Plant(
+        "fhir: orders that were cancelled are medicines",
+        "learner_jax/data/doors/fhir.py",
+        "'cancelled', 'draft', ",
+        "",
+        ("tests/data/test_medicines.py", "-k", "many_ways"),
+    ),
+    Plant(
+        "recalibration: errors do not know of patients",
+        "learner_jax/evaluation/calibration.py",
+        "of = np.stack([np.bincount(group, column) for column in each.T], axis=1)",
+        "of = each",
+        ("tests/evaluation/test_recalibration.py", "-k", "by_patient"),
+    ),
+    Plant(
+        "subgroups: rows of one patient are many",
+        "learner_jax/evaluation/subgroups.py",
+        "return len(y), len(np.unique(group)), len(np.unique(group[y == 1])), len(np.unique(group[y == 0]))",
+        "return len(y), len(y), int((y == 1).sum()), int((y == 0).sum())",
+        ("tests/evaluation/test_subgroups.py", "-k", "patients_are_counted"),
+    ),
+    Plant(
+        "histories: each result of an hour counts",
+        "learner_jax/data/histories.py",
+        "date_diff('day', {KNOWN_AT}, s.discharge) // {PERIOD_DAYS}), ",
+        "{KNOWN_AT}), ",
+        ("tests/data/test_histories.py", "-k", "hourly"),
+    ),
+    Plant(
+        "contributions: what a gap adds is left out",
+        "learner_jax/engines/trained.py",
+        "* filled + self._of_gaps(x, filled)",
+        "* filled",
+        ("tests/models/test_events_and_gaps.py", "-k", "site_lacks"),
+    ),
+    Plant(
+        "transformer: fewer places than codes are trained",
+        "learner_jax/engines/parts.py",
+        "places = len(timed.codes) or PLACES",
+        "places = 1",
+        ("tests/models/test_events_and_gaps.py", "-k", "fewer_places"),
     ),
 )
 

@@ -179,8 +179,8 @@ class SiteStudy:
         keep_figures(self._folder, judged=list(found.values()))
         text = json.dumps(found, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:  # the subgroups are what may be left out
-            found = {cohort: {k: v for k, v in one.items() if k != "subgroups"} for cohort, one in found.items()}
-            text = json.dumps(found, allow_nan=False).encode()
+            fewer = {cohort: {k: v for k, v in one.items() if k != "subgroups"} for cohort, one in found.items()}
+            text = json.dumps(fewer, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:
             raise DataError(f"expected figures of at most {SUMMARY_BYTES} bytes, got {len(text)}")
         return {"summary": np.frombuffer(text.ljust(SUMMARY_BYTES), np.uint8)}

@@ -183,6 +183,11 @@ NDC = "http://hl7.org/fhir/sid/ndc"
         ({"medicationCodeableConcept": {"coding": [{"system": "http://www.whocc.no/atc", "code": "C03DA01"}]}}, "mra"),
         ({"medicationCodeableConcept": {"coding": [{"system": NDC, "code": "7", "display": "Simvastatin"}]}}, "statin"),
         ({"medicationReference": {"reference": "Medication/lasix"}, "status": "entered-in-error"}, ""),
+        ({"medicationCodeableConcept": {"text": "Furosemide"}, "status": "cancelled"}, ""),
+        ({"medicationCodeableConcept": {"text": "Furosemide"}, "status": "draft"}, ""),
+        ({"medicationCodeableConcept": {"text": "Furosemide"}, "doNotPerform": True}, ""),
+        ({"medicationCodeableConcept": {"text": "Furosemide"}, "intent": "proposal"}, ""),
+        ({"medicationCodeableConcept": {"text": "Furosemide"}, "status": "stopped"}, "loop_diuretic"),
     ],
 )  # fmt: skip
 def test_a_request_names_its_medicine_in_many_ways(tmp_path, request_, groups):

@@ -243,7 +243,8 @@ def judged_at(result, names):
         for site in cohort["sites"]:
             if site["name"] not in names:
                 for model in site["models"].values():
-                    model.pop("auroc", None), model.pop("auprc", None)
+                    for ranking in ("auroc", "auprc"):
+                        model.pop(ranking, None)
                 site["gain"] = {pair: {"brier": gain["brier"]} for pair, gain in site["gain"].items()}
     return result
 

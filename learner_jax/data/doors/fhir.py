@@ -202,8 +202,15 @@ def _medications(records: Records) -> None:
     )
 
 
+_NEVER_DONE = "('entered-in-error', 'cancelled', 'draft', 'not-done', 'preparation', 'registered')"
+_NO_ORDER = "('proposal', 'plan', 'option')"
+
+
 def _events(records: Records, about: _Clinical) -> None:
-    """An event for each coding of a resource; what was refuted or entered in error is none."""
+    """An event for each coding of a resource; what was refuted, entered in error or never done is none.
+
+    An order that was stopped later stays: its status is that of the day of the export.
+    """
     system, code = codes.vocabulary("coding->>'$.system'"), "coding->>'$.code'"
     shape = codes.by_shape(code) if about.kind == "diagnosis" else "NULL"
     codings, of = f"unnest((json->'$.{about.code}.coding[*]')) AS coding", "resources"
@@ -216,7 +223,9 @@ def _events(records: Records, about: _Clinical) -> None:
         f"{_at('valueQuantity.code', 'valueQuantity.unit')} AS unit, {codings} "
         f"FROM {of} WHERE type = '{about.type}' "
         f"AND coalesce({_at('verificationStatus.coding[0].code')}, '') NOT IN ('refuted', 'entered-in-error') "
-        f"AND coalesce({_at('status')}, '') <> 'entered-in-error')"
+        f"AND coalesce({_at('status')}, '') NOT IN {_NEVER_DONE} "
+        f"AND coalesce({_at('doNotPerform')}, '') <> 'true' "
+        f"AND ({_at('intent')} IS NULL OR {_at('intent')} NOT IN {_NO_ORDER}))"
     )
     coded = f"coded(coalesce({system}, {shape}, 'UNKNOWN'), {code})"
     if about.kind == "medicine":
