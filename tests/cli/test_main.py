@@ -372,7 +372,7 @@ def test_report_and_compare_read_finished_runs(capsys, monkeypatch, tmp_path):
     [
         ({}, "expected the result of a finished run"),
         ({"metrics.jsonl": ""}, "expected a finished run, found one that has not finished"),
-        ({"result.json": "{"}, "expected JSON"),
+        ({"result.json": "{"}, "got no JSON"),
     ],
 )
 def test_a_folder_without_a_finished_run_is_one_line(capsys, tmp_path, files, words):

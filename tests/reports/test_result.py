@@ -47,7 +47,7 @@ def test_a_failed_write_leaves_the_old_file(make, tmp_path):
     ("text", "error", "words"),
     [
         (None, StorageError, "no such file"),
-        ("{", CorruptError, "expected JSON"),
+        ("{", CorruptError, "got no JSON"),
         ("[]", CorruptError, "without study, kind, rounds, curve"),
         ('{"study": {}, "rounds": 3, "kind": "x"}', CorruptError, "without curve"),
     ],
