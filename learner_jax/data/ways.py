@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from learner_jax.data.schema import FLAG_WORDS, Column, near
+from learner_jax.data.schema import Column, near
 
 UNKNOWN = "not known"
 MOST = 32
@@ -100,7 +100,7 @@ def label(series: Any, parting: Parting) -> Labels:
         values = series.to_numpy(np.float64)
         known = ~np.isnan(values)
         if column.kind == "flag":
-            levels, places = column.codes or FLAG_WORDS, np.where(known, values, 0).astype(np.int8)
+            levels, places = column.codes or ("no", "yes"), np.where(known, values, 0).astype(np.int8)
         else:
             levels, places = bands(edges, column.unit), np.searchsorted(edges, values, side="right").astype(np.int8)
         places = np.where(known, places, np.int8(-1))

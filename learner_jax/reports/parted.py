@@ -9,6 +9,8 @@ from learner_jax.reports.result import asked_ways, cohorts
 from learner_jax.reports.words import Nouns, Say
 
 _FEW = 10
+_FAR = 3.0
+"""Standard errors from which on a group is said to be off: many are looked at, and a patient may be in several rows."""
 
 
 def parted(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
@@ -46,21 +48,29 @@ def parted(result: dict[str, Any], noun: Nouns) -> dict[str, Any] | None:
 
 
 def _say(ways: list[dict[str, Any]], noun: Nouns) -> Say:
-    """The two groups that are furthest apart by what was told against what came."""
+    """The group whose told chances are furthest from what came, measured by how far chance alone would take it."""
     known = [
-        (level["told"] - level["events"] / level["rows"], way["name"], level)
+        (_beyond(level), way["name"], level)
         for way in ways
         for level in way["levels"]
         if level.get("rows", 0) >= 100 and level["events"] >= _FEW
     ]
     if not known:
         return Say("The groups are too small to say for whom it works.")
-    _, way, level = max(known, key=lambda one: abs(one[0]))
+    far, way, level = max(known, key=lambda one: one[0])
+    if far < _FAR:
+        return Say("What it told fits what came in ", "each group", " that is large enough to tell, within chance.")
     return Say(
         f"Furthest off: {way.replace('_', ' ')}, {level['name']}. Of 100 such {noun.rows} the model expected ",
         hundred(level["told"], 1),
         f", and {hundred(level['events'] / level['rows'], 1)} {noun.came}.",
     )
+
+
+def _beyond(level: dict[str, Any]) -> float:
+    """How many standard errors of a share lie between what was told and what came."""
+    told = min(max(level["told"], 1e-9), 1 - 1e-9)
+    return abs(told - level["events"] / level["rows"]) / (told * (1 - told) / level["rows"]) ** 0.5
 
 
 def _table(way: dict[str, Any], each: bool, noun: Nouns) -> dict[str, Any]:

@@ -13,7 +13,7 @@ WAYS = [
     {
         "name": "sex",
         "levels": [
-            {"name": "women", "rows": 1500, "events": 150, "told": 0.131, "auroc": FIGURE},
+            {"name": "women", "rows": 1500, "events": 150, "told": 0.131, "auroc": FIGURE},  # 3.6 errors off
             {"name": "men", "rows": 1200, "events": 144, "told": 0.121, "auroc": None},
             {"name": "not known"},
         ],
@@ -39,6 +39,14 @@ def test_each_group_is_told_with_what_was_expected_and_what_came(make, ways):
     assert "“Withheld”" in text
     told = {number: said or "" for number, _, said in tripod.items(result)}
     assert told["14"].startswith("Judged apart by sex" if ways is WAYS else "Judged apart by age group")
+
+
+def test_a_gap_that_chance_makes_is_no_headline(make):
+    result = make(sites=4, whom=("everyone",))
+    levels = [{"name": "women", "rows": 150, "events": 15, "told": 0.131, "auroc": FIGURE}]
+    result["evaluation"]["cohorts"][0]["subgroups"] = [{"name": "sex", "levels": levels}]
+    _, text = read(page(result))
+    assert "What it told fits what came in each group" in text and "Furthest off" not in text
 
 
 def test_without_subgroups_there_is_no_section_and_tripod_says_so(make):
