@@ -592,7 +592,7 @@ PLANTS: tuple[Plant, ...] = (
         "accounts: a late update is acknowledged",
         "learner_jax/protocol/coordinator.py",
         "elif accepted == digest:",
-        "elif accepted == digest or place in self._closed:",
+        "elif accepted == digest or (_order(place) <= self._closed and not self._takes(place)):",
         _SCHEDULES,
     ),
     Plant(
