@@ -2346,6 +2346,13 @@ PLANTS: tuple[Plant, ...] = (
         "places = 1",
         ("tests/models/test_events_and_gaps.py", "-k", "fewer_places"),
     ),
+    Plant(
+        "predict: a stay whose model reads events ends in an error",
+        "learner_jax/cli/predict.py",
+        "with contextlib.suppress(DataError):",
+        "with contextlib.suppress(KeyError):",
+        ("tests/engines/test_predict_events.py",),
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -61,7 +62,8 @@ def _of_records(model: Any, values: dict[str, Any], at: datetime | None) -> int:
         ((patient, encounter, chance),) = rows
         until = f"{found.table['until'].iloc[0]:%Y-%m-%d %H:%M}"
         print(f"patient {patient}, stay {encounter}, as of {until}: chance {chance:.3f}")
-        _print_movers(model.contributions(found.features).iloc[0])
+        with contextlib.suppress(DataError):  # events in time have no list of inputs
+            _print_movers(model.contributions(found.features).iloc[0])
     elif not values["out"]:
         print(_csv(("patient", "encounter", "chance"), rows), end="")
     people = sys.stdout if len(rows) == 1 or values["out"] else sys.stderr

@@ -90,6 +90,8 @@ def find(
     who = records.sql("SELECT encounter, patient_number, number, admit, discharge FROM stays " + _ORDER)
     if not who:
         why = f" (left out: {', '.join(lost)})" if lost else ""
+        if died and not every:
+            why += "; for earlier stays of the patient give --every, or --encounter=NUMBER"
         raise DataError(f"{records.source}: expected a stay in a hospital, got none{why}")
     notes += _told_of_open(records, {key: until for key, *_, until in who}, at)
     notes += _told_of_reasons(reasons, [key for key, *_ in who], cohort)

@@ -366,7 +366,7 @@ def run_study(
     weights = jax.block_until_ready(parts.init_weights(rows))
     template, size = trees.shapes(weights), cohort_size(study, len(names))
     parts.check_buffer(weights)
-    parts.check_gaps(weights, rows)
+    parts.check_inputs(weights, rows)
     server = federated.init(weights, jax.random.key(study.seed))
     del weights  # large, and made again where it is wanted
     wire = wire_shape(federated, template, rows, parts.local)

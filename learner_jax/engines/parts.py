@@ -79,7 +79,7 @@ class Parts(NamedTuple):
                 "fedprox or a FedOpt method"
             )
 
-    def check_gaps(self, weights: PyTree, rows: PyTree) -> None:
+    def check_inputs(self, weights: PyTree, rows: PyTree) -> None:
         """Refuses a model that does not take nan where the task leaves it, or not each place of an event's code.
 
         Args:

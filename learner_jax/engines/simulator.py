@@ -118,7 +118,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     size, sites = cohort_size(study, len(world.names)), len(world.names)
     # ---- the start, or the newest step
     weights = parts.init_weights(template_rows(world))
-    parts.check_gaps(weights, template_rows(world))
+    parts.check_inputs(weights, template_rows(world))
     program = Program(
         federated, trees.shapes(weights), world, parts.local, plan_of(study.engine, sites), size, parts.number
     )

@@ -20,7 +20,7 @@ COLUMNS = (
 )
 
 
-def test_records_and_their_table_give_the_same_bits(tmp_path):
+def test_records_and_their_table_give_the_same_bits(tmp_path, capsys):
     made, features = population.make(120, seed=31), tmp_path / "features"
     population.to_meds(made, tmp_path / "meds")
     population.to_fhir(made, tmp_path / "fhir")
@@ -40,7 +40,7 @@ def test_records_and_their_table_give_the_same_bits(tmp_path):
         references=(),
         data=Data(source=str(features), site_column=None, split_column=None),
     )
-    model = lr.simulate(study).model
+    model = lr.simulate(study, workdir=tmp_path / "run").model
     table = read_table(features / "north.csv")
     known = pd.Series(model.predict(table), index=table["encounter"].astype(str))
     for door in ("meds", "fhir"):
@@ -48,3 +48,6 @@ def test_records_and_their_table_give_the_same_bits(tmp_path):
         both = [stay for stay in known.index if stay in found.index]
         assert len(both) > 50
         np.testing.assert_array_equal(found.loc[both].to_numpy(), known.loc[both].to_numpy())
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), f"--records={tmp_path / 'meds'}", f"--encounter={both[0]}"]) == 0
+    assert f"chance {known.loc[both[0]]:.3f}" in capsys.readouterr().out  # events have no list of inputs to tell of
