@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from learner_jax.data.code_lists import Code, read_codes, shipped
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.specs.words import near
@@ -74,14 +75,6 @@ class Rule:
     def lists(self) -> tuple[str, ...]:
         """Names of all code lists that it needs."""
         return (*(self.diagnoses or ()), *self.planned)
-
-
-class Code(NamedTuple):
-    """A line of a code list."""
-
-    vocabulary: str
-    code: str
-    prefix: bool
 
 
 class Index(NamedTuple):
@@ -168,21 +161,6 @@ def read_rule(path: Path) -> Rule:
     return Rule(**fields)
 
 
-def shipped(folder: str, suffix: str) -> dict[str, Path]:
-    """Name -> file of what comes with the package, in `configs/` of it or beside it.
-
-    Args:
-      folder: "cohorts" or "codes".
-      suffix: ".yaml" or ".csv".
-    """
-    package = Path(__file__).resolve().parents[1]
-    for configs in (package / "configs", package.parent / "configs"):
-        found = {path.stem: path for path in sorted((configs / folder).glob(f"*{suffix}"))}
-        if found:
-            return found
-    return {}
-
-
 def load(named: str) -> tuple[Rule, dict[str, tuple[Code, ...]]]:
     """A rule and its code lists.
 
@@ -229,27 +207,6 @@ def _field(where: str, name: str, value: Any, wrong: list[str]) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         wrong.append(f"{where}: expected a number from 0 up, got {value!r}")
     return value
-
-
-def read_codes(path: Path) -> tuple[Code, ...]:
-    """A code list: CSV with vocabulary, code and match ("exact" or "prefix"); lines that begin with # are remarks.
-
-    Raises:
-      ConfigError: it is not that.
-    """
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-        return tuple(Code(row["vocabulary"], plain_code(row["code"]), row["match"] == "prefix") for row in rows)
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a code list, got: {error.strerror}") from None
-    except (KeyError, csv.Error, UnicodeDecodeError):
-        raise ConfigError(f"{path}: expected columns vocabulary, code and match, got others") from None
-
-
-def plain_code(code: str) -> str:
-    """A code in capitals, without blanks and points."""
-    return "".join(code.split()).replace(".", "").upper()
 
 
 # ---- the cohort ------------------------------------------------------------------------------------------------------

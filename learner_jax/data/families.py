@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from learner_jax.data.cohorts import shipped
+from learner_jax.data.code_lists import lines, shipped
 from learner_jax.data.doors.records import Records
 from learner_jax.errors import ConfigError
 
@@ -30,19 +30,15 @@ def families(path: Path | None = None) -> tuple[Range, ...]:
       ConfigError: the file is not that.
     """
     path = path or shipped("codes", ".csv")["diagnosis_groups"]
-    found = []
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(line for line in file if not line.startswith("#")):
-                first, last = row["first"].strip().upper(), row["last"].strip().upper()
-                if not (len(first) == len(last) == 3 and first <= last):
-                    raise ConfigError(f"{path}: expected ranges of three characters, got '{first}' to '{last}'")
-                found.append(Range(row["vocabulary"], first, last, row["group"]))
-    except OSError as error:
-        raise ConfigError(f"{path}: expected groups of diagnoses, got: {error.strerror}") from None
-    except (KeyError, TypeError, AttributeError, csv.Error):
-        raise ConfigError(f"{path}: expected vocabulary, first, last and group, got others") from None
+    found = lines(path, "groups of diagnoses", Range._fields, _range)
+    for one in found:
+        if not (len(one.first) == len(one.last) == 3 and one.first <= one.last):
+            raise ConfigError(f"{path}: expected ranges of three characters, got '{one.first}' to '{one.last}'")
     return tuple(found)
+
+
+def _range(row: Mapping[str, str]) -> Range:
+    return Range(row["vocabulary"], row["first"].strip().upper(), row["last"].strip().upper(), row["group"])
 
 
 def names(ranges: tuple[Range, ...]) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from learner_jax.data import families, measured, medicines
-from learner_jax.data.cohorts import NOT_READMITTED, READMITTED, Code, Cohort, plain_code, shipped
+from learner_jax.data.code_lists import Code, a_code, lines, shipped
+from learner_jax.data.cohorts import NOT_READMITTED, READMITTED, Cohort
 from learner_jax.data.doors.records import Records
-from learner_jax.errors import ConfigError
 
 LOOKBACK_DAYS = 365
 """So long before the admission diagnoses, stays and medicines are looked for."""
@@ -106,18 +106,14 @@ def elixhauser(path: Path | None = None) -> tuple[Group, ...]:
 
 def _read(path: Path, *points: str) -> tuple[Group, ...]:
     """points: the columns of those in the index and, if it counts there, in LACE."""
+
+    def one(row: Mapping[str, str]) -> Group:
+        return Group(row["group"], (a_code(row),), *(int(row[name]) for name in points))
+
     found: dict[str, Group] = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(line for line in file if not line.startswith("#")):
-                code = Code(row["vocabulary"], plain_code(row["code"]), row["match"] == "prefix")
-                group = found.get(row["group"], Group(row["group"], (), *(int(row[name]) for name in points)))
-                found[row["group"]] = group._replace(codes=(*group.codes, code))
-    except OSError as error:
-        raise ConfigError(f"{path}: expected groups of diagnoses, got: {error.strerror}") from None
-    except (KeyError, ValueError, TypeError, csv.Error):
-        *others, last = ("vocabulary", "code", "match", "group", *points)
-        raise ConfigError(f"{path}: expected {', '.join(others)} and {last}, got others") from None
+    for group in lines(path, "groups of diagnoses", ("vocabulary", "code", "match", "group", *points), one):
+        first = found.get(group.name)
+        found[group.name] = group if first is None else first._replace(codes=(*first.codes, *group.codes))
     return tuple(found.values())
 
 

@@ -6,14 +6,13 @@ that cannot become it, or what no living patient can have, does not count, and i
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from learner_jax.data import units
-from learner_jax.data.cohorts import plain_code, shipped
+from learner_jax.data.code_lists import lines, plain_code, shipped
 from learner_jax.data.doors.records import Records
-from learner_jax.errors import ConfigError
 
 SUMMARIES = ("last", "lowest", "highest")
 
@@ -47,18 +46,13 @@ def measurements(path: Path | None = None) -> tuple[Measurement, ...]:
       ConfigError: the file is not that.
     """
     path = path or shipped("codes", ".csv")["measurements"]
-    found = []
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(text for text in file if not text.startswith("#")):
-                molar = float(row["molar"]) if row["molar"] else None
-                codes = tuple(plain_code(code) for code in row["codes"].split(";"))
-                found.append(Measurement(row["name"], row["unit"], float(row["low"]), float(row["high"]), molar, codes))
-    except OSError as error:
-        raise ConfigError(f"{path}: expected quantities that are measured, got: {error.strerror}") from None
-    except (KeyError, ValueError, TypeError, AttributeError, csv.Error):
-        raise ConfigError(f"{path}: expected name, unit, low, high, molar and codes, got others") from None
-    return tuple(found)
+    return tuple(lines(path, "quantities that are measured", Measurement._fields, _measurement))
+
+
+def _measurement(row: Mapping[str, str]) -> Measurement:
+    molar = float(row["molar"]) if row["molar"] else None
+    codes = tuple(plain_code(code) for code in row["codes"].split(";"))
+    return Measurement(row["name"], row["unit"], float(row["low"]), float(row["high"]), molar, codes)
 
 
 def names(asked: tuple[Measurement, ...]) -> tuple[str, ...]:

@@ -7,14 +7,13 @@ code is not in the list, what its source calls it is read.
 
 from __future__ import annotations
 
-import csv
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from learner_jax.data.cohorts import Code, plain_code, shipped
+from learner_jax.data.code_lists import Code, a_code, lines, shipped
 from learner_jax.data.doors.records import Records
-from learner_jax.errors import ConfigError
 
 _NOT_TAKEN = (
     r"//(STOP//|STOPPED|NOT(GIVEN|APPLIED|STARTED|CONFIRMED|ASSESSED|FLUSHED)|HOLDDOSE|REMOVED$)|RECONCILIATIONNOTDONE$"
@@ -49,23 +48,18 @@ def medicines(path: Path | None = None) -> tuple[Medicines, ...]:
     """
     path = path or shipped("codes", ".csv")["medicines"]
     found: dict[str, Medicines] = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(text for text in file if not text.startswith("#")):
-                one = found.get(row["group"], Medicines(row["group"], (), (), ()))
-                if row["vocabulary"] != "WORD":
-                    code = Code(row["vocabulary"], plain_code(row["code"]), row["match"] == "prefix")
-                    one = one._replace(codes=(*one.codes, code))
-                elif row["match"] == "without":
-                    one = one._replace(without=(*one.without, row["code"].lower()))
-                else:
-                    one = one._replace(words=(*one.words, row["code"].lower()))
-                found[row["group"]] = one
-    except OSError as error:
-        raise ConfigError(f"{path}: expected groups of medicines, got: {error.strerror}") from None
-    except (KeyError, ValueError, TypeError, AttributeError, csv.Error):
-        raise ConfigError(f"{path}: expected vocabulary, code, match and group, got others") from None
+    for one in lines(path, "groups of medicines", ("vocabulary", "code", "match", "group"), _line):
+        first = found.get(one.name, Medicines(one.name, (), (), ()))
+        found[one.name] = Medicines(one.name, *(mine + more for mine, more in zip(first[1:], one[1:], strict=True)))
     return tuple(found.values())
+
+
+def _line(row: Mapping[str, str]) -> Medicines:
+    """A group of one code, or of one word."""
+    if row["vocabulary"] != "WORD":
+        return Medicines(row["group"], (a_code(row),), (), ())
+    word = (row["code"].lower(),)
+    return Medicines(row["group"], (), *(((), word) if row["match"] == "without" else (word, ())))
 
 
 def names(groups: tuple[Medicines, ...]) -> tuple[str, ...]:

@@ -53,5 +53,5 @@ def test_points_of_several_codes(tmp_path):
 
 def test_a_file_that_is_none_is_one_line(tmp_path):
     (tmp_path / "e.csv").write_text("vocabulary,code,match,group,charlson\nICD9CM,1,exact,a,1\n")
-    with pytest.raises(ConfigError, match="expected vocabulary, code, match, group and walraven, got others"):
+    with pytest.raises(ConfigError, match="expected columns vocabulary, code, match, group and walraven, got others"):
         features.elixhauser(tmp_path / "e.csv")

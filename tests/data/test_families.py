@@ -86,7 +86,10 @@ def test_a_file_that_is_none_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="expected ranges of three characters, got 'B00' to 'A00'"):
         families.families(path)
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match="expected vocabulary, first, last and group, got others"):
+    with pytest.raises(ConfigError, match="expected columns vocabulary, first, last and group, got others"):
+        families.families(path)
+    path.write_bytes(b"vocabulary,first,last,group\nICD10CM,A00,A09,\xff\n")
+    with pytest.raises(ConfigError, match="expected columns vocabulary, first, last and group, got others"):
         families.families(path)
     with pytest.raises(ConfigError, match="expected groups of diagnoses, got"):
         families.families(tmp_path / "none.csv")

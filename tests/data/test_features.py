@@ -185,7 +185,7 @@ def test_the_groups_are_those_of_the_paper():
 
 def test_a_file_of_groups_that_is_none_is_one_line(tmp_path):
     (tmp_path / "g.csv").write_text("vocabulary,code\nICD9CM,1\n")
-    with pytest.raises(ConfigError, match="expected vocabulary, code, match, group"):
+    with pytest.raises(ConfigError, match="expected columns vocabulary, code, match, group"):
         features.charlson(tmp_path / "g.csv")
     with pytest.raises(ConfigError, match="expected groups of diagnoses, got"):
         features.charlson(tmp_path / "none.csv")

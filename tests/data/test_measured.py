@@ -97,7 +97,7 @@ def test_the_shipped_file_and_what_is_no_such_file(tmp_path):
     assert len(set(codes)) == len(codes)  # no result is two things
     assert all(one.low < one.high and units.line(one.unit, one.unit) == Line(1.0, 0.0) for one in shipped)
     (tmp_path / "x.csv").write_text("name,unit\ncreatinine,mg/dL\n")
-    with pytest.raises(ConfigError, match="expected name, unit, low, high, molar and codes"):
+    with pytest.raises(ConfigError, match="expected columns name, unit, low, high, molar and codes"):
         measured.measurements(tmp_path / "x.csv")
     with pytest.raises(ConfigError, match="expected quantities that are measured"):
         measured.measurements(tmp_path / "none.csv")

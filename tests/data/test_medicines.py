@@ -250,7 +250,7 @@ def test_how_many_medicines_have_no_group_is_said(tmp_path):
 
 def test_a_file_of_medicines_that_is_none_is_one_line(tmp_path):
     (tmp_path / "m.csv").write_text("vocabulary,code\nATC,C03\n")
-    with pytest.raises(ConfigError, match="expected vocabulary, code, match and group, got others"):
+    with pytest.raises(ConfigError, match="expected columns vocabulary, code, match and group, got others"):
         medicines.medicines(tmp_path / "m.csv")
     with pytest.raises(ConfigError, match="expected groups of medicines, got"):
         medicines.medicines(tmp_path / "none.csv")
