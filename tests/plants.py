@@ -1326,6 +1326,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/test_failpoint_names.py",),
     ),
     Plant(
+        "steps: a write that ends after its save prints a traceback",
+        "learner_jax/storage/steps.py",
+        'str(raised.exc_value) == "Event loop is closed"',
+        'str(raised.exc_value) == "another"',
+        ("tests/storage/test_steps.py", "-k", "ends_after"),
+    ),
+    Plant(
         "survival: a step about to be replaced is thrown away",
         "learner_jax/storage/steps.py",
         "replaced.rename(path)\n\n",

@@ -48,7 +48,20 @@ def _orbax() -> Any:
     logger = logging.getLogger("absl")
     if not any(isinstance(mark, _NoOrbax) for mark in logger.filters):
         logger.addFilter(_NoOrbax())
+        _quiet_loops()
     return v1
+
+
+def _quiet_loops() -> None:
+    """A write of TensorStore that ends after the save it was part of has failed finds that save's event loop closed,
+    and Python prints a traceback for each: the failure itself has been raised already."""
+    print_it = sys.unraisablehook
+
+    def hook(raised: Any) -> None:
+        if not (isinstance(raised.exc_value, RuntimeError) and str(raised.exc_value) == "Event loop is closed"):
+            print_it(raised)
+
+    sys.unraisablehook = hook
 
 
 def _frugal(orbax: Any) -> Any:

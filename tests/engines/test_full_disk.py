@@ -41,6 +41,7 @@ def test_a_full_disk_stops_a_run_and_more_room_lets_it_go_on(small_disk, tmp_pat
     code, _, err = learner(small_disk / "run")
     assert code == 1
     assert "the disk is full; make room, and the same command goes on" in err.splitlines()[-1]
+    assert "Traceback" not in err
     assert not (small_disk / "run" / "result.json").exists()
     subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
     code, out, err = learner(small_disk / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from learner_jax.errors import CorruptError, StorageError
-from learner_jax.storage.steps import Steps
+from learner_jax.storage.steps import Steps, _orbax
 
 
 def leaves(seed: int) -> dict[str, Any]:
@@ -186,3 +187,23 @@ def test_a_step_that_was_about_to_be_replaced_is_not_lost(tmp_path):
     (tmp_path / "1").rename(tmp_path / ".replaced-1")
     with Steps(tmp_path) as steps:
         same(steps.restore(1)[1]["server"], leaves(1))
+
+
+class Ends:
+    """Raises where no one can catch it, as a write does that ends after its save."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+
+def test_a_write_that_ends_after_its_save_has_failed_prints_nothing_and_other_faults_are_still_printed(monkeypatch):
+    printed: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: printed.append(str(raised.exc_value)))
+    monkeypatch.setattr("learner_jax.storage.steps._NoOrbax", type("New", (logging.Filter,), {}))
+    _orbax()
+    Ends(RuntimeError("Event loop is closed"))
+    Ends(RuntimeError("another"))
+    assert printed == ["another"]
