@@ -84,12 +84,12 @@ clean: ## what was built; neither .venv nor runs/
 # A stamp is newer than what it was made from, so that a second call of a target starts at once.
 $(VENV)/.ready: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (some minutes the first time)"
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[cells]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	@echo "installing what the tests need into $(VENV)"
-	@$(INSTALL) --editable '.[test,tensorboard,ehr]'
+	@$(INSTALL) --editable '.[test,tensorboard,ehr,cells]'
 	@touch $@
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready-test
