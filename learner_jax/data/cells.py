@@ -1,9 +1,9 @@
 """Cells of one site: raw counts of genes, raw counts of antibodies where measured, and what is known of each cell.
 
-What an AnnData holds is checked when it is taken: counts must be counts, genes of one genome, barcodes unique. Genes that
-are there twice (one symbol for two Ensembl ids, or what `var_names_make_unique` has renamed) become one gene whose
-counts are summed: each molecule was counted at one of them, so the sum is the symbol's number of molecules, and the
-same whether a laboratory's annotation splits the gene or not.
+What an AnnData holds is checked when it is taken: counts must be counts, genes of one genome, barcodes unique.
+Genes that are there twice (one symbol for two Ensembl ids, or what `var_names_make_unique` has renamed) become one
+gene whose counts are summed: each molecule was counted at one of them, so the sum is the symbol's number of molecules,
+and the same whether a laboratory's annotation splits the gene or not.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Cells:
     duplicates: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return int(self.counts.shape[0])
+        return len(self.obs)
 
     def take(self, which: Any) -> Cells:
         """The cells at these places, in that order, or those where a mask is true.
@@ -72,7 +72,8 @@ class Cells:
         """
         at = np.asarray(which)
         at = np.flatnonzero(at) if at.dtype == bool else at.astype(np.int64)
-        return dataclasses.replace(self, counts=self.counts[at], protein=self.protein[at], obs=self.obs.iloc[at])
+        counts: Any = self.counts
+        return dataclasses.replace(self, counts=counts[at], protein=self.protein[at], obs=self.obs.iloc[at])
 
     def head(self, n: int = 5) -> Cells:
         """The first n cells, as a pandas frame has it."""

@@ -26,7 +26,8 @@ def read_counts(matrix: Any) -> sparse.csr_matrix:
     """Raw counts as CSR, int32, indices sorted, no explicit zero and no place twice.
 
     Args:
-      matrix: [n, G]; NumPy array, SciPy sparse matrix, a dataset of h5py or zarr, a sparse dataset of anndata.
+      matrix: [n, G]; NumPy array, SciPy sparse matrix, a dataset of h5py or zarr, a group of them that
+        holds a sparse matrix, a sparse dataset of anndata.
 
     Raises:
       NotCounts: a value is NaN, negative, no whole number, or beyond int32.
@@ -42,7 +43,7 @@ def read_counts(matrix: Any) -> sparse.csr_matrix:
         block.eliminate_zeros()
         parts.append(block)
     if not parts:
-        return sparse.csr_matrix(tuple(matrix.shape), dtype=np.int32)
+        return sparse.csr_matrix(shape_of(matrix), dtype=np.int32)
     found = sparse.csr_matrix(sparse.vstack(parts, format="csr", dtype=np.int32))
     found.sort_indices()
     return found
@@ -54,18 +55,64 @@ def are_counts(matrix: Any) -> bool:
 
 
 def blocks_of(matrix: Any, rows: int = ROWS) -> Iterator[sparse.csr_matrix]:
-    """The matrix in blocks of rows, each a CSR matrix of its own without doubled places."""
+    """The matrix in blocks of rows, each a CSR matrix of its own without doubled places.
+
+    A sparse matrix that lies on disk by rows is read here from its three arrays, by h5py or zarr: anndata 0.12's own
+    way to index it fails with SciPy >= 1.17. One that lies there by columns is read as a whole.
+    """
     from scipy import sparse
 
-    if _by_columns(matrix):
-        matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
-        matrix = sparse.csr_matrix(matrix)
-    elif sparse.issparse(matrix) and matrix.format != "csr":
+    stored = getattr(matrix, "group", matrix)
+    if is_stored(stored):
+        yield from _stored_blocks(stored, rows)
+        return
+    if sparse.issparse(matrix) and matrix.format != "csr":
         matrix = sparse.csr_matrix(matrix)
     for first in range(0, matrix.shape[0], rows):
         part = matrix[first : first + rows]
         part = part.compute() if hasattr(part, "compute") else part
         block = sparse.csr_matrix(part, copy=True)
+        block.sum_duplicates()
+        yield block
+
+
+def is_stored(matrix: Any) -> bool:
+    """Whether it is a group of h5py or zarr that holds a sparse matrix as anndata stores it."""
+    return hasattr(matrix, "attrs") and hasattr(matrix, "keys") and "indptr" in matrix
+
+
+def shape_of(matrix: Any) -> tuple[int, int]:
+    """(rows, columns) of a matrix that `blocks_of` reads."""
+    stored = getattr(matrix, "group", matrix)
+    if is_stored(stored):
+        shape = stored.attrs["shape"] if "shape" in stored.attrs else stored.attrs["h5sparse_shape"]
+        return int(shape[0]), int(shape[1])
+    return int(matrix.shape[0]), int(matrix.shape[1])
+
+
+def _stored_blocks(group: Any, rows: int) -> Iterator[sparse.csr_matrix]:
+    from scipy import sparse
+
+    count, columns = shape_of(group)
+    kind = str(group.attrs.get("encoding-type", group.attrs.get("h5sparse_format", "csr")))
+    starts = np.asarray(group["indptr"][:], np.int64)
+    expected = (columns if kind.startswith("csc") else count) + 1
+    sizes = {group["data"].shape[0], group["indices"].shape[0], int(starts[-1]) if len(starts) else -1}
+    if len(starts) != expected or len(sizes) > 1:
+        raise OSError("a sparse matrix whose arrays do not fit each other")
+    if kind.startswith("csc"):
+        by_column = (group["data"][:], group["indices"][:], starts)
+        whole = sparse.csr_matrix(sparse.csc_matrix(by_column, shape=(count, columns)))
+        yield from blocks_of(whole, rows)
+        return
+    for first in range(0, count, rows):
+        last = min(first + rows, count)
+        at, end = int(starts[first]), int(starts[last])
+        indices = np.asarray(group["indices"][at:end])
+        if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= columns):
+            raise OSError("a sparse matrix with a place beyond its columns")
+        values = np.asarray(group["data"][at:end])
+        block = sparse.csr_matrix((values, indices, starts[first : last + 1] - at), shape=(last - first, columns))
         block.sum_duplicates()
         yield block
 
@@ -112,8 +159,3 @@ def _same_total(block: sparse.csr_matrix) -> str:
     if len(totals) < 2 or np.ptp(totals) > 1e-3 * totals.mean():
         return ""
     return f"{totals.mean():,.0f}"
-
-
-def _by_columns(matrix: Any) -> bool:
-    """Whether it is stored by columns, so that a block of rows would cost a pass over all of it."""
-    return getattr(matrix, "format", None) == "csc"

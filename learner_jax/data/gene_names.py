@@ -170,7 +170,7 @@ def _one_genome(names: Sequence[str], where: str) -> None:
         if len(told) > 1:
             which = " and ".join(sorted(told.values()))
             raise DataError(
-                f"{where}: expected genes of one genome, got names with {which}: keep the cells and genes of one species"
+                f"{where}: expected genes of one genome, got names with {which}: keep cells and genes of one species"
             )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,7 +140,7 @@ def key(name: str) -> str:
     return re.sub(r"[^a-z0-9~!]", "", text)
 
 
-def _pair(row: dict[str, str]) -> tuple[str, str]:
+def _pair(row: Mapping[str, str]) -> tuple[str, str]:
     return row["alias"].strip(), row["protein"].strip()
 
 
