@@ -170,15 +170,15 @@ def to_anndata(cells: Any) -> AnnData:
         raise DataError("expected the package anndata, got none: pip install 'learner-jax[cells]'") from None
     import pandas as pd
 
-    protein = pd.DataFrame(np.asarray(cells.protein), index=cells.obs.index, columns=list(cells.proteins))
+    protein = pd.DataFrame(np.asarray(cells.protein), index=cells.obs.index, columns=pd.Index(cells.proteins))
     var = pd.DataFrame(index=pd.Index(np.asarray(cells.genes, object).astype(str)))
     if cells.ids is not None:
         var["gene_ids"] = np.asarray(cells.ids)
     made = anndata.AnnData(X=cells.counts.copy(), obs=cells.obs.copy(), var=var)
     made.obsm["protein_expression"] = protein
-    made.uns["notes"] = list(getattr(cells, "notes", ()))
-    truth = getattr(cells, "truth", None)
-    if truth is not None:
+    if notes := list(getattr(cells, "notes", ())):
+        made.uns["notes"] = notes
+    if (truth := getattr(cells, "truth", None)) is not None:
         made.uns["synthetic"] = SYNTHETIC
         made.obsm["simulated_latent"] = truth.latent.copy()
     return made
