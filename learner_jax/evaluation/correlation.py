@@ -123,35 +123,29 @@ def resample(
     """
     n, count = seen.shape
     a, _ = _standard(y, seen)
-    each = np.ascontiguousarray(seen.T, np.float64)
-    b = {model: _standard(one["mean"], seen)[0] for model, one in told.items()}
-    off = {model: np.where(seen, (one["mean"] - y) ** 2, 0.0).sum(1) for model, one in told.items()}
-    inside = {
-        model: (seen & (one["low"] <= y) & (y <= one["high"])).sum(1).astype(np.float64)
-        for model, one in told.items()
-        if "low" in one and "high" in one
-    }
-    found = {
-        model: {"r": np.empty((draws, count)), "rmse": np.empty(draws), "coverage": np.full(draws, np.nan)}
-        for model in told
-    }
-    at = 0
+    # Everything that a draw sums over its cells, one row each: a draw is then one column of a matrix product.
+    sums = [seen.T, seen.sum(1)[None], a.T, (a**2).T]
+    for one in told.values():
+        b, _ = _standard(one["mean"], seen)
+        hit = seen & (one["low"] <= y) & (y <= one["high"]) if "low" in one else np.zeros_like(seen)
+        error = np.where(seen, (one["mean"] - y) ** 2, 0.0)
+        sums += [b.T, (b**2).T, (a * b).T, error.sum(1)[None], hit.sum(1)[None]]
+    rows = np.ascontiguousarray(np.concatenate(sums), np.float64)
+    drawn = np.concatenate([rows @ w.astype(np.float64) for w in patient_counts(n, n, rng, draws)], axis=1)
+    ends = np.cumsum([len(part) for part in sums])[:-1]
+    cells, (entries,), sum_a, square_a, *each = np.split(drawn, ends)
+    found = {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for drawn in patient_counts(n, n * max(1, count), rng, draws):
-            now = slice(at, at := at + drawn.shape[1])
-            w = drawn.astype(np.float64)
-            cells, entries = each @ w, seen.sum(1) @ w
-            mean_a = a.T @ w / cells
-            spread_a = (a**2).T @ w / cells - mean_a**2
-            for model, one in found.items():
-                mean_b = b[model].T @ w / cells
-                spread_b = (b[model] ** 2).T @ w / cells - mean_b**2
-                both = (a * b[model]).T @ w / cells - mean_a * mean_b
-                usable = (spread_a > 1e-9) & (spread_b > 1e-9)
-                one["r"][now] = np.where(usable, both / np.sqrt(spread_a * spread_b), np.nan).T
-                one["rmse"][now] = np.sqrt(off[model] @ w / entries)
-                if model in inside:
-                    one["coverage"][now] = inside[model] @ w / entries
+        mean_a = sum_a / cells
+        spread_a = square_a / cells - mean_a**2
+        for at, (model, one) in enumerate(told.items()):
+            sum_b, square_b, product, (error,), (hit,) = each[5 * at : 5 * at + 5]
+            mean_b = sum_b / cells
+            spread_b = square_b / cells - mean_b**2
+            usable = (spread_a > 1e-9) & (spread_b > 1e-9)
+            r = np.where(usable, (product / cells - mean_a * mean_b) / np.sqrt(spread_a * spread_b), np.nan)
+            inside = hit / entries if "low" in one else np.full(draws, np.nan)
+            found[model] = {"r": r.T, "rmse": np.sqrt(error / entries), "coverage": inside}
     return found
 
 
