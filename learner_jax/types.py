@@ -183,12 +183,14 @@ class Judging(NamedTuple):
         as JSON holds them; {} for none.
       check: (what came as such figures, name of the site) -> the same, without what is not known; raises ValueError.
       join: (the sites' figures) -> the "evaluation" of a result.
+      told: (output, fitted) -> the output in the units in which it is judged.
     """
 
     evaluate: Callable[..., dict[str, Any]]
     summarise: Callable[..., dict[str, Any]]
     check: Callable[[Any, str], dict[str, Any]]
     join: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    told: Callable[[PyTree, Any], PyTree]
 
 
 class Task(NamedTuple):

@@ -75,7 +75,7 @@ def columnwise(
         return parted(weights, home)[0] if home else weights
 
     def start(broadcast, site, found):
-        return ColumnLocal(begin(client_opt, whole(broadcast, site)), jnp.int32(0))
+        return ColumnLocal(begin(client_opt, whole(broadcast, site)), jnp.zeros(width(broadcast, columns), jnp.int32))
 
     def step(broadcast, site, carry: ColumnLocal, batch):
         seen = jnp.sum((batch.rows["y"]["seen"] > 0) & batch.mask[:, None], axis=0, dtype=jnp.int32)
@@ -109,6 +109,21 @@ def columnwise(
     if average and home:
         raise StudyError("algorithm.average: expected 0 beside home, whose leaves no server has, got both")
     return averaged(method, average)
+
+
+def width(weights: PyTree, columns: tuple[str, ...]) -> int:
+    """How many columns the target has.
+
+    Raises:
+      StudyError: no leaf has one of these names in its path, or their last axes differ.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(weights)[0]
+    found = sorted({leaf.shape[-1] for path, leaf in leaves if _under(path, columns) and leaf.ndim})
+    if len(found) != 1:
+        raise StudyError(
+            f"algorithm.columns: expected leaves of one last axis under {' or '.join(columns)}, got axes {found}"
+        )
+    return found[0]
 
 
 def _under(path: Any, parts: tuple[str, ...]) -> bool:

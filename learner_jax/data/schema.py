@@ -133,7 +133,8 @@ class Checklist(NamedTuple):
       describe: (fitted) -> what the inputs looked like, as `data.described.described`; {} if it does not say.
       more: further rounds of sums after the first, each of which may ask by what was found before; what the last one
         finds is what `encode` gets.
-      frame: (what a user hands over, where) -> a table as the others take it, where that is no pandas frame; raises DataError.
+      frame: (what a user hands over, where) -> a table as the others take it, where that is no pandas frame; raises
+        DataError.
     """
 
     columns: tuple[Column, ...]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from learner_jax.errors import DataError
+from learner_jax.statistics.genes import shape
 from learner_jax.statistics.reduction import FEWEST_CELLS, Reduction, signed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def whole_gram(values: csr_matrix, fewest: int = FEWEST_CELLS, where: str = "the
     Raises:
       DataError: too few cells, or a value of 16 or more.
     """
-    rows, size = np.shape(values)
+    rows, size = shape(values)
     if rows < fewest:
         raise DataError(f"expected at least {fewest} cells of {where} for a shared reduction, got {rows}")
     whole = values.copy()

@@ -4,7 +4,7 @@
 |---|---|---|
 | genes | how many laboratories have each gene, each protein; cells | genes that all have |
 | names (without a list of genes) | the letters of those genes' names | their names |
-| variable genes, twice (where fewer are asked for) | sums of counts; sums of clipped counts or residuals | the genes used |
+| variable genes, two (where asked for) | sums of counts; of clipped counts or residuals | the genes used |
 | reduction | sums of products of log-normalised values, or a sketch of them in `power` rounds | directions, centre |
 
 Without a list of genes each is told by its place among 2^20, to which sha256 sends its name; two genes of one

@@ -7,7 +7,7 @@ are its scores on that reduction, which keep their share of the variance (the fi
 | target | of a protein's count | where laboratories' panels differ |
 |---|---|---|
 | within_site | log1p, less its mean at the site, over its deviation there | the same: the default |
-| clr_per_protein | log1p of the count over its geometric mean at the site | the same, but antibodies of another gain differ |
+| clr_per_protein | log1p of the count over its geometric mean at the site | the same, but antibody gain stays in it |
 | clr_per_cell | log1p less the cell's mean over the panel | another target for each panel: refused |
 
 A protein that a site does not measure is not zero there: it is left out of the loss, of each figure, and, by
@@ -30,6 +30,7 @@ from learner_jax.errors import ConfigError, DataError
 from learner_jax.statistics import mean_and_deviation, moments
 from learner_jax.statistics import proteins as targets
 from learner_jax.statistics.reduction import FEWEST_CELLS, scores
+from learner_jax.tasks.protein_judging import judging
 from learner_jax.tasks.protein_sums import Asked, log_values, statistics
 from learner_jax.types import Task
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from learner_jax.data.cells import Cells
 
 Target = Literal["within_site", "clr_per_protein", "clr_per_cell"]
-SAMPLE = "pbmc10k_cite_2000"
+SAMPLE = "pbmc10k"
 
 
 def proteins(
@@ -100,6 +101,7 @@ def proteins(
         loss=_loss(quantiles),
         metrics=(watched.pearson(len(panel)), watched.rmse, watched.coverage),
         checklist=checklist(asked, parting, target, types, type_column, most_genes),
+        judging=judging(panel, types),
     )
 
 
