@@ -7,11 +7,14 @@ are its scores on that reduction, which keep their share of the variance (the fi
 | target | of a protein's count | where laboratories' panels differ |
 |---|---|---|
 | within_site | log1p, less its mean at the site, over its deviation there | the same: the default |
+| log1p | log1p, one scale for all sites | the same, for laboratories that stain with the same antibodies |
 | clr_per_protein | log1p of the count over its geometric mean at the site | the same, but antibody gain stays in it |
 | clr_per_cell | log1p less the cell's mean over the panel | another target for each panel: refused |
 
 A protein that a site does not measure is not zero there: it is left out of the loss, of each figure, and, by
-`algorithms.columnwise`, of the average. Means and deviations are of training cells alone.
+`algorithms.columnwise`, of the average. Means and deviations are of training cells alone. Within one site's scale a
+laboratory of B cells alone and one without them both have mean 0: where sites differ in their cells and share their
+antibodies, take log1p, or clr_per_cell if all measure the whole panel.
 
 References: Stoeckius et al., Nature Methods 2017 (CITE-seq, CLR); Gayoso et al., Nature Methods 2021 (totalVI).
 """
@@ -37,7 +40,7 @@ from learner_jax.types import Task
 if TYPE_CHECKING:
     from learner_jax.data.cells import Cells
 
-Target = Literal["within_site", "clr_per_protein", "clr_per_cell"]
+Target = Literal["within_site", "log1p", "clr_per_protein", "clr_per_cell"]
 SAMPLE = "pbmc10k"
 
 
@@ -306,6 +309,8 @@ def _value(
 def _ratios(counts: np.ndarray, train: np.ndarray, target: Target) -> np.ndarray:
     if target == "clr_per_cell":
         return targets.clr_per_cell(counts)
+    if target == "log1p":
+        return np.log1p(counts.astype(np.float64))
     return targets.clr_per_protein(counts, targets.protein_centre(counts[train]))
 
 
