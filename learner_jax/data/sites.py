@@ -91,7 +91,7 @@ def fit_all(checklist: Checklist, frames: Sequence[Any]) -> dict[str, Any]:
 
 
 def encode_sites(
-    checklist: Checklist, frames: Mapping[str, pd.DataFrame], note: Callable[[str], None] = lambda text: None
+    checklist: Checklist, frames: Mapping[str, Any], note: Callable[[str], None] = lambda text: None
 ) -> tuple[dict[str, Any], dict[str, SiteData]]:
     """Check, measure, fit and encode all sites in one process: the same arrays as each site makes alone.
 
