@@ -134,6 +134,8 @@ def expected(total: dict[str, np.ndarray], span: float = SPAN) -> Expected:
     varies = variance > 0
     if not varies.any():
         raise DataError(f"expected genes that vary over the {cells} cells, got none of {len(mean)}")
+    if not 0 < span <= 1 or int(span * varies.sum()) < 3:  # loess ends the whole process when it looks at no point
+        raise _no_curve(varies, span)
     fitted = np.zeros(len(mean))
     try:
         curve = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
