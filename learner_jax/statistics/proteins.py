@@ -2,13 +2,14 @@
 
                      of a cell's protein it needs                  where a site lacks proteins
     within_site      mean and deviation of it at this site         means the same: the default
-    clr_per_protein  mean log1p of it at this site                 means the same, but antibody gain stays in the scale
+    clr_per_protein  mean of log1p of it at this site              means the same; spread differs by laboratory
     clr_per_cell     the cell's other proteins                     means another thing for each panel: do not mix
 
 A centred log-ratio per cell takes off the mean over the proteins that were measured, so the same cell, stained with
 another panel, gets other values: two sites with different panels have different targets under one name. The two others
-look at one protein at a time. Antibody offset and gain differ by laboratory, and only z-scores take out both; in turn,
-a site of B cells alone and one without them both have mean 0: what z-scores cannot carry is composition.
+look at one protein at a time. Laboratories differ in antibody gain, which shifts logarithms, and in background, which
+squeezes them: a ratio per protein takes out the shift, a z-score the shift and the spread. What neither can carry is
+composition: a site of B cells alone and one without them both have mean CD19 of 0.
 
 All functions are of one site's cells and need no round. float64 in and out; absent proteins are columns left out
 beforehand, never zeros.
@@ -84,8 +85,8 @@ def protein_centre(protein: np.ndarray) -> np.ndarray:
 def clr_per_protein(protein: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
     """log1p(count / exp(mean over cells of log1p(count))), [n, P]: Seurat's CLR across features.
 
-    Seurat: NormalizeData(normalization.method = "CLR", margin = 1), whose matrices have features in rows; also
-    muon's and scvi-tools' "CLR over cells". Never below 0.
+    Seurat: NormalizeData(normalization.method = "CLR", margin = 1), whose matrices have features in rows. Never below
+    0. The mean is over all cells, those without a count included.
 
     Args:
       protein: [n, P] raw antibody counts.

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 FEWEST_CELLS = 100
 _BLOCK = 2**21  # entries of a dense block: 16 MB in float64
+_CELLS = 4096  # at most in a block
 
 Sums = dict[str, np.ndarray]
 
@@ -292,6 +293,6 @@ def _rows(total: Sums) -> int:
 
 def _blocks(values: csr_matrix, width: int | None = None) -> Iterator[csr_matrix]:
     """Cells in order, so many at a time that a dense block of `width` columns (genes when None) stays small."""
-    step = max(1, _BLOCK // max(1, width or shape(values)[1]))
+    step = max(1, min(_CELLS, _BLOCK // max(1, width or shape(values)[1])))
     for begin in range(0, shape(values)[0], step):
         yield values[begin : begin + step]
