@@ -142,18 +142,19 @@ def _opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from None
     except Exception as error:  # whatever a library raises on bytes that are none of its own; not what we do
-        if _raised_here(error):
+        if not _while_reading(error):
             raise
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from None
 
 
-def _raised_here(error: Exception) -> bool:
-    """Whether the package's own code raised it, and no library that was reading."""
+def _while_reading(error: Exception) -> bool:
+    """Whether it was raised inside one of the libraries that read files, and not by the package's own mistake."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0] in ("anndata", "h5py", "numcodecs", "zarr"):
+            return True
         trace = trace.tb_next
-    name = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
-    return name.split(".")[0] == __name__.split(".")[0]
+    return False
 
 
 def _signature(path: Path) -> None:
@@ -161,10 +162,10 @@ def _signature(path: Path) -> None:
     if path.is_dir():
         raise DataError(f"{path}: expected a file, got a folder (of zarr? then its name ends in .zarr)")
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(4096)
     if not start:
         raise DataError(f"{path}: expected an HDF5 file, got an empty one")
-    if start != b"\x89HDF\r\n\x1a\n":
+    if all(start[at : at + 8] != b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048)):  # MuData has its own 512 first
         packed = ": it is packed with gzip, unpack it first" if start[:2] == b"\x1f\x8b" else ""
         raise DataError(f"{path}: expected an HDF5 file, got something else{packed}")
 

@@ -217,7 +217,8 @@ def _parts_of_cells(
     """The file's sites, each with its cells in the file's order."""
     import dataclasses
 
-    cells = dataclasses.replace(cells, obs=_renamed_split(cells.obs, split_column))
+    if split_column != "split":
+        cells = dataclasses.replace(cells, obs=_renamed_split(cells.obs, split_column))
     if site_column is None or site_column not in cells.obs.columns:
         return [(path.stem, cells)]
     column = cells.obs[site_column]
