@@ -77,6 +77,7 @@ def measured_against_predicted(
             )
             place.plot([low, high], [low, high], color=style.INK, lw=0.9, ls=(0, (4, 3)))
             place.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+            place.spines[["top", "right"]].set_visible(False)
             place.set_xticks([tick for tick in place.get_yticks() if low <= tick <= high])
         _same_colours(figure, grid, drawn)
         if ax is None:
@@ -142,6 +143,7 @@ def umap_pairs(
     at_map = _umap(adata)
     columns = max(1, min(columns, len(use)))
     bands = -(-len(use) // columns)
+    columns = -(-len(use) // bands)
     with style.styled():
         plt = style.pyplot()
         figure, grid = plt.subplots(
@@ -168,7 +170,7 @@ def umap_pairs(
             top.append(pair[0])
             bottom.append(pair[1])
         if last is not None:
-            bar = figure.colorbar(last, ax=[*top, *bottom], shrink=0.5, aspect=30, pad=0.01, ticks=[0, 1])
+            bar = figure.colorbar(last, ax=[*top, *bottom], shrink=0.5 / bands, aspect=30, pad=0.01, ticks=[0, 1])
             bar.ax.set_yticklabels(["low", "high"])
             bar.outline.set_visible(False)
         figure.supxlabel("UMAP of the RNA; one scale for both pictures of a protein", fontsize=9, color=style.SOFT)

@@ -93,7 +93,7 @@ def correlation_bars(
         ax.set_xlim(-0.6, len(known) - 0.4)
         ax.set_ylim(min(0.0, *(r for _, r in known)), 1.0)
         ax.set_ylabel("Pearson correlation,\nmeasured with predicted")
-        ax.grid(axis="y")
+        style.across(ax)
         sites = len([s for s in proteins["sites"] if s["models"]])
         whole = proteins["average"]["models"][model]["r"]
         title = f"Mean over the proteins {whole['value']:.3f}" if whole else ""
@@ -151,7 +151,7 @@ def coverage(
         ax.set_ylim(-0.7, len(rows) - 0.3)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel("held-out cells inside their predicted interval, %")
-        ax.grid(axis="y")
+        style.across(ax)
         ax.set_title(
             f"{100 * one['coverage']['value']:.1f} % of all values; promised {100 * aim:.0f} %",
             loc="left",
@@ -214,7 +214,7 @@ def compared(result: Any, *, ax: Any = None, save: str | Path | None = None, sho
         ax.set_ylabel("mean correlation over\nthe proteins")
         if left_out > 0:
             ax.set_xlabel(f"the {MOST} largest of {MOST + left_out} sites; the mean is of all")
-        ax.grid(axis="y")
+        style.across(ax)
         ax.legend(ncols=len(models), loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, handlelength=1.2)
         style.done(ax.figure, save, show)
     return ax
@@ -272,7 +272,7 @@ def round_curve(
         ax.set_ylabel(_words(metric))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.margins(x=0.02 if len(xs) > 1 else None, y=0.15)
-        ax.grid(axis="y")
+        style.across(ax)
         style.done(ax.figure, save, show)
     return ax
 

@@ -277,6 +277,9 @@ def test_umap_pairs_share_a_scale(cells):
                 np.sort((np.clip(values, low, high) - low) / (high - low))
             )
     assert (top[0].get_ylabel(), bottom[0].get_ylabel()) == ("measured", "predicted")
+    five = pl.umap_pairs(cells, list(cells.obsm["protein_expression"].columns[:5]))
+    assert five.shape == (2, 5)
+    assert len(five[0, 0].figure.axes) == 11  # with the colour bar: no empty axes are left
     best = pl.umap_pairs(cells)
     assert best.shape == (2, 4)
     assert best[0, 0].get_title(loc="left").startswith("CD127")  # the least noise
