@@ -39,7 +39,7 @@ def correlation_bars(
     result: Any,
     *,
     model: str | None = None,
-    background: Sequence[str] = (),
+    background: Sequence[str] | None = None,
     ax: Any = None,
     save: str | Path | None = None,
     show: bool | None = None,
@@ -49,7 +49,8 @@ def correlation_bars(
     Args:
       result: as `found`.
       model: which; None for the study's own.
-      background: proteins whose antibody shows its background alone: hatched, and said so.
+      background: proteins whose antibody shows its background alone: hatched, and said so; None for those that the
+        result names at every site that measured them.
       ax: where to draw; None for a new figure.
       save: file to write.
       show: True to open a window.
@@ -69,11 +70,10 @@ def correlation_bars(
         raise DataError(f"expected a protein of '{model}' that could be judged, got none")
     with style.styled():
         ax = style.axes(ax, max(4.0, 1.4 + (0.42 if len(known) <= 30 else 0.22) * len(known)), 3.6)
-        flagged = [p in set(background) for p, _ in known]
-        for at, ((protein, r), weak) in enumerate(zip(known, flagged)):
-            ax.bar(
-                at, r, 0.72, color="white" if weak else style.SKY, edgecolor=style.SKY, hatch="///" if weak else None
-            )
+        weak = set(proteins["average"].get("background", ()) if background is None else background)
+        flagged = [p in weak for p, _ in known]
+        for at, ((protein, r), flag) in enumerate(zip(known, flagged)):
+            ax.bar(at, r, 0.72, color="white" if flag else style.SKY, edgecolor=style.SKY, hatch="///" if flag else "")
             dots = [s["models"][model]["proteins"][protein]["r"] for s in _telling(proteins, model, protein)]
             if len(dots) == 1:
                 one = dots[0]

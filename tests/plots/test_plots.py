@@ -153,6 +153,9 @@ def test_bars_are_the_means_and_dots_the_sites(result):
     assert len(ax.lines[1].get_ydata()) == 2  # the first site has no CD4
     assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, False, False, True]
     assert "background only" in texts(ax)
+    assert "background only" not in texts(pl.correlation_bars(result))
+    named = {"proteins": result["proteins"] | {"average": result["proteins"]["average"] | {"background": ["CD4"]}}}
+    assert [bool(bar.get_hatch()) for bar in pl.correlation_bars(named).patches] == [False, True, False, False]
     assert f"{result['proteins']['average']['models']['federated']['r']['value']:.3f}" in texts(ax)
 
 
