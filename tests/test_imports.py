@@ -1,7 +1,7 @@
 """The floors and the walls of the house: which part may import which, read from the source and from real processes.
 
     6 doors    build  api  cli  console
-    5 runs     engines  reports  hub
+    5 runs     engines  reports  plots  hub
     4 joins    tasks  federate  network  storage
     3 methods  data  evaluation  aggregators  algorithms
     2 parts    protocol  models  statistics  privacy
@@ -32,7 +32,7 @@ FLOORS = (
     ("protocol", "models", "statistics", "privacy"),
     ("data", "evaluation", "aggregators", "algorithms"),
     ("tasks", "federate", "network", "storage"),
-    ("engines", "reports", "hub"),
+    ("engines", "reports", "plots", "hub"),
     ("build", "api", "cli", "console"),
 )
 PLACE = {room: (floor, column) for floor, rooms in enumerate(FLOORS, 1) for column, room in enumerate(rooms)}

@@ -45,6 +45,7 @@ def average_sites(sites: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     joint |= {"withheld": len(sites) - len(open_), "cells": sum(site["cells"] for site in open_)}
     names = list(dict.fromkeys(protein for site in open_ for protein in site["measured"]))
     joint["measured"] = {p: sum(site["measured"].get(p, 0) for site in open_) for p in names}
+    joint["background"] = everywhere(open_)
     joint["models"] = {}
     for model in dict.fromkeys(model for site in open_ for model in site["models"]):
         mine = [(site, site["models"][model]) for site in open_ if model in site["models"]]
@@ -70,6 +71,12 @@ def average_sites(sites: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     joint["gain"] = {pair: _plain([site["gain"].get(pair) for site in open_]) for pair in pairs}
     joint["cell_types"] = _types_together(open_)
     return joint
+
+
+def everywhere(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Proteins whose antibody shows its background alone at every site that measured them."""
+    names = dict.fromkeys(protein for site in sites for protein in site["background"])
+    return [p for p in names if all(p in site["background"] for site in sites if p in site["measured"])]
 
 
 def _types_together(sites: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

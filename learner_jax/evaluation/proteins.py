@@ -11,6 +11,7 @@ Both give a study's evaluation:
 
     SITE = {"name", "cells",                                 None: withheld, fewer than 10
             "measured": {protein: cells it was measured in}, of the site's panel alone
+            "background": [protein whose antibody shows its background alone here, as the site found],
             "models": {model: {"r": FIGURE mean over the proteins, "rmse": FIGURE over all measured entries,
                                "coverage": FIGURE over all measured entries, of the intervals (80 % if all is well),
                                "proteins": {protein: {"r", "rmse", "coverage": FIGURE}}}},
@@ -37,7 +38,7 @@ import numpy as np
 from learner_jax.errors import DataError
 from learner_jax.evaluation.bootstrap import generator, interval
 from learner_jax.evaluation.correlation import ENOUGH, coverage, pearson, resample, rmse
-from learner_jax.evaluation.join_proteins import average_sites
+from learner_jax.evaluation.join_proteins import average_sites, everywhere
 from learner_jax.evaluation.join_proteins import join_sites as join_sites
 from learner_jax.types import Array
 
@@ -55,6 +56,7 @@ def evaluate(
     seed: int,
     *,
     draws: int = 1000,
+    background: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Judge models on held-out cells of every site.
 
@@ -69,6 +71,7 @@ def evaluate(
       proteins: P names.
       seed: of the bootstrap.
       draws: of the bootstrap.
+      background: site -> proteins whose antibody shows its background alone there; they are judged like the others.
 
     Returns:
       The evaluation, as at the top of this file: JSON-able, without nan.
@@ -85,7 +88,9 @@ def evaluate(
         mine = site == name
         types = None if cell_type is None else cell_type[mine]
         sites.append(_site(_take(told, mine), y[mine], seen[mine], types, proteins, seed, name, draws))
+        sites[-1]["background"] = _flagged((background or {}).get(name, ()), sites[-1])
     whole = _site(told, y, seen, cell_type, proteins, seed, "all sites", draws) | {"how": "all cells together"}
+    whole["background"] = everywhere(sites)
     found = {"names": list(proteins), "models": list(told), "sites": sites, "all": whole}
     return {"proteins": found | {"average": average_sites(sites)}}
 
@@ -101,6 +106,7 @@ def summarise_site(
     name: str = "",
     draws: int = 1000,
     floor: int = ENOUGH,
+    background: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Judge models on one site's own held-out cells; what it returns may leave the site.
 
@@ -109,6 +115,7 @@ def summarise_site(
       name: the site's.
       floor: with fewer cells than this everything is withheld; so is a protein measured in fewer, and a cell type of
         fewer, with the next larger ones until what is withheld is this many cells too.
+      background: proteins whose antibody shows its background alone here.
 
     Returns:
       SITE, JSON-able, without nan. The figures equal those of `evaluate` for the same name and seed.
@@ -118,7 +125,7 @@ def summarise_site(
     """
     told, y, seen, cell_type = _checked(predicted, y, seen, cell_type, proteins)
     if len(y) < floor:
-        return {"name": name, "cells": None, "measured": {}, "models": {}, "gain": {}, "cell_types": {}}
+        return {"name": name, "cells": None, **_nothing()}
     seen = seen & (seen.sum(0) >= floor)
     found = _site(told, y, seen, cell_type, proteins, seed, name, draws, floor)
     kinds = sorted(found["cell_types"].items(), key=lambda kind: kind[1]["cells"])
@@ -128,7 +135,16 @@ def summarise_site(
         hidden += kinds.pop(0)[1]["cells"]
     kept = {kind for kind, _ in kinds}
     found["cell_types"] = {kind: one for kind, one in found["cell_types"].items() if kind in kept}
+    found["background"] = _flagged(background, found)
     return found
+
+
+def _flagged(background: Sequence[str], site: Mapping[str, Any]) -> list[str]:
+    return [protein for protein in site["measured"] if protein in set(background)]
+
+
+def _nothing() -> dict[str, Any]:
+    return {"measured": {}, "background": [], "models": {}, "gain": {}, "cell_types": {}}
 
 
 # ---- one site -------------------------------------------------------------------------------------------------------
@@ -139,9 +155,8 @@ def _site(
     name: str, draws: int, least: int = ENOUGH,
 ) -> dict[str, Any]:  # fmt: skip
     cells = seen.sum(0)
-    site: dict[str, Any] = {"name": name, "cells": len(y)}
+    site: dict[str, Any] = {"name": name, "cells": len(y), **_nothing()}
     site["measured"] = {protein: int(n) for protein, n in zip(proteins, cells) if n}
-    site |= {"models": {}, "gain": {}, "cell_types": {}}
     if not seen.any():
         return site
     drawn = resample(told, y, seen, generator(seed, name, "proteins"), draws)
@@ -279,7 +294,10 @@ def check_summary(found: Any, proteins: Sequence[str] | None = None) -> dict[str
     _known(proteins is None or set(measured) <= set(proteins), "proteins of the study")
     _known(all(type(n) is int and ENOUGH <= n <= most for n in measured.values()), "cells of each protein")
     _names(models, "models")
-    site |= {"measured": dict(measured), "models": {}, "gain": {}, "cell_types": {}}
+    background = found.get("background")
+    _known(isinstance(background, list) and len(background) <= len(measured), "a list of antibodies")
+    _known(all(isinstance(one, str) and one in measured for one in background), "antibodies that were measured")
+    site |= _nothing() | {"measured": dict(measured), "background": list(background)}
     for model, one in models.items():
         of = _record(_record(one, "figures of a model").get("proteins"), "proteins of a model")
         _known(set(of) == set(measured), "figures of each measured protein")

@@ -234,7 +234,8 @@ def test_a_laboratory_at_home_finds_what_the_simulator_found(case):
 
 def test_what_leaves_has_no_small_counts(case):
     tiny = list(homes(case))[3]
-    assert tiny == {"name": "s3", "cells": None, "measured": {}, "models": {}, "gain": {}, "cell_types": {}}
+    nothing = {"measured": {}, "background": [], "models": {}, "gain": {}, "cell_types": {}}
+    assert tiny == {"name": "s3", "cells": None, **nothing}
     site, kind = case[3], case[4]
     assert 0 < (kind[site == "s1"] == "rare").sum() < 10
     for record in list(homes(case))[:3]:
@@ -296,6 +297,20 @@ def test_joined_sites_are_the_average_of_the_simulator(case):
     assert joined["average"]["cell_types"]["T"]["measured"]["CD3"] == pytest.approx(y[t, 0].mean())
 
 
+def test_antibodies_that_show_their_background_alone_are_named(case):
+    told, y, seen, site, kind, _ = case
+    flagged = {"s0": ["CD8", "PD-1"], "s1": ["CD8", "PD-1"], "s2": ["CD8"]}
+    found = evaluate(told, y, seen, site, kind, NAMES, 7, draws=5, background=flagged)["proteins"]
+    assert [one["background"] for one in found["sites"]] == [["CD8", "PD-1"], ["PD-1"], ["CD8"], []]
+    assert found["all"]["background"] == []  # s3 measured both, and found them
+    mine = site == "s0"
+    own = {m: {part: x[mine] for part, x in one.items()} for m, one in told.items()}
+    home = summarise_site(own, y[mine], seen[mine], None, NAMES, 7, name="s0", draws=5, background=["PD-1", "IgG1"])
+    assert home["background"] == ["PD-1"]
+    assert check_summary(home)["background"] == ["PD-1"]
+    assert join_sites([home])["proteins"]["average"]["background"] == ["PD-1"]
+
+
 def test_no_value_of_a_cell_leaves(case):
     """No measured value stands in what leaves, and its length does not grow with the cells."""
     told, y, seen, site, kind, _ = case
@@ -332,7 +347,8 @@ def test_what_sites_say_is_taken_and_what_they_add_goes_no_further():
     "path, value",
     [
         ((), []), (("name",), None), (("cells",), 9), (("cells",), True), (("cells",), 10**20), (("cells",), None),
-        (("measured",), []), (("measured", "p"), 5), (("measured", "p"), 121), (("measured", "zz"), 50),
+        (("measured",), []), (("background",), ["zz"]),
+        (("background",), {}), (("background",), [1]), (("measured", "p"), 5), (("measured", "p"), 121), (("measured", "zz"), 50),
         (("models",), None), (("models", "federated"), {}), (("models", "federated", "r"), 0.5),
         (("models", "federated", "r", "value"), float("nan")), (("models", "federated", "r", "value"), 1.2),
         (("models", "federated", "rmse", "value"), -0.1), (("models", "federated", "coverage", "value"), 1.1),
