@@ -23,7 +23,7 @@ the first ten directions and the true ones:
     block Krylov        9e-3, 1e-2         6e-5, 6e-7         4e-8, 2e-11        4e-12, 1e-14
 
 The last directions lie among many of almost the same variance and turn most: those of block Krylov after 12 rounds are
-3e-3 away. By traffic the Gram matrix is the better up to about 2,000 genes; the sketch is for more (it is linear in G,
+3e-3 away. By traffic the Gram matrix is the better up to about 3,000 genes; the sketch is for more (it is linear in G,
 and for 30,000 genes the Gram matrix would be 3.6 GB).
 
 Sign. An eigenvector's sign is free: here its entry of the largest size is positive, the first of them if several are.

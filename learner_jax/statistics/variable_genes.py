@@ -208,7 +208,7 @@ def residuals(
     names: Sequence[str] | None = None,
     where: str = "the site",
 ) -> dict[str, np.ndarray]:
-    """Round 2 of one site, Pearson residuals, in dense blocks of cells of about 10 MB in all (2 s for 10^8 entries, a core).
+    """Round 2 of one site, Pearson residuals, in dense blocks of 10 MB or so (2 s for 10^8 entries, a core).
 
     Args:
       counts: integer CSR [n, G], raw, the same cells as in round 1.
