@@ -19,6 +19,7 @@ _PUBLIC = {
     **dict.fromkeys(
         (
             "Run",
+            "columnwise",
             "coordinate",
             "fedadagrad",
             "fedadam",
@@ -35,7 +36,10 @@ _PUBLIC = {
             "mlp",
             "newton",
             "optimizer",
+            "protein_net",
+            "proteins",
             "readmission",
+            "ridge",
             "scaffold",
             "simulate",
             "table",
@@ -60,9 +64,12 @@ _PUBLIC = {
         "learner_jax.types",
     ),
     "Event": "learner_jax.events",
+    "protein": "learner_jax.protein",
     "LearnerError": "learner_jax.errors",
     **dict.fromkeys(("accuracy", "auprc", "auroc", "brier", "log_loss"), "learner_jax.evaluation.metrics"),
 }
+
+_MODULES = ("protein",)
 
 __all__ = [
     "Aggregator",
@@ -89,6 +96,7 @@ __all__ = [
     "auprc",
     "auroc",
     "brier",
+    "columnwise",
     "coordinate",
     "fedadagrad",
     "fedadam",
@@ -106,7 +114,11 @@ __all__ = [
     "mlp",
     "newton",
     "optimizer",
+    "protein",
+    "protein_net",
+    "proteins",
     "readmission",
+    "ridge",
     "scaffold",
     "simulate",
     "table",
@@ -114,8 +126,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from learner_jax import protein as protein
     from learner_jax.api import (
         Run,
+        columnwise,
         coordinate,
         fedadagrad,
         fedadam,
@@ -132,7 +146,10 @@ if TYPE_CHECKING:
         mlp,
         newton,
         optimizer,
+        protein_net,
+        proteins,
         readmission,
+        ridge,
         scaffold,
         simulate,
         table,
@@ -154,7 +171,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"learner_jax has no '{name}'{hint}")
     import importlib
 
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    home = importlib.import_module(_PUBLIC[name])
+    value = home if name in _MODULES else getattr(home, name)
     globals()[name] = value
     return value
 

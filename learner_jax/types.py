@@ -177,10 +177,10 @@ class Judging(NamedTuple):
     """How models are judged on held-back rows, where it is not by the ranking of chances.
 
     Attributes:
-      evaluate: (told: model -> its outputs, one a site; rows, one a site; names of the sites; fitted; seed) -> the
-        "evaluation" of a result.
-      summarise: (told: model -> output, rows, name of the site, fitted, seed) -> figures of one site that may leave it,
-        as JSON holds them; {} for none.
+      evaluate: (told: model -> its outputs, one a site; rows, one a site; name of a site -> `SiteData.about`, in the
+        same order; fitted; seed) -> the "evaluation" of a result.
+      summarise: (told: model -> output, rows, name of the site, its `SiteData.about`, fitted, seed) -> figures of one
+        site that may leave it, as JSON holds them; {} for none.
       check: (what came as such figures, name of the site) -> the same, without what is not known; raises ValueError.
       join: (the sites' figures) -> the "evaluation" of a result.
       told: (output, fitted) -> the output in the units in which it is judged.

@@ -28,6 +28,7 @@ class SiteData(NamedTuple):
       group: int64[n], the patient: for intervals and for splits by patient.
       cohorts: name -> bool[n], on whom the model is judged.
       ways: name -> how the n rows are parted into subgroups.
+      about: what else of the site is shown beside its figures, by name, as JSON holds it.
     """
 
     rows: dict[str, Any]
@@ -35,6 +36,7 @@ class SiteData(NamedTuple):
     group: np.ndarray
     cohorts: dict[str, np.ndarray]
     ways: Mapping[str, Labels] = MappingProxyType({})
+    about: Mapping[str, Any] = MappingProxyType({})
 
 
 def share_of(group: np.ndarray, seed: int, purpose: str) -> np.ndarray:

@@ -264,7 +264,8 @@ def judge(
             model: [predict(weights[place], {"x": rows["x"]}) for place, rows in enumerate(held_rows)]
             for model, weights in models.items()
         }
-        return parts.task.judging.evaluate(told, held_rows, world.names, fitted or {}, parts.study.seed)
+        abouts = {name: sites[name].about for name in world.names}
+        return parts.task.judging.evaluate(told, held_rows, abouts, fitted or {}, parts.study.seed)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
     held = {name: np.flatnonzero(sites[name].split == 2) for name in world.names}
     for place, name in enumerate(world.names):

@@ -206,7 +206,7 @@ class SiteStudy:
         if "local_only" in self.parts.references:
             told["local_only"] = predict(train_alone(self.parts, world, self._tell)[0], x)
         fitted = read_json(self._folder / "fitted.json")
-        return judging.summarise(told, rows, self.name, fitted, self.parts.study.seed)
+        return judging.summarise(told, rows, self.name, site.about, fitted, self.parts.study.seed)
 
     # ---- what it stands on ----------------------------------------------------------------------------------------
 

@@ -20,21 +20,28 @@ DRAWS = 1000
 def judging(panel: tuple[str, ...], types: tuple[str, ...]) -> Judging:
     """Of a panel and cell types, as the task names them."""
 
-    def evaluate(told: Mapping[str, Sequence[Any]], rows: Any, names: Sequence[str], fitted: Any, seed: int) -> Any:
+    def evaluate(
+        told: Mapping[str, Sequence[Any]], rows: Any, abouts: Mapping[str, Any], fitted: Any, seed: int
+    ) -> Any:
         y, seen = (np.concatenate([np.asarray(one["y"][part]) for one in rows]) for part in ("value", "seen"))
         whole = {
             model: _own_units({part: np.concatenate([one[part] for one in outputs]) for part in _PARTS}, fitted)
             for model, outputs in told.items()
         }
-        site = np.concatenate([np.repeat(name, len(one["y"]["value"])) for name, one in zip(names, rows, strict=True)])
+        site = np.concatenate([np.repeat(name, len(one["y"]["value"])) for name, one in zip(abouts, rows, strict=True)])
         kinds = np.concatenate([_kinds(one["y"], types) for one in rows]) if types else None
         y = _own_units({"mean": y}, fitted)["mean"]
-        return {"cohorts": [], **judged.evaluate(whole, y, seen > 0, site, kinds, panel, seed, draws=DRAWS)}
+        flagged = {name: about.get("background", ()) for name, about in abouts.items()}
+        found = judged.evaluate(whole, y, seen > 0, site, kinds, panel, seed, draws=DRAWS, background=flagged)
+        return {"cohorts": [], **found}
 
-    def summarise(told: Mapping[str, Any], rows: Any, name: str, fitted: Any, seed: int) -> dict[str, Any]:
+    def summarise(told: Mapping[str, Any], rows: Any, name: str, about: Any, fitted: Any, seed: int) -> dict[str, Any]:
         whole = {model: _own_units({part: output[part] for part in _PARTS}, fitted) for model, output in told.items()}
         y, kinds = _own_units({"mean": rows["y"]["value"]}, fitted)["mean"], _kinds(rows["y"], types) if types else None
-        return judged.summarise_site(whole, y, rows["y"]["seen"] > 0, kinds, panel, seed, name=name, draws=DRAWS)
+        flagged = about.get("background", ())
+        return judged.summarise_site(
+            whole, y, rows["y"]["seen"] > 0, kinds, panel, seed, name=name, draws=DRAWS, background=flagged
+        )
 
     def check(found: Any, peer: str) -> dict[str, Any]:
         site = judged.check_summary(found, panel)

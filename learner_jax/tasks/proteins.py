@@ -213,6 +213,8 @@ def checklist(
         return {"x": np.zeros((2, len(fitted["inputs"])), np.float32), "y": y}
 
     def encode(cells: Any, fitted: dict[str, Any], labelled: bool = True) -> SiteData:
+        from learner_jax.data.cells_check import background
+
         cells = frame(cells, "the cells")
         group, split = parting(cells) if labelled else (np.arange(len(cells)), np.full(len(cells), TEST, np.int8))
         values = log_values(cells, fitted, "the cells")
@@ -231,7 +233,8 @@ def checklist(
             y["seen"][:] = 0
         if types:
             y["type"] = _types(cells, types, type_column)
-        return SiteData({"x": x, "y": y}, split, group, {"everyone": np.ones(len(cells), bool)})
+        about = {"background": [name for name, alone in background(cells).items() if alone]} if labelled else {}
+        return SiteData({"x": x, "y": y}, split, group, {"everyone": np.ones(len(cells), bool)}, about=about)
 
     return Checklist(
         columns=(),
