@@ -10,7 +10,7 @@ import numpy as np
 
 from learner_jax.data.anndata_parts import some
 from learner_jax.data.cells import Cells, matched
-from learner_jax.data.gene_names import looks_like_mouse
+from learner_jax.data.gene_names import is_gene_id, looks_like_mouse
 from learner_jax.data.protein_names import canonical
 from learner_jax.errors import DataError
 
@@ -43,8 +43,10 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
     if len(genes) and not found.matched:
         here = some([f"'{name}'" for name in cells.genes], 3)
         asked = some([f"'{name}'" for name in genes], 3)
-        mouse = ": these look like genes of mice" if looks_like_mouse(list(cells.genes)) else ""
-        raise DataError(f"{where}: expected genes of the study ({asked}), got none of them ({here}){mouse}")
+        why = ": these look like genes of mice" if looks_like_mouse(list(cells.genes)) else ""
+        if is_gene_id(cells.genes[0]) and not is_gene_id(genes[0]):
+            why = ": name them by symbols in var, in a column such as 'gene_name'"
+        raise DataError(f"{where}: expected genes of the study ({asked}), got none of them ({here}){why}")
     told = list(cells.notes)
     if found.missing:
         few = len(found.matched) < FEW_GENES * len(genes)

@@ -254,6 +254,8 @@ def _parts(group: Any, path: Path) -> SimpleNamespace:
     for part in ("obs", "var"):
         if part not in group:
             raise DataError(f"{path}: expected an AnnData, got none: there is no '{part}' in it")
+        if not hasattr(group[part], "keys"):
+            raise DataError(f"{path}: it was written by anndata < 0.7: read and write it once with a newer one")
 
     def inner(name: str, read: Any) -> _OnDisk:
         return _OnDisk(_at(group, name), path, read)

@@ -44,7 +44,12 @@ def read_counts(matrix: Any) -> sparse.csr_matrix:
         parts.append(block)
     if not parts:
         return sparse.csr_matrix(shape_of(matrix), dtype=np.int32)
-    found = sparse.csr_matrix(sparse.vstack(parts, format="csr", dtype=np.int32))
+    columns, lengths = parts[0].shape[1], np.concatenate([np.diff(block.indptr) for block in parts])
+    indices = np.concatenate([block.indices for block in parts])
+    for block in parts:
+        block.indices = block.indices[:0]  # each array of the blocks goes as soon as it is in the whole
+    data = np.concatenate([block.data for block in parts])
+    found = sparse.csr_matrix((data, indices, np.concatenate([[0], np.cumsum(lengths)])), (len(lengths), columns))
     found.sort_indices()
     return found
 

@@ -144,6 +144,11 @@ def places(wanted: Sequence[str], genes: Iterable[str], ids: Iterable[str] | Non
     return np.array([_else(at, name, by_name, by_id) for at, name in zip(found, wanted)], np.int64)
 
 
+def is_gene_id(name: str) -> bool:
+    """Whether a name is an Ensembl id of a gene."""
+    return bool(_ID.match(name))
+
+
 def looks_like_mouse(names: Sequence[str]) -> bool:
     """Whether most symbols are written as those of mice are: "Cd3e", "Ms4a1"."""
     some = [name for name in names[:2000] if any(c.isalpha() for c in name)]

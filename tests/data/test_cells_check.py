@@ -52,6 +52,14 @@ def test_genes_of_mice_are_named_so():
         check_cells(cells, ["CD3E", "MS4A1"], [], "site 'a'")
 
 
+def test_ids_without_symbols_are_named_so():
+    cells = from_anndata(by_hand(genes=[f"ENSG0000000000{place}" for place in range(6)]))
+    with pytest.raises(DataError, match=r"name them by symbols in var, in a column such as 'gene_name'$"):
+        check_cells(cells, ["CD3E", "MS4A1"], [], "site 'a'")
+    told = check_cells(cells, [f"ENSG0000000000{place}.7" for place in range(6)], [], "site 'a'")
+    assert told == [f"site 'a': {note}" for note in cells.notes]
+
+
 def test_a_cell_without_any_of_the_genes():
     x = np.zeros((7, 6))
     x[:, 0], x[:, 1] = 1, 3

@@ -152,6 +152,10 @@ def test_what_is_no_file_of_cells(tmp_path, h5ad):
     with h5py.File(tmp_path / "other.h5ad", "w") as file:
         file["matrix"] = np.ones(3)
     one_line(tmp_path / "other.h5ad", "expected an AnnData, got none: there is no 'obs' in it")
+    with h5py.File(tmp_path / "old.h5ad", "w") as file:
+        for name in ("obs", "var"):
+            file[name] = np.array([(b"a", 1)], dtype=[("index", "S1"), ("n", "i4")])
+    one_line(tmp_path / "old.h5ad", "it was written by anndata < 0.7: read and write it once with a newer one")
     (tmp_path / "folder.h5ad").mkdir()
     one_line(tmp_path / "folder.h5ad", "expected a file, got a folder")
     (tmp_path / "x.zarr").mkdir()
