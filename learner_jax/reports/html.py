@@ -202,12 +202,13 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
             ("Sent by the " + noun.sites, size(result["bytes_up"])),
             ("Sent to them", size(result.get("bytes_down") or 0)),
         ]
+    beside = proteins.sentences(result, noun)
     return {
         "whom": f"Judged on: {judged[0]['name']}." if judged else "",
         "say": proteins.headline(result, noun) or words.headline(result),
-        "around": around or " ".join(proteins.sentences(result, noun)),
+        "around": around or " ".join(beside[1:]),
         "more": more,
-        "terms": terms,
+        "terms": terms or beside[:1],
         "facts": facts,
     }
 

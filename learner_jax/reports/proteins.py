@@ -40,7 +40,7 @@ def headline(result: Mapping[str, Any], noun: Nouns) -> Say | None:
     judged = sum(bool(_figure(site, proteins["models"][0])) for site in proteins["sites"])
     return Say(
         f"Of {len(mean['measured'])} proteins, at {many(judged, noun.site, noun.sites)}, predicted and measured values "
-        "correlate by ",
+        "correlate at ",
         f"{r['value']:.3f}",
         " on average; 1 would be perfect, 0 is chance.",
     )
@@ -129,13 +129,15 @@ def section(result: Mapping[str, Any], noun: Nouns) -> dict[str, Any] | None:
 
 
 def _ends(rows: list[dict[str, Any]]) -> Say:
-    """Which protein is told best, and which least."""
+    """Which protein is predicted best, and which least."""
     known = [row for row in rows if row["mean"] is not None]
     if not known:
         return Say("No protein was measured in enough cells to judge it.")
     if len(known) == 1:
         return Say(f"{known[0]['name']}: ", known[0]["r"], ".")
-    return Say(f"Best told: {known[0]['name']}, ", known[0]["r"], f"; least: {known[-1]['name']}, {known[-1]['r']}.")
+    return Say(
+        f"Best predicted: {known[0]['name']}, ", known[0]["r"], f"; least: {known[-1]['name']}, {known[-1]['r']}."
+    )
 
 
 def text(result: Mapping[str, Any], noun: Nouns) -> str:

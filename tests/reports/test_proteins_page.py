@@ -54,7 +54,7 @@ def test_figures_of_the_page_are_those_of_the_evaluation(make, federation):
     reader, text = read(page(result))
     mean = found["average"]
     assert "Proteins, measured and predicted" in text
-    assert f"correlate by {mean['models']['federated']['r']['value']:.3f} on average" in text
+    assert f"correlate at {mean['models']['federated']['r']['value']:.3f} on average" in text
     for model in found["models"]:
         assert f"{mean['models'][model]['r']['value']:.3f}" in text
     alone = mean["gain"]["federated-local_only"]
