@@ -217,9 +217,9 @@ def _run(
                for place in range(len(world.names))]  # fmt: skip
     evaluation: dict[str, Any] = {"cohorts": []}
     binary = judge.is_binary(parts, data)
-    if binary and any((site.split == 2).any() for site in data.values()):
+    if judge.judgeable(parts, data):
         models = {"federated": weights, **judge.train_references(parts, data, world, on_event)}
-        evaluation = judge.judge(parts, data, world, models)
+        evaluation = judge.judge(parts, data, world, models, fitted)
         on_event(Event("evaluation", study.name, data={"evaluation": evaluation}))
     result = outcome.result(
         study, "simulation", started, time.perf_counter() - begun, trained.history, trained.sha256, evaluation, notes,
@@ -530,7 +530,9 @@ def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str,
         raise DataError("sites: expected a dict, name -> (x, y), got nothing: this task has no checklist, so a study's "
                         "data cannot name its rows")  # fmt: skip
     given = None if given is None else named_sites(given)
-    if checklist is None or (given is not None and not all(hasattr(value, "columns") for value in given.values())):
+    if given is not None and checklist is not None and checklist.frame is not None:
+        given = {name: checklist.frame(value, f"site '{name}'") for name, value in given.items()}
+    elif checklist is None or (given is not None and not all(hasattr(value, "columns") for value in given.values())):
         return None, {name: site_of(name, value, study.seed) for name, value in (given or {}).items()}, []
     frames = frames_of(study) if given is None else dict(given)
     fitted, data = encode_sites(checklist, frames, lambda text: on_event(_note(study, text)))

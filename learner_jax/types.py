@@ -173,6 +173,26 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
 
 
+class Judging(NamedTuple):
+    """How models are judged on held-back rows, where it is not by the ranking of chances.
+
+    Attributes:
+      evaluate: (told: model -> its outputs, one a site; rows, one a site; names of the sites; fitted; seed) -> the
+        "evaluation" of a result.
+      summarise: (told: model -> output, rows, name of the site, fitted, seed) -> figures of one site that may leave it,
+        as JSON holds them; {} for none.
+      check: (what came as such figures, name of the site) -> the same, without what is not known; raises ValueError.
+      join: (the sites' figures) -> the "evaluation" of a result.
+      told: (output, fitted) -> the output in the units in which it is judged.
+    """
+
+    evaluate: Callable[..., dict[str, Any]]
+    summarise: Callable[..., dict[str, Any]]
+    check: Callable[[Any, str], dict[str, Any]]
+    join: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    told: Callable[[PyTree, Any], PyTree]
+
+
 class Task(NamedTuple):
     """What is predicted from what.
 
@@ -182,9 +202,11 @@ class Task(NamedTuple):
       metrics: tuple of Metric, watched each round on the validation rows.
       checklist: what a site's table must hold and how it becomes arrays (`learner_jax.data.Checklist`), or None
         where the sites already hand over arrays.
+      judging: how its models are judged; None: by the ranking of chances, where outcomes are 0 or 1.
     """
 
     model: Any
     loss: Callable[[PyTree, PyTree], Array]
     metrics: tuple[Metric, ...] = ()
     checklist: Any = None
+    judging: Judging | None = None

@@ -109,7 +109,7 @@ def _at_a_site(event: Event) -> str:
         return f"the study is over: weights {str(data.get('result', {}).get('weights_sha256'))[:12]}"
     if not own_answer(event):
         return ""
-    what = _ASKED.get((data["phase"], event.round == 0), data["phase"])
+    what = _ASKED.get((data["phase"].rstrip("0123456789"), event.round == 0), data["phase"])
     if data["phase"] == "train":
         what = f"round {event.round}" + (f" of {rounds}" if rounds else "")
     return f"{what}: {answered(event)}"

@@ -95,13 +95,27 @@ UNIT = 0.1
 """Where such a share of rows is out of range, it is more likely the unit than the rows."""
 
 
+class Statistic(NamedTuple):
+    """A further round of sums, which stands on what the rounds before it have found.
+
+    Attributes:
+      zero: (found) -> the sums of no rows: the schema of what `measure` lets leave.
+      measure: (frame, found) -> the site's sums, by name: all that leaves the site.
+      fit: (total, found) -> what is known from then on: a dict that JSON can hold.
+    """
+
+    zero: Callable[[dict[str, Any]], dict[str, np.ndarray]]
+    measure: Callable[[Any, dict[str, Any]], dict[str, np.ndarray]]
+    fit: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]
+
+
 class Checklist(NamedTuple):
     """What a site's table must hold and how it becomes arrays: pure functions, each over one site's table.
 
     Measure at each site, add up, fit, then encode at each site:
 
-        total = combine([checklist.measure(frame) for frame in frames])      # in the order of site ids
-        fitted = checklist.fit(total)
+        for one in checklist.statistics:                                     # most have one; in the order of site ids
+            fitted = one.fit(combine([one.measure(frame, fitted) for frame in frames]), fitted)
         sites = {name: checklist.encode(frame, fitted) for name, frame in ...}
 
     Attributes:
@@ -117,6 +131,10 @@ class Checklist(NamedTuple):
       label: the column that holds what is predicted.
       compare: (frame, fitted) -> in words, where the table is far from the other sites'.
       describe: (fitted) -> what the inputs looked like, as `data.described.described`; {} if it does not say.
+      more: further rounds of sums after the first, each of which may ask by what was found before; what the last one
+        finds is what `encode` gets.
+      frame: (what a user hands over, where) -> a table as the others take it, where that is no pandas frame; raises
+        DataError.
     """
 
     columns: tuple[Column, ...]
@@ -130,6 +148,16 @@ class Checklist(NamedTuple):
     label: str = ""
     compare: Callable[[Any, dict[str, Any]], list[str]] = lambda frame, fitted: []
     describe: Callable[[dict[str, Any]], dict[str, Any]] = lambda fitted: {}
+    more: tuple[Statistic, ...] = ()
+    frame: Callable[[Any, str], Any] | None = None
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """All rounds of sums, the first with the others."""
+        first = Statistic(
+            lambda found: self.zero(), lambda frame, found: self.measure(frame), lambda total, found: self.fit(total)
+        )
+        return (first, *self.more)
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,8 +77,21 @@ def deal(group: np.ndarray, test: np.ndarray | None, seed: int, valid_share: flo
     return np.where(test, TEST, np.where(valid, VALID, TRAIN)).astype(np.int8)
 
 
+def fit_all(checklist: Checklist, frames: Sequence[Any]) -> dict[str, Any]:
+    """What is fitted to all sites' sums, round by round.
+
+    Args:
+      checklist: of the task.
+      frames: a table a site, in ascending order of site id.
+    """
+    fitted: dict[str, Any] = {}
+    for one in checklist.statistics:
+        fitted = one.fit(combine([one.measure(frame, fitted) for frame in frames]), fitted)
+    return fitted
+
+
 def encode_sites(
-    checklist: Checklist, frames: Mapping[str, pd.DataFrame], note: Callable[[str], None] = lambda text: None
+    checklist: Checklist, frames: Mapping[str, Any], note: Callable[[str], None] = lambda text: None
 ) -> tuple[dict[str, Any], dict[str, SiteData]]:
     """Check, measure, fit and encode all sites in one process: the same arrays as each site makes alone.
 
@@ -98,7 +111,7 @@ def encode_sites(
     for name in names:
         for text in checklist.check(frames[name], f"site '{name}'"):
             note(text)
-    fitted = checklist.fit(combine([checklist.measure(frames[name]) for name in names]))
+    fitted = fit_all(checklist, [frames[name] for name in names])
     for name in names if len(names) > 1 else ():
         for text in checklist.compare(frames[name], fitted):
             note(f"site '{name}': {text}")

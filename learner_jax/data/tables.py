@@ -1,8 +1,9 @@
 """CSV and Parquet files, or a query, to one raw table a site, with every mistake in words and no value in them.
 
 A source is the name of a sample, one file, a folder of files, or a file of DuckDB's SQL (`learner_jax.data.query`).
-Rows belong to the site named in the column `site`; a file without that column is one site, named like the file. A site
-must be in one file only.
+Files of cells (.h5ad, .h5mu, .zarr: `learner_jax.data.cells_files`) become `Cells` a site; a folder holds tables or
+cells, not both. Rows belong to the site named in the column `site` (of cells: of `obs`); a file without that column is
+one site, named like the file. A site must be in one file only.
 
 CSV is read as text and nothing is guessed: types come from the checklist (`schema.conform`), and "None" or "NO" stay
 what they are. Row numbers count from 1, without the header.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from learner_jax.data.query import read_query
 from learner_jax.data.samples import SHIPPED, sample_path
@@ -23,8 +24,11 @@ from learner_jax.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from learner_jax.data.cells import Cells
+
 SUFFIXES = (".csv", ".parquet")
 QUERY = ".sql"
+CELLS = (".h5ad", ".h5mu", ".zarr")
 
 
 def read_sites(
@@ -33,27 +37,31 @@ def read_sites(
     site_column: str | None = "site",
     split_column: str | None = "split",
     sites: Sequence[str] | None = None,
-) -> dict[str, pd.DataFrame]:
-    """One raw table a site, in ascending order of name.
+) -> dict[str, Any]:
+    """One raw table, or the cells, of each site, in ascending order of name.
 
     Args:
-      source: name of a shipped sample, a CSV or Parquet file, a folder of them, or a query (.sql).
-      site_column: the column that names a row's site; None: each file is one site, named like the file.
+      source: name of a shipped sample, a CSV or Parquet file, a folder of them, or a query (.sql); a file of cells
+        (.h5ad, .h5mu, .zarr), or a folder of them.
+      site_column: the column that names a row's or a cell's site; None: each file is one site, named like the file.
       split_column: the column that says "train" or "test", handed on as "split"; None: not read.
       sites: only these; None for all.
 
     Returns:
-      name -> table without the site's column; its index, named "row", is the row's number in its file.
+      name -> table without the site's column; its index, named "row", is the row's number in its file; or `Cells`,
+      which keep the site's column.
 
     Raises:
       DataError: no such file, an unreadable one, an empty site, a site in two files, a site asked for and not there.
     """
-    found: dict[str, tuple[pd.DataFrame, Path]] = {}
+    found: dict[str, tuple[Any, Path]] = {}
     for path in files_of(source):
         table = read_table(path)
-        if split_column != "split":
-            table = _renamed_split(table, split_column)
-        for name, part in _parts(table, site_column, path):
+        if path.suffix.lower() in CELLS:
+            parts = _parts_of_cells(table, site_column, split_column, path)
+        else:
+            parts = _parts(table if split_column == "split" else _renamed_split(table, split_column), site_column, path)
+        for name, part in parts:
             if name in found:
                 raise DataError(
                     f"expected each site in one file, got site '{name}' in {found[name][1].name} and {path.name}"
@@ -69,27 +77,36 @@ def read_sites(
 
 
 def files_of(source: str | os.PathLike[str]) -> list[Path]:
-    """The table files behind a source, sorted by name."""
+    """The files behind a source, tables or cells, sorted by name."""
     if isinstance(source, str) and source in SHIPPED:
         return [sample_path(source)]
     path = Path(source)
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not files:
-            raise DataError(f"{path}: expected .csv or .parquet files in the folder, got none")
-        return files
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        there = [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+        files = [p for p in there if p.suffix.lower() in SUFFIXES]
+        cells = [p for p in there if p.suffix.lower() in CELLS]
+        if files and cells:
+            raise DataError(f"{path}: expected tables or cells in the folder, got {files[0].name} and {cells[0].name}")
+        if not files and not cells:
+            raise DataError(
+                f"{path}: expected .csv or .parquet files in the folder, got none (nor .h5ad, .h5mu, .zarr)"
+            )
+        return files or cells
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         similar = [str(path.parent / name) for name in near(path.name, beside)] or near(str(source), SHIPPED)
         hint = f" (near: {', '.join(similar)})" if similar else ""
         raise DataError(f"expected a file, a folder or a sample's name, got '{source}', which does not exist{hint}")
-    if path.suffix.lower() not in (*SUFFIXES, QUERY):
-        raise DataError(f"{path}: expected a .csv, .parquet or .sql file, got '{path.suffix or 'no suffix'}'")
+    if path.suffix.lower() not in (*SUFFIXES, QUERY, *CELLS):
+        got = f"'{path.suffix or 'no suffix'}' (nor cells: {', '.join(CELLS)})"
+        raise DataError(f"{path}: expected a .csv, .parquet or .sql file, got {got}")
     return [path]
 
 
-def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_table(path: str | os.PathLike[str]) -> Any:
     """A raw table; CSV cells are text in categories, Parquet cells what they are. The index is the row number.
+
+    Of a file of cells, `Cells`.
 
     Raises:
       DataError: the file cannot be read as what its name says.
@@ -97,6 +114,10 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
+    if path.suffix.lower() in CELLS:
+        from learner_jax.data.cells_files import read_cells
+
+        return read_cells(path)
     kinds = {".csv": _csv, QUERY: read_query}
     table = kinds.get(path.suffix.lower(), _parquet)(path)
     table.index = pd.RangeIndex(1, len(table) + 1, name="row")
@@ -188,3 +209,23 @@ def _parts(table: pd.DataFrame, site_column: str | None, path: Path) -> list[tup
         raise DataError(f"{path}: expected at least one row, got an empty table")
     rest = table.drop(columns=site_column)
     return [(str(name), rest.loc[(names == name).to_numpy()]) for name in sorted(names.unique())]
+
+
+def _parts_of_cells(
+    cells: Cells, site_column: str | None, split_column: str | None, path: Path
+) -> list[tuple[str, Cells]]:
+    """The file's sites, each with its cells in the file's order."""
+    import dataclasses
+
+    if split_column != "split":
+        cells = dataclasses.replace(cells, obs=_renamed_split(cells.obs, split_column))
+    if site_column is None or site_column not in cells.obs.columns:
+        return [(path.stem, cells)]
+    column = cells.obs[site_column]
+    names = column.astype(str).str.strip()
+    unnamed = column.isna().to_numpy() | names.isin(ABSENT).to_numpy()
+    if unnamed.any():
+        first = cells.obs.index[unnamed][0]
+        where = f"{path}: obs['{site_column}'], cell '{first}' ({int(unnamed.sum())} such)"
+        raise DataError(f"{where}: expected the site's name, got no value")
+    return [(str(name), cells.take((names == name).to_numpy())) for name in sorted(names.unique())]

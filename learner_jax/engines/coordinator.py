@@ -50,6 +50,7 @@ from learner_jax.leaves import (
 )
 from learner_jax.network.drive import CoordinatorHandlers
 from learner_jax.protocol import commands as c
+from learner_jax.protocol.messages import STATISTICS
 from learner_jax.protocol.rows import Aggregated
 from learner_jax.protocol.transfers import Held
 from learner_jax.specs import Study
@@ -81,6 +82,9 @@ class Phase(NamedTuple):
     expected: Schema
     everyone: bool = False
     buffered: bool = False
+
+
+Figures = Callable[[Any, str], dict[str, Any]]
 
 
 class Stores(NamedTuple):
@@ -115,6 +119,7 @@ class Rounds:
 
     Attributes:
       post: hands the machine an event, from any thread; set by whoever drives it.
+      figures: (what a site sends as its figures, its name) -> the same, checked; raises ValueError.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class Rounds:
         self._closed: queue.SimpleQueue[c.CloseRound | BaseException] = queue.SimpleQueue()
         self._expected: Schema = ()
         self._phase = ""
+        self.figures: Figures = check_figures
 
     # ---- what the machine asks for, on the thread that drives it ----------------------------------------------------
 
@@ -157,12 +163,12 @@ class Rounds:
         try:
             with self.stores.spool.arrived(command.site, command.digest) as file:
                 check_file(file, expected, command.site)
-                if self._phase == "statistics":
+                if self._phase in STATISTICS:
                     file.seek(0)
                     return impossible(read_leaves(file, expected, command.site))
                 if expected == SUMMARY:
                     file.seek(0)
-                    read_summary(dict(read_leaves(file, expected, command.site))["summary"], command.site)
+                    read_summary(dict(read_leaves(file, expected, command.site))["summary"], command.site, self.figures)
         except RemoteProtocolError as error:
             return error.reason
         except OSError as error:  # read again later
@@ -305,17 +311,32 @@ class Rounds:
             raise StorageError(f"expected to remove a damaged update, got: {error.strerror}") from None
 
 
-def read_summary(leaf: np.ndarray, peer: str, release: bool = False) -> dict[str, Any]:
+def check_figures(found: Any, peer: str, release: bool = False) -> dict[str, Any]:
+    """A site's figures of ranking by cohort, as `summarise_site` makes them.
+
+    Raises:
+      ValueError: they are not.
+    """
+    found = check_summary(found, release)
+    if any(figures["name"] != peer for figures in found.values()):
+        raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
+    return found
+
+
+def read_summary(leaf: np.ndarray, peer: str, check: Figures = check_figures) -> dict[str, Any]:
     """A site's figures.
+
+    Args:
+      leaf: uint8, JSON.
+      peer: the site's name.
+      check: see `Rounds.figures`.
 
     Raises:
       RemoteProtocolError: not the JSON that a site's figures are.
     """
     try:
         found = json.loads(leaf.tobytes().rstrip().decode())
-        found = check_summary(found, release)  # what cannot be joined would end the study, and again after each restart
-        if any(figures["name"] != peer for figures in found.values()):
-            raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
+        found = check(found, peer) if found else {}  # what cannot be joined would end the study, and again each time
     except RemoteProtocolError:
         raise
     except Exception:  # whatever is nested in it, or missing
@@ -330,6 +351,11 @@ class Outcome(NamedTuple):
     weights: PyTree
     fitted: Mapping[str, Any]
     rows: PyTree
+
+
+def as_leaf(fitted: Mapping[str, Any]) -> np.ndarray:
+    """What was fitted, as the bytes of its canonical JSON."""
+    return np.frombuffer(json.dumps(fitted, sort_keys=True, separators=(",", ":")).encode(), np.uint8)
 
 
 def run_study(
@@ -349,18 +375,21 @@ def run_study(
       DataError: no site has rows to train on.
       StudyError: a round gave another result than before.
     """
-    study, federated, checklist = parts.study, parts.federated, parts.task.checklist
+    study, federated, checklist, judging = parts.study, parts.federated, parts.task.checklist, parts.task.judging
+    plain = study.release.histograms == "plain"
+    rounds.figures = functools.partial(check_figures, release=plain) if judging is None else judging.check
     ids = site_ids(sites)
     names = tuple(ids)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     # ---- statistics: sums from each site, what is fitted from their total back to each
-    measured = schema_of(checklist.zero())
-    accepted, _ = rounds.run(Phase(0, "statistics", names, Packed({}), (), measured, everyone=True))
-    failpoints.here("coordinator.study.after_statistics")
-    fitted = checklist.fit(combine([dict(leaves) for leaves in rounds.leaves(accepted, measured)]))
+    fitted: dict[str, Any] = {}
+    for phase, one in zip(STATISTICS, checklist.statistics, strict=False):
+        measured, known = schema_of(one.zero(fitted)), Packed({"fitted": as_leaf(fitted)} if fitted else {})
+        accepted, _ = rounds.run(Phase(0, phase, names, known, (), measured, everyone=True))
+        failpoints.here("coordinator.study.after_statistics")
+        fitted = one.fit(combine([dict(leaves) for leaves in rounds.leaves(accepted, measured)]), fitted)
     on_event(Event("statistics", study.name, data={"sites": len(names), "inputs": len(fitted.get("inputs", ()))}))
-    told = json.dumps(fitted, sort_keys=True, separators=(",", ":")).encode()
-    rounds.run(Phase(0, "look", names, Packed({"fitted": np.frombuffer(told, np.uint8)}), (), READY, everyone=True))
+    rounds.run(Phase(0, "look", names, Packed({"fitted": as_leaf(fitted)}), (), READY, everyone=True))
     # ---- the start, or the newest step
     rows = checklist.template(fitted)
     weights = jax.block_until_ready(parts.init_weights(rows))
@@ -449,10 +478,10 @@ def run_study(
     accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(server), sent, SUMMARY))
     failpoints.here("coordinator.study.after_finish")
     summaries = [
-        read_summary(dict(leaves)["summary"], site, study.release.histograms == "plain")
+        read_summary(dict(leaves)["summary"], site, rounds.figures)
         for (site, _), leaves in zip(accepted, rounds.leaves(accepted, SUMMARY), strict=True)
     ]
-    evaluation = join_sites([found for found in summaries if found])
+    evaluation = (join_sites if judging is None else judging.join)([found for found in summaries if found])
     seconds = time.perf_counter() - begun
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
     result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)

@@ -13,6 +13,7 @@ import numpy as np
 
 from learner_jax import trees
 from learner_jax.data import plans
+from learner_jax.data.sites import fit_all
 from learner_jax.engines.forecast import Line, Sizes, forecast
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.program import wire_shape
@@ -22,7 +23,6 @@ from learner_jax.engines.sources import frames_of
 from learner_jax.errors import DataError
 from learner_jax.leaves import count_pieces, schema_bytes, site_ids
 from learner_jax.specs import Study
-from learner_jax.statistics import combine
 from learner_jax.types import PyTree
 
 
@@ -101,10 +101,11 @@ def beforehand(parts: Parts, sites: Sequence[str] | None = None) -> tuple[dict[s
     if not names:
         raise DataError("expected the sites' names or number (--sites=4), since the study names none")
     if frames:
-        total = combine([checklist.measure(frame) for frame in frames.values()])
+        fitted = fit_all(checklist, list(frames.values()))
     else:
-        total = {name: np.ones_like(leaf) for name, leaf in checklist.zero().items()}
-    fitted = checklist.fit(total)
+        fitted = {}
+        for one in checklist.statistics:
+            fitted = one.fit({name: np.ones_like(leaf) for name, leaf in one.zero(fitted).items()}, fitted)
     count = fitted["rows"] / len(frames) if frames and "rows" in fitted else None
     sizes = sizes_of(parts, names, checklist.template(fitted), count)
     return forecast(sizes, line_of(parts.study)), bool(frames)

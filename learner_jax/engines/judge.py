@@ -168,14 +168,26 @@ def merge(sites: Sequence[SiteData]) -> SiteData:
     )
 
 
-def predictor(parts: Parts) -> Callable[[PyTree, PyTree], np.ndarray]:
-    """(weights, rows [n, ...]) -> the model's output [n, ...], in chunks of one shape."""
+def judgeable(parts: Parts, sites: Mapping[str, SiteData]) -> bool:
+    """Whether something can be said of the study's models on held-back rows, and there are any."""
+    held = any((site.split == 2).any() for site in sites.values())
+    return held and (parts.task.judging is not None or is_binary(parts, sites))
+
+
+def predictor(parts: Parts) -> Callable[[PyTree, PyTree], Any]:
+    """(weights, rows [n, ...]) -> the model's output, leaves [n, ...], in chunks of one shape."""
     model = parts.model
     run = jax.jit(lambda weights, rows: model.apply(weights["params"], weights["stats"], rows, None, False)[0])
 
-    def predict(weights: PyTree, rows: PyTree) -> np.ndarray:
-        outputs = [np.asarray(run(weights, chunk))[:count] for chunk, count in _chunks(rows)]
-        return np.concatenate(outputs) if outputs else np.zeros(0)
+    def predict(weights: PyTree, rows: PyTree) -> Any:
+        def first(output: PyTree, count: int) -> PyTree:
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], output)
+
+        outputs = [first(run(weights, chunk), count) for chunk, count in _chunks(rows)]
+        if outputs:
+            return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+        one = jax.tree.map(lambda leaf: jnp.zeros((1, *np.shape(leaf)[1:]), leaf.dtype), rows)
+        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), jax.eval_shape(run, weights, one))
 
     return predict
 
@@ -230,7 +242,11 @@ def is_binary(parts: Parts, sites: Mapping[str, SiteData]) -> bool:
 
 
 def judge(
-    parts: Parts, sites: Mapping[str, SiteData], world: World, models: Mapping[str, Sequence[PyTree]]
+    parts: Parts,
+    sites: Mapping[str, SiteData],
+    world: World,
+    models: Mapping[str, Sequence[PyTree]],
+    fitted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The "evaluation" of a result: every model on the held-back rows of every site.
 
@@ -239,8 +255,16 @@ def judge(
       sites: name -> rows.
       world: its order counts for `models`.
       models: name -> each site's weights; "federated" first.
+      fitted: to all sites' sums.
     """
     predict = predictor(parts)
+    if parts.task.judging is not None:
+        held_rows = [take_rows(sites[name].rows, np.flatnonzero(sites[name].split == 2)) for name in world.names]
+        told = {
+            model: [predict(weights[place], {"x": rows["x"]}) for place, rows in enumerate(held_rows)]
+            for model, weights in models.items()
+        }
+        return parts.task.judging.evaluate(told, held_rows, world.names, fitted or {}, parts.study.seed)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
     held = {name: np.flatnonzero(sites[name].split == 2) for name in world.names}
     for place, name in enumerate(world.names):

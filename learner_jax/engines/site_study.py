@@ -3,6 +3,7 @@
 What a site is asked, phase by phase:
 
     (0, "statistics")   measure the table: sums for preprocessing           -> named leaves
+    (0, "statistics2")  the same by what was found so far, and so on        -> named leaves
     (0, "look")         get what was fitted from all sites' sums; encode    -> ready
     (t, "train")        one local round                                     -> a Wire
     (T+1, "look")       the watch on the last broadcast                     -> sums
@@ -11,8 +12,9 @@ What a site is asked, phase by phase:
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +34,11 @@ from learner_jax.errors import ConfigError, DataError, StorageError
 from learner_jax.evaluation import summarise_site
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import LeafSpec, Schema, leaf_pieces, pack, schema_digest, schema_of, unpack
-from learner_jax.protocol.messages import Open
+from learner_jax.protocol.messages import STATISTICS, Open
 from learner_jax.specs import Study
 from learner_jax.storage.atomic import read_json, write_json
 from learner_jax.storage.patience import patiently
-from learner_jax.types import PyTree
+from learner_jax.types import Judging, PyTree
 
 READY: Schema = (LeafSpec("ready", "int32", (1,)),)
 SUMMARY_BYTES = 32 * 1024
@@ -115,8 +117,8 @@ class SiteStudy:
         """
         if asked.phase == "train":
             return self._train(asked, data, committed)
-        if asked.phase == "statistics":
-            leaves = self.parts.task.checklist.measure(self._frame)
+        if asked.phase in STATISTICS:
+            leaves = self._measure(asked.phase, data)
         elif asked.phase == "look" and asked.round == 0:
             leaves = self._prepare(data)
         elif asked.phase == "look":
@@ -128,16 +130,23 @@ class SiteStudy:
             leaves = self._finish(data, committed)
         return _answer(leaves, committed or b"")
 
+    def _measure(self, phase: str, data: bytes | memoryview) -> dict[str, np.ndarray]:
+        """The sums of one round of statistics."""
+        number, statistics = STATISTICS.index(phase), self.parts.task.checklist.statistics
+        if number >= len(statistics):
+            raise DataError(f"expected at most {len(statistics)} rounds of statistics in this study, got '{phase}'")
+        if not number:
+            return statistics[0].measure(self._frame, {})
+        with _of_use():
+            return statistics[number].measure(self._frame, json.loads(bytes(data)))
+
     def _prepare(self, data: bytes | memoryview) -> dict[str, np.ndarray]:
         """Keeps what was fitted, and encodes the table by it."""
         path = self._folder / "fitted.json"
-        try:
+        with _of_use():
             fitted = json.loads(bytes(data))
             self.parts.task.checklist.encode(self._frame.head(2), fitted)  # it is of use, before it is kept
             apart = self.parts.task.checklist.compare(self._frame, fitted)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-            text = f"expected what the study has fitted, got something of no use here ({type(error).__name__})"
-            raise DataError(text) from None
         patiently(lambda: write_json(path, fitted, mode=0o600, point="site.fitted"), self._note)
         self._ready = None
         self._prepared()
@@ -162,7 +171,9 @@ class SiteStudy:
         site, world, _ = self._prepared()
         held = np.flatnonzero(site.split == TEST)
         found: dict[str, Any] = {}
-        if len(held) and is_binary(self.parts, {self.name: site}):
+        if len(held) and self.parts.task.judging is not None:
+            found = self._judged(self.parts.task.judging, data, committed)
+        elif len(held) and is_binary(self.parts, {self.name: site}):
             rows, predict = take_rows(site.rows, held), predictor(self.parts)
             joint = self.parts.federated.model(self._broadcast(data), self._state(committed))
             scores = {"federated": chances(predict(joint, rows))}
@@ -176,7 +187,8 @@ class SiteStudy:
             found = summarise_site(
                 scores, rows["y"], site.group[held], cohorts, seed, name=self.name, release=plain, ways=ways
             )
-        keep_figures(self._folder, judged=list(found.values()))
+        if self.parts.task.judging is None:
+            keep_figures(self._folder, judged=list(found.values()))
         text = json.dumps(found, allow_nan=False).encode()
         if len(text) > SUMMARY_BYTES:  # the subgroups are what may be left out
             fewer = {cohort: {k: v for k, v in one.items() if k != "subgroups"} for cohort, one in found.items()}
@@ -184,6 +196,17 @@ class SiteStudy:
         if len(text) > SUMMARY_BYTES:
             raise DataError(f"expected figures of at most {SUMMARY_BYTES} bytes, got {len(text)}")
         return {"summary": np.frombuffer(text.ljust(SUMMARY_BYTES), np.uint8)}
+
+    def _judged(self, judging: Judging, data: bytes | memoryview, committed: bytes | None) -> dict[str, Any]:
+        """The task's own figures of the joint model and of the site's own."""
+        site, world, _ = self._prepared()
+        rows, predict = take_rows(site.rows, np.flatnonzero(site.split == TEST)), predictor(self.parts)
+        x = {"x": rows["x"]}
+        told = {"federated": predict(self.parts.federated.model(self._broadcast(data), self._state(committed)), x)}
+        if "local_only" in self.parts.references:
+            told["local_only"] = predict(train_alone(self.parts, world, self._tell)[0], x)
+        fitted = read_json(self._folder / "fitted.json")
+        return judging.summarise(told, rows, self.name, fitted, self.parts.study.seed)
 
     # ---- what it stands on ----------------------------------------------------------------------------------------
 
@@ -220,6 +243,16 @@ class SiteStudy:
         if not committed:
             return fresh
         return jax.tree.map(jnp.asarray, trees.rebuild(fresh, unpack(committed, trees.schema(fresh), "this disk")))
+
+
+@contextlib.contextmanager
+def _of_use() -> Iterator[None]:
+    """Says in one line that what came as fitted is nothing that this study's functions can read."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        text = f"expected what the study has fitted, got something of no use here ({type(error).__name__})"
+        raise DataError(text) from None
 
 
 def broadcast_shape(parts: Parts, weights: PyTree) -> PyTree:

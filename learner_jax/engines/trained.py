@@ -83,20 +83,23 @@ class TrainedModel:
     def _predictor(self) -> Callable[[PyTree, PyTree], np.ndarray]:
         return predictor(self.parts)  # compiled once, for one row and for a million
 
-    def predict(self, table: Any) -> np.ndarray:
+    def predict(self, table: Any) -> Any:
         """The model's predictions, in the order of the rows.
 
         Args:
           table: a pandas frame with the checklist's columns; or arrays float[n, ...] where the study was given arrays.
 
         Returns:
-          Chances float64[n] of a task with one logit a row, else the model's output.
+          Chances float64[n] of a task with one logit a row, else the model's output; of a task that is judged in units
+          of its own (`Task.judging`), the output in these.
 
         Raises:
           DataError: the table does not fit the checklist, or the arrays not those of the training.
         """
         rows = {"x": self._encoded(table)}
         output = self._predictor(self.weights, rows)
+        if self.parts.task.judging is not None:
+            return self.parts.task.judging.told(output, self.fitted or {})
         if not (self._tells_chances and output.ndim == 1):
             return output
         return chances(output) if self.moved is None else self.moved.move(chances(output))
@@ -304,6 +307,8 @@ class TrainedModel:
         checklist = self.parts.task.checklist
         if checklist is None or self.fitted is None:
             return array_like(table, self.rows["x"])
+        if checklist.frame is not None:
+            return checklist.encode(checklist.frame(table, "the cells"), self.fitted, labelled=False).rows["x"]
         if not hasattr(table, "columns"):
             hint = "; predict_one takes one row" if isinstance(table, Mapping) else ""
             got = type(table).__name__

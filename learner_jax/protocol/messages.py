@@ -43,7 +43,9 @@ TABLE_LIMIT = PIECES * PIECE_ENTRY
 """Bytes of a table of pieces."""
 HAVE_LIMIT = PIECES // 8
 ZIPS = ("", "zstd")
-PHASES = ("statistics", "train", "look", "finish")
+STATISTICS = ("statistics", *(f"statistics{number}" for number in range(2, 17)))
+"""Rounds of sums before the first learning round, in this order; most studies have one."""
+PHASES = (*STATISTICS, "train", "look", "finish")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
 
@@ -374,8 +376,9 @@ _size = _integer(0, 2**40)
 _have = _raw(HAVE_LIMIT)
 _zip = _text(8, "|".join(ZIPS), f"a compression ({', '.join(filter(None, ZIPS))}, or nothing)")
 _line = _text(2000)
-_phase = _text(16, "|".join(PHASES), f"a phase ({', '.join(PHASES)})")
-_maybe_phase = _text(16, "|".join((*PHASES, "")), f"a phase ({', '.join(PHASES)}), or nothing,")
+_ORDER = f"{STATISTICS[0]} to {STATISTICS[-1]}, {', '.join(PHASES[len(STATISTICS) :])}"
+_phase = _text(16, "|".join(PHASES), f"a phase ({_ORDER})")
+_maybe_phase = _text(16, "|".join((*PHASES, "")), f"a phase ({_ORDER}), or nothing,")
 _round = _integer(0, 2**31 - 1)
 _epoch = _integer(0, 2**31 - 1)
 _count = _integer(0, 2**20)

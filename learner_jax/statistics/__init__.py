@@ -1,7 +1,8 @@
 """Statistics that all sites agree on without seeing each other's rows: each site measures sums, the total is fitted.
 
-NumPy only. Sums are int64 or float64 arrays in a dict; `combine` adds them in the order of site ids. What comes out
-equals the pooled statistic exactly for counts, and to rounding for means and deviations.
+NumPy only; those for cells, in `genes`, `variable_genes`, `reduction` and `proteins`, with SciPy. Sums are int64 or
+float64 arrays in a dict; `combine` adds them in the order of site ids. What comes out equals the pooled statistic
+exactly for counts, and to rounding for means and deviations.
 """
 
 from learner_jax.statistics.combine import combine
