@@ -14,8 +14,6 @@ from learner_jax.leaves import site_ids
 from learner_jax.statistics import combine
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from learner_jax.data.schema import Checklist
 
 TRAIN, VALID, TEST = 0, 1, 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from learner_jax import failpoints
+from learner_jax.data.simulated_cells import to_anndata
 from learner_jax.engines.coordinator import Outcome
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.serving import serve
@@ -70,17 +71,21 @@ def site_table(folder: Path, frame: Any) -> Path:
 
     Args:
       folder: the site's.
-      frame: written at the first call, and again until a first answer of the site has counted: a table that did not
-        fit may have been mended. From then on the run keeps to the rows that it began with.
+      frame: a table, or `Cells`; written at the first call, and again until a first answer of the site has counted:
+        what did not fit may have been mended. From then on the run keeps to the rows that it began with.
 
     Returns:
       The file, which only its owner may read.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / "data.parquet"
+    cells = hasattr(frame, "counts")
+    path = folder / ("data.h5ad" if cells else "data.parquet")
     if not path.exists() or not (folder / "outbox" / "committed").exists():
         beside = path.with_suffix(".part")
-        frame.to_parquet(beside, index=False)
+        if cells:
+            to_anndata(frame).write_h5ad(beside)
+        else:
+            frame.to_parquet(beside, index=False)
         beside.chmod(0o600)
         beside.replace(path)
     return path
