@@ -29,12 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learner_jax.data.cells import Cells
 from learner_jax.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
 
 BLOCK, LATENT = 1024, 8
 SYNTHETIC = "synthetic: simulated cells, no measurement of anybody"
@@ -71,32 +70,31 @@ class Truth:
     dispersion: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class SimulatedCells:
-    """One site's simulated cells, laid out as `learner_jax.data.cells.Cells`, with what was drawn.
+@dataclasses.dataclass(frozen=True, eq=False)
+class SimulatedCells(Cells):
+    """One site's simulated cells: `Cells` of the site's panel, whose notes say that they are synthetic.
+
+    Genes have no Ensembl ids. `obs` has the index "s00-0000000" and columns cell_type, site, split ("train", one in
+    five "test") and synthetic (True).
 
     Attributes:
-      counts: csr int32 [n, genes], RNA counts, indices sorted.
-      genes: str[genes].
-      ids: None: made-up genes have no Ensembl id.
-      protein: float32[n, P], antibody counts of the site's panel.
-      proteins: P names.
-      obs: index "s00-0000000"; columns cell_type, site, split ("train", one in five "test"), synthetic (True).
-      notes: that they are synthetic.
       truth: what was drawn.
     """
 
-    counts: csr_matrix
-    genes: np.ndarray
-    ids: None
-    protein: np.ndarray
-    proteins: tuple[str, ...]
-    obs: pd.DataFrame
-    notes: tuple[str, ...]
-    truth: Truth
+    truth: Truth = dataclasses.field(kw_only=True)
 
-    def __len__(self) -> int:
-        return len(self.obs)
+    def take(self, which: Any) -> SimulatedCells:
+        """The cells at these places, in that order, or those where a mask is true, with what was drawn of them.
+
+        Args:
+          which: int[k] or bool[n].
+        """
+        truth = dataclasses.replace(self.truth, **{name: getattr(self.truth, name)[which] for name in _EACH})
+        return dataclasses.replace(super().take(which), truth=truth)  # pyright: ignore[reportReturnType]
+
+
+_EACH = ("latent", "library", "foreground", "expected")
+"""What is drawn for each cell."""
 
 
 def simulated_cells(
@@ -151,11 +149,11 @@ def simulated_blocks(
     return _blocks(study, _place(study, site))
 
 
-def to_anndata(cells: Any) -> AnnData:
+def to_anndata(cells: Cells) -> AnnData:
     """AnnData in scverse's conventions.
 
     Args:
-      cells: `SimulatedCells`, or anything with their first six fields.
+      cells: `SimulatedCells`, or other `Cells`.
 
     Returns:
       X csr int32 raw counts, obs, `obsm["protein_expression"]` a DataFrame of raw counts, and `uns["notes"]`, which
@@ -176,11 +174,11 @@ def to_anndata(cells: Any) -> AnnData:
         var["gene_ids"] = np.asarray(cells.ids)
     made = anndata.AnnData(X=cells.counts.copy(), obs=cells.obs.copy(), var=var)
     made.obsm["protein_expression"] = protein
-    if notes := list(getattr(cells, "notes", ())):
-        made.uns["notes"] = notes
-    if (truth := getattr(cells, "truth", None)) is not None:
+    if cells.notes:
+        made.uns["notes"] = list(cells.notes)
+    if isinstance(cells, SimulatedCells):
         made.uns["synthetic"] = SYNTHETIC
-        made.obsm["simulated_latent"] = truth.latent.copy()
+        made.obsm["simulated_latent"] = cells.truth.latent.copy()
     return made
 
 
@@ -368,7 +366,7 @@ def _block(study: _Study, site: _Site, start: int, end: int) -> SimulatedCells:
         names,
         obs,
         (SYNTHETIC,),
-        Truth(
+        truth=Truth(
             latent[:size].astype(np.float32),
             library[:size].astype(np.float32),
             foreground[:size, kept],
@@ -389,8 +387,7 @@ def _joined(blocks: list[SimulatedCells]) -> SimulatedCells:
     import pandas as pd
     from scipy import sparse
 
-    each = ("latent", "library", "foreground", "expected")
-    together = {name: np.concatenate([getattr(block.truth, name) for block in blocks]) for name in each}
+    together = {name: np.concatenate([getattr(block.truth, name) for block in blocks]) for name in _EACH}
     return dataclasses.replace(
         blocks[0],
         counts=sparse.vstack([block.counts for block in blocks], format="csr"),

@@ -294,7 +294,7 @@ def check_summary(found: Any, proteins: Sequence[str] | None = None) -> dict[str
     _known(proteins is None or set(measured) <= set(proteins), "proteins of the study")
     _known(all(type(n) is int and ENOUGH <= n <= most for n in measured.values()), "cells of each protein")
     _names(models, "models")
-    background = found.get("background")
+    background = found.get("background", [])
     _known(isinstance(background, list) and len(background) <= len(measured), "a list of antibodies")
     _known(all(isinstance(one, str) and one in measured for one in background), "antibodies that were measured")
     site |= _nothing() | {"measured": dict(measured), "background": list(background)}

@@ -19,6 +19,7 @@ import numpy as np
 
 from learner_jax.errors import DataError
 from learner_jax.evaluation.proteins import evaluate
+from learner_jax.statistics.proteins import site_scale, within_site
 
 MEASURED, PREDICTED, INTERVAL = "protein_expression", "protein_predicted", "protein_interval"
 UNITS = {
@@ -151,11 +152,11 @@ def _transformed(counts: np.ndarray, target: str, site: np.ndarray) -> np.ndarra
         return logs - np.nanmean(logs, axis=1, keepdims=True)
     found = np.full_like(logs, np.nan)
     for name in set(site.tolist()):
-        mine = site == name
-        use = np.isfinite(logs[mine]).any(0)  # a site has measured a protein or has not
-        part = logs[np.ix_(mine, use)]
-        spread = np.nanstd(part, axis=0)
-        found[np.ix_(mine, use)] = (part - np.nanmean(part, axis=0)) / np.where(spread > 0, spread, 1.0)
+        for at in range(counts.shape[1]):
+            rows = np.flatnonzero((site == name) & np.isfinite(counts[:, at]))
+            if len(rows):
+                part = counts[rows, at][:, None]
+                found[rows, at] = within_site(part, site_scale(part))[:, 0]
     return found
 
 

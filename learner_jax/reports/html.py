@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from learner_jax.reports import tripod, words
+from learner_jax.reports import proteins, tripod, words
 from learner_jax.reports.acted import acted_on
 from learner_jax.reports.by_round import learning_curve, per_round
 from learner_jax.reports.by_site import results_by_site
@@ -64,6 +64,7 @@ def page(result: Mapping[str, Any]) -> str:
         "results": [
             results_by_site(cohort, at, len(cohorts(result)), noun) for at, cohort in enumerate(cohorts(result))
         ],
+        "proteins": proteins.section(result, noun),
         "told": told_and_observed(result, noun),
         "acted": acted_on(result, noun),
         "parted": parted(result, noun),
@@ -201,12 +202,13 @@ def _short(result: dict[str, Any], noun: Nouns) -> dict[str, Any]:
             ("Sent by the " + noun.sites, size(result["bytes_up"])),
             ("Sent to them", size(result.get("bytes_down") or 0)),
         ]
+    beside = proteins.sentences(result, noun)
     return {
         "whom": f"Judged on: {judged[0]['name']}." if judged else "",
-        "say": words.headline(result),
-        "around": around,
+        "say": proteins.headline(result, noun) or words.headline(result),
+        "around": around or " ".join(beside[1:]),
         "more": more,
-        "terms": terms,
+        "terms": terms or beside[:1],
         "facts": facts,
     }
 

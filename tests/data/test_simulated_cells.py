@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from learner_jax.data import simulated_cells as made
+from learner_jax.data.cells_files import read_cells
 from learner_jax.data.simulated_cells import BLOCK, simulated_blocks, simulated_cells, to_anndata
 from learner_jax.errors import DataError
 
@@ -26,14 +26,6 @@ def same(a, b) -> bool:
         and a.obs.equals(b.obs)
         and all(np.array_equal(getattr(a.truth, name), getattr(b.truth, name)) for name in truths)
     )
-
-
-def head(cells, n):
-    truth = {name: getattr(cells.truth, name)[:n] for name in ("latent", "library", "foreground", "expected")}
-    return dataclasses.replace(
-        cells, counts=cells.counts[:n], protein=cells.protein[:n], obs=cells.obs.iloc[:n],
-        truth=dataclasses.replace(cells.truth, **truth),
-    )  # fmt: skip
 
 
 def gene_means(cells):
@@ -61,6 +53,19 @@ def test_as_a_laboratory_has_it(study):
         assert np.asarray(cells.counts.sum(1)).min() > 0
     barcodes = [barcode for cells in study.values() for barcode in cells.obs.index]
     assert len(set(barcodes)) == 9000
+
+
+def test_they_are_cells_as_any_other(study):
+    cells = study["s00"]
+    assert (cells.on_genes(list(cells.genes[::-1])) != cells.counts[:, ::-1]).nnz == 0
+    counts, measured = cells.panel(["SYNP03", "CD3"])
+    assert np.array_equal(counts[:, 0], cells.protein[:, 3])
+    assert list(measured) == [True, False]
+    odd = np.arange(3000) % 2 == 1
+    some = cells.take(odd)
+    assert np.array_equal(some.truth.latent, cells.truth.latent[odd])
+    assert np.array_equal(some.protein, cells.protein[odd])
+    assert list(some.obs.index) == list(cells.obs.index[odd])
 
 
 def test_genes_are_negative_binomial(study):
@@ -151,11 +156,12 @@ def test_a_panel_takes_columns_away_and_changes_no_other():
 
 
 @settings(max_examples=12)
+@example(0, 10, BLOCK + 6)
 @given(st.integers(0, 2**40), st.integers(0, 1300), st.integers(0, 1300))
 def test_the_first_cells_are_the_same_however_many_follow(seed, few, more):
     few, more = sorted((few, more))
     a, b = (simulated_cells(1, n, 20, 3, seed)["s00"] for n in (few, more))
-    assert same(a, head(b, few))
+    assert same(a, b.head(few))
 
 
 @settings(max_examples=8)
@@ -172,6 +178,8 @@ def test_a_site_is_the_same_whatever_other_sites_there_are(seed, few, more):
 def test_sites_and_seeds_differ():
     a, b = simulated_cells(2, 300, 20, 3, 0), simulated_cells(2, 300, 20, 3, 1)
     assert not np.array_equal(a["s00"].protein, a["s01"].protein)
+    depth = [cells.truth.library / cells.truth.depth for cells in a.values()]  # what no gain or share hides
+    assert abs(np.corrcoef(np.log(depth))[0, 1]) < 0.3
     assert not np.array_equal(a["s00"].protein, b["s00"].protein)
     assert not np.array_equal(a["s00"].truth.loading, b["s00"].truth.loading)
 
@@ -207,6 +215,10 @@ def test_anndata_in_scverse_conventions(study, tmp_path):
     assert list(read.obsm["protein_expression"].columns) == list(cells.proteins)
     assert np.array_equal(read.obsm["protein_expression"].to_numpy(), cells.protein)
     assert list(read.obs["cell_type"]) == list(cells.obs["cell_type"])
+    again = read_cells(tmp_path / "s01.h5ad")
+    assert (again.counts != cells.counts).nnz == 0
+    assert again.proteins == cells.proteins
+    assert np.array_equal(again.protein, cells.protein)
 
 
 @pytest.mark.parametrize(

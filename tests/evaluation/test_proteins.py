@@ -348,7 +348,8 @@ def test_what_sites_say_is_taken_and_what_they_add_goes_no_further():
     [
         ((), []), (("name",), None), (("cells",), 9), (("cells",), True), (("cells",), 10**20), (("cells",), None),
         (("measured",), []), (("background",), ["zz"]),
-        (("background",), {}), (("background",), [1]), (("measured", "p"), 5), (("measured", "p"), 121), (("measured", "zz"), 50),
+        (("background",), {}), (("background",), [1]), (("measured", "p"), 5), (("measured", "p"), 121),
+        (("measured", "zz"), 50),
         (("models",), None), (("models", "federated"), {}), (("models", "federated", "r"), 0.5),
         (("models", "federated", "r", "value"), float("nan")), (("models", "federated", "r", "value"), 1.2),
         (("models", "federated", "rmse", "value"), -0.1), (("models", "federated", "coverage", "value"), 1.1),

@@ -92,6 +92,10 @@ def test_hexagons_hold_every_cell_and_the_title_its_r(cells):
         r: Any = pearsonr(y, told)
         assert ax.get_title(loc="left") == f"{name}   r = {r.statistic:.2f}"
         drawn = np.asarray(ax.collections[0].get_array())
+        middle = np.average(np.asarray(ax.collections[0].get_offsets()), axis=0, weights=drawn)
+        assert middle == pytest.approx([told.mean(), y.mean()], abs=0.1)
+        spread = np.average((np.asarray(ax.collections[0].get_offsets()) - middle) ** 2, axis=0, weights=drawn)
+        assert spread == pytest.approx([told.var(), y.var()], rel=0.25)
         inside = ax.get_xlim()[0] < told
         assert 0.99 * len(y) <= drawn.sum() <= inside.sum()
         assert ax.get_xlim() == ax.get_ylim()
