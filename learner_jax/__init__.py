@@ -64,12 +64,13 @@ _PUBLIC = {
         "learner_jax.types",
     ),
     "Event": "learner_jax.events",
+    "pl": "learner_jax.plots",
     "protein": "learner_jax.protein",
     "LearnerError": "learner_jax.errors",
     **dict.fromkeys(("accuracy", "auprc", "auroc", "brier", "log_loss"), "learner_jax.evaluation.metrics"),
 }
 
-_MODULES = ("protein",)
+_MODULES = ("pl", "protein")
 
 __all__ = [
     "Aggregator",
@@ -114,6 +115,7 @@ __all__ = [
     "mlp",
     "newton",
     "optimizer",
+    "pl",
     "protein",
     "protein_net",
     "proteins",
@@ -126,6 +128,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from learner_jax import plots as pl
     from learner_jax import protein as protein
     from learner_jax.api import (
         Run,

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learner_jax import plots as pl
+from learner_jax.cli import environment
 from learner_jax.errors import DataError
 from learner_jax.events import Observer, silent
+from learner_jax.specs import Spec, Study
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ProteinModel", "load", "pl", "setup_anndata", "train"]
 
 SETUP = "learner_protein"
+_ONE_MACHINE = Study(name="proteins", task=Spec("tasks", "proteins"))
 PREDICTED, INTERVAL = "protein_predicted", "protein_interval"
 
 
@@ -104,7 +107,6 @@ def train(
       DataError, ConfigError: one line.
     """
     from learner_jax import api
-    from learner_jax.specs import Spec, Study
 
     sites, setup = _sites(adata)
     names = panel or tuple(dict.fromkeys(protein for site in sites.values() for protein in site.proteins))
@@ -118,6 +120,7 @@ def train(
     asked |= dict(task or {})
     given = {"types": len(asked.get("types", ())), **dict(model or {})}
     adam = Spec("optimizers", "adam", {"learning_rate": 3e-3})
+    environment.apply(environment.variables(_ONE_MACHINE, environment.cores()))  # before jax starts, if it has not
     study = Study(
         name=str(fields.pop("name", "proteins")),
         question="Which surface proteins does a cell carry, as its RNA tells?",
@@ -182,6 +185,8 @@ class ProteinModel:
         frame = pd.DataFrame(told["mean"], index=adata.obs_names, columns=pd.Index(self.panel))
         bounds = {f"{name}_{end}": told[end][:, at] for at, name in enumerate(self.panel) for end in ("low", "high")}
         adata.obsm[PREDICTED] = frame
+        target = str(self.model.parts.study.task.fields.get("target", "within_site"))
+        adata.uns["protein_target"] = target if target != "clr_per_protein" else "none"
         adata.obsm[INTERVAL] = pd.DataFrame(bounds, index=adata.obs_names)
         if "types" in told:
             kinds = np.array(self.model.parts.study.task.fields["types"], object)

@@ -33,7 +33,7 @@ FLOORS = (
     ("data", "evaluation", "aggregators", "algorithms"),
     ("tasks", "federate", "network", "storage"),
     ("engines", "reports", "plots", "hub"),
-    ("build", "api", "protein", "cli", "console"),
+    ("build", "api", "cli", "protein", "console"),
 )
 PLACE = {room: (floor, column) for floor, rooms in enumerate(FLOORS, 1) for column, room in enumerate(rooms)}
 # Outside the table: `learner_jax/__init__.py` and `__main__.py` stand above all doors; `samples` holds files alone.

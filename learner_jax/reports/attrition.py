@@ -10,7 +10,7 @@ from learner_jax.data.cohorts import DIED, LOST, NOT_READMITTED, READMITTED, Coh
 from learner_jax.data.features import Features
 from learner_jax.errors import DataError
 from learner_jax.evaluation.exact import auroc
-from learner_jax.reports.table import grid
+from learner_jax.reports.plain import grid
 
 ENOUGH = 10
 """Stays with a readmission, and without, from which on it is said how well a score tells them apart."""

@@ -7,8 +7,9 @@ from typing import Any
 from learner_jax.reports import words
 from learner_jax.reports.charts import Scale, scale
 from learner_jax.reports.numerals import MINUS, count, hundred, many, signed
+from learner_jax.reports.plain import by_size
 from learner_jax.reports.result import figure, gain, joint, within
-from learner_jax.reports.table import FIRST, LONG, by_size
+from learner_jax.reports.table import FIRST, LONG
 from learner_jax.reports.words import Nouns
 
 PILLS = {"gained": "ok", "better than chance": "ok", "better alone": "stop", "worse than chance": "stop"}

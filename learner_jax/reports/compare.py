@@ -9,8 +9,8 @@ from typing import Any
 
 from learner_jax.reports import html, words
 from learner_jax.reports.numerals import duration, size
+from learner_jax.reports.plain import clip, grid
 from learner_jax.reports.result import cohorts, figure, joint, rounds_seconds, within
-from learner_jax.reports.table import clip, grid
 
 FIGURES = (("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier"))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from learner_jax.reports.charts import scale
 from learner_jax.reports.numerals import MINUS, count, many
-from learner_jax.reports.table import by_size, clip, grid
+from learner_jax.reports.plain import by_size, clip, grid
 from learner_jax.reports.words import Nouns, Say, judge
 
 AIM, LEAST, MOST = 0.80, 0.75, 0.85

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from learner_jax.reports import foretold, words
+from learner_jax.reports import foretold, proteins, words
 from learner_jax.reports.numerals import count
+from learner_jax.reports.plain import by_size, clip, grid
 from learner_jax.reports.result import cohorts, figure, gain, joint, within
 
 LONG = 16  # so many sites are listed in full; of more, the largest 12
@@ -23,6 +24,10 @@ def text(result: Mapping[str, Any]) -> str:
       Lines without colours or control characters, at most 100 columns wide.
     """
     result = dict(result)
+    told = of_proteins(result)
+    if told:
+        costs = [str(say) for say in (words.cost(result), words.learning(result)) if say is not None]
+        return "\n".join([told, *costs, *filter(None, [foretold.compared(result)])])
     parts = [_cohort(cohort, words.nouns(result)) for cohort in cohorts(result)]
     if not parts:
         parts = [_watched(result)]
@@ -31,36 +36,9 @@ def text(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, "\n".join(line for line in ends if line)])
 
 
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns in plain text: the first `left` ones start left, the others end right.
-
-    Args:
-      header: one word or two for each column.
-      rows: cells; () draws a line.
-      left: how many columns hold words.
-    """
-    widths = [max(len(str(row[at])) for row in [header, *filter(len, rows)]) for at in range(len(header))]
-    rule = "  ".join("-" * width for width in widths)
-
-    def lay(row: Sequence[str]) -> str:
-        cells = [
-            f"{cell:<{width}}" if at < left else f"{cell:>{width}}"
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([lay(header), rule, *(lay(row) if row else rule for row in rows)])
-
-
-def by_size(sites: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The largest site first; a withheld count is small; equals by name."""
-    return sorted(sites, key=lambda site: (-(site.get("rows") or 0), site["name"]))
-
-
-def clip(name: str, width: int = 26) -> str:
-    """A name that fits a column: its end gives way, control characters too."""
-    name = "".join(c if c.isprintable() else "?" for c in name)
-    return name if len(name) <= width else name[: width - 1] + "…"
+def of_proteins(result: Mapping[str, Any]) -> str:
+    """What a result of proteins says; "" of any other."""
+    return proteins.text(result, words.nouns(dict(result)))
 
 
 def _cohort(cohort: dict[str, Any], noun: words.Nouns) -> str:

@@ -56,6 +56,7 @@ class Nouns(NamedTuple):
 
 TASKS = {
     "readmission": Nouns("patient", "stays", "who came back", "who did not", "came back", "hospital", "hospitals"),
+    "proteins": Nouns(row="cell", rows="cells", site="laboratory", sites="laboratories"),
 }
 
 

@@ -73,7 +73,7 @@ def test_figures_of_the_page_are_those_of_the_evaluation(make, federation):
     share = (mean if federation else found["all"])["models"]["federated"]["coverage"]["value"]
     assert f"Its 80 % intervals hold {100 * share:.1f} % of the measured values; not so for PD-1" in text
     assert "Background only at lab0" in text
-    assert "Not every site measured every protein" in text
+    assert "Not every laboratory measured every protein" in text
     assert ("kept all figures at home" in text) == federation
     assert "T <1>" in text  # a name is a name
     assert not [tag for tag, attributes in reader.seen if "style" in attributes]
