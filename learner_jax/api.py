@@ -210,7 +210,7 @@ def _run(
     from learner_jax.engines.simulator import simulate as run_rounds
     from learner_jax.engines.simulator import template_rows
 
-    parts = _built(study, task)
+    parts = built(study, task)
     if folder is not None:
         _begun(folder, study, on_event, sites is None)
     fitted, data, notes = _sites(parts, sites, on_event)
@@ -278,7 +278,7 @@ def load(folder: str | Path, task: Task | None = None) -> TrainedModel:
     about, leaves = load_model(Path(folder))
     study = Study.from_json(specs.to_json(about["study"]))
     task = None if task is None else checked_task(task)
-    parts = _built(study if task is not None else specs.check(study), task)
+    parts = built(study if task is not None else specs.check(study), task)
     rows = trees.nested({name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in about["rows"].items()})
     shapes = jax.eval_shape(parts.init_weights, rows)
     weights = trees.rebuild(shapes, {name: np.asarray(leaf) for name, leaf in leaves.items()})
@@ -322,7 +322,7 @@ def local(
         return finished
     tell = _written(folder, on_event)
     tell(Event("start", study.name, data={"kind": "federation", "rounds": study.rounds}))
-    parts = _built(study)
+    parts = built(study)
     frames = frames_of(study)
     _begun(folder, study, tell, True)
     outcome = run_local(parts, frames, folder, tell, {})
@@ -375,7 +375,7 @@ def coordinate(
         for name, path in files.items():
             tell(Event("note", study.name, data={"text": f"join code of {name}, works once: {path}"}))
 
-    parts = _built(study)
+    parts = built(study)
     _begun(folder, study, tell, False)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
@@ -413,7 +413,7 @@ def join(
     frame = read_table(data)
     name = site or Path(data).stem
     tell = _written(Path(workdir), on_event)
-    found = take_part(code, name, frame, Path(workdir), tell, _built, agrees(release_histograms), proxy)
+    found = take_part(code, name, frame, Path(workdir), tell, built, agrees(release_histograms), proxy)
     tell(Event("done", found["study"], None, name, {"result": found}))
     return found
 
@@ -448,7 +448,7 @@ def _begun(folder: Path, study: Study, on_event: Observer, read: bool) -> None:
         on_event(Event("note", study.name, data={"text": unlike}))
 
 
-def _built(study: Study, task: Task | None = None) -> Parts:
+def built(study: Study, task: Task | None = None) -> Parts:
     """A study's parts, with jax set up for it."""
     import jax
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learner_jax import api
 from learner_jax import plots as pl
 from learner_jax.cli import environment
 from learner_jax.errors import DataError
@@ -106,8 +107,6 @@ def train(
     Raises:
       DataError, ConfigError: one line.
     """
-    from learner_jax import api
-
     sites, setup = _sites(adata)
     names = panel or tuple(dict.fromkeys(protein for site in sites.values() for protein in site.proteins))
     whole = all(set(names) <= set(site.proteins) for site in sites.values())
@@ -141,8 +140,6 @@ def load(folder: str | Path) -> ProteinModel:
     Raises:
       StorageError, CorruptError: it is not there, or not readable.
     """
-    from learner_jax import api
-
     folder = Path(folder)
     model = api.load(folder / "model" if (folder / "model").is_dir() else folder)
     return ProteinModel(model, tuple(model.parts.study.task.fields["panel"]))
@@ -192,6 +189,45 @@ class ProteinModel:
             kinds = np.array(self.model.parts.study.task.fields["types"], object)
             adata.obs["cell_type_predicted"] = pd.Categorical(kinds[told["types"].argmax(axis=1)])
         return frame
+
+    def fine_tune(self, adata: AnnData, *, panel: tuple[str, ...] | None = None, **fields: Any) -> ProteinModel:
+        """The same model for a laboratory's own panel, proteins that the study never had included.
+
+        The layers that all laboratories trained stay; the head is trained on these cells alone, in this process.
+
+        Args:
+          adata: set up by `setup_anndata`; a tenth of its cells (or those whose `split` says so) is watched.
+          panel: the proteins; None for all that were measured.
+          **fields: of `learner_jax.engines.fine_tune.tune_head`: epochs, learning_rate, patience.
+
+        Raises:
+          DataError: counts that cannot be used; too few cells.
+        """
+        import dataclasses
+
+        import jax
+
+        from learner_jax.engines.fine_tune import start_from, tune_head
+        from learner_jax.engines.trained import TrainedModel
+        from learner_jax.specs import check
+
+        (name, cells), *more = _sites(adata)[0].items()
+        if more:
+            raise DataError(
+                "fine_tune: expected the cells of one laboratory, got several batches: set up without batch_key"
+            )
+        names, study = panel or cells.proteins, self.model.parts.study
+        fitted = {key: value for key, value in dict(self.model.fitted or {}).items() if not key.startswith("target_")}
+        task = dataclasses.replace(study.task, fields={**study.task.fields, "panel": names, "target": "within_site"})
+        parts = api.built(check(dataclasses.replace(study, task=task)))
+        parts.task.checklist.check(cells, name)
+        site = parts.task.checklist.encode(cells, fitted)
+        fresh = parts.init_weights(jax.tree.map(lambda leaf: leaf[:2], site.rows))
+        place = {protein: at for at, protein in enumerate(self.panel)}
+        begin = start_from(fresh, self.model.weights, [place.get(protein, -1) for protein in names])
+        weights = jax.device_get(tune_head(parts, begin, site, **fields))
+        rows = jax.tree.map(lambda leaf: leaf[:2], site.rows)
+        return ProteinModel(TrainedModel(parts, weights, fitted, rows), tuple(names))
 
     @property
     def result(self) -> dict[str, Any]:

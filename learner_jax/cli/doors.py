@@ -92,7 +92,7 @@ def join(
 
 def forecast(study: Study, sites: Sequence[str] | None) -> tuple[Mapping[str, Any], bool]:
     """What it will take, and whether the sites' tables were seen; nothing is started."""
-    return module("engines.expected").beforehand(module("api")._built(study), sites)
+    return module("engines.expected").beforehand(module("api").built(study), sites)
 
 
 def has_joined(workdir: Path) -> bool:
