@@ -58,8 +58,14 @@ def pyplot() -> Any:
 
 
 def styled() -> Any:
-    """A context in which axes are made in this style; the user's own settings stay as they are."""
-    return pyplot().rc_context(_STYLE)
+    """A context in which axes are made in this style; the user's own settings stay as they are.
+
+    The backend is loaded first: loaded inside, what it sets would be forgotten at the end, and a notebook would
+    show its first figure alone.
+    """
+    plt = pyplot()
+    plt.draw_if_interactive()  # nothing is drawn: it loads the backend
+    return plt.rc_context(_STYLE)
 
 
 def axes(ax: Any, width: float, height: float) -> Any:
