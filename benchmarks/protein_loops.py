@@ -59,7 +59,7 @@ def stepping(lr: float, dropout: float) -> Callable[..., Any]:
 
 
 def scan(lr: float, dropout: float) -> Callable[..., Weights]:
-    """(weights, x, y, index int32[T, B]) -> weights: one `lax.scan` in one jit, Adam's state going through all of it."""
+    """(weights, x, y, index int32[T, B]) -> weights: one `lax.scan` in one jit, with one Adam throughout."""
     step, adam = stepping(lr, dropout), optax.adam(lr)
 
     def run(weights, x, y, index):

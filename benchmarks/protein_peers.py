@@ -1,12 +1,13 @@
 """Surface proteins from RNA: a federation beside scikit-learn and scvi-tools' totalVI, on the same split, in one table.
 
     python -m benchmarks.protein_peers --file=pbmc10k_protein_v3.h5ad --totalvi_python=PATH --out=FILE.jsonl
-    python -m benchmarks.protein_peers --file=learner_jax/samples/pbmc10k_cite_2000.h5ad --quick      does it run
+    python -m benchmarks.protein_peers --file=learner_jax/samples/pbmc10k_cite_2000.h5ad --types=protein_cluster --quick
 
-Each arm is a process of its own for each seed, in an order shuffled anew for each seed, and has all cores. Its seconds
-are from opening the file to predictions for the test cells, imports not counted; its peak (VmHWM) has them in it. All
-must name the same proteins, test cells and measured values, or the run ends. Scores are the mean over proteins of
-Pearson's r over test cells, and the root of the mean squared error over all entries.
+Each arm is a process of its own for each seed, in an order shuffled anew for each seed, with `--threads` threads (one:
+two of torch's on a machine that others use wait for each other). Its seconds are from opening the file to predictions
+for the test cells, compiling included and imports not; its peak (VmHWM) has the imports in it. All must name the same
+proteins, test cells and measured values, or the run ends. Scores are the mean over proteins of Pearson's r over test
+cells, and the root of the mean squared error over all entries.
 
     mean, ridge, knn, mlp, totalvi    `benchmarks.protein_by_hand`, in which it is said what they do
     federated                         four sites, by Dirichlet(0.3) over cell types; their weights averaged each round
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from learner_jax.specs import Study
 
 OURS = ("federated", "pooled", "federated_ridge")
-PENALTIES = (0.1, 1.0, 10.0, 100.0)
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
 SAME = ("proteins", "test_sha256", "measured_sha256")
 """What all arms must say alike."""
 
@@ -50,11 +51,18 @@ SAME = ("proteins", "test_sha256", "measured_sha256")
 # ---- ours ------------------------------------------------------------------------------------------------------------
 
 
-def split(cells: Cells, plant: str | None = None) -> tuple[Cells, dict[str, Cells]]:
-    """(test cells, four sites): the split of `protein_by_hand.read`, and the data's own recipe for skewed sites."""
+def split(cells: Cells, types: str, plant: str | None = None) -> tuple[Cells, dict[str, Cells]]:
+    """(test cells, four sites): the split of `protein_by_hand.read`, and the data's own recipe for skewed sites.
+
+    Args:
+      cells: all of them; a split that they bring themselves is left out.
+      types: the column of cell types.
+      plant: "shuffled" as in `protein_by_hand.read`.
+    """
     order = np.random.default_rng(0).permutation(len(cells))
     test, train = order[: len(cells) // 5], order[len(cells) // 5 :]
-    kinds, draw = cells.obs["cell_type"].astype(str).to_numpy(), np.random.default_rng(0)
+    kinds, draw = cells.obs[types].astype(str).to_numpy(), np.random.default_rng(0)
+    cells = dataclasses.replace(cells, obs=cells.obs.drop(columns="split", errors="ignore"))
     if plant == "shuffled":
         protein = cells.protein.copy()
         protein[train] = protein[np.random.default_rng(1).permutation(train)]
@@ -71,7 +79,7 @@ def study_of(
 ) -> Study:
     """The study of an arm."""
     from learner_jax import specs
-    from learner_jax.specs import Spec, Study
+    from learner_jax.specs import Engine, Spec, Study
 
     if arm == "federated_ridge":
         model, rounds = {"hidden": (), "dropout": 0.0}, 1
@@ -86,12 +94,14 @@ def study_of(
         Study(
             name="proteins", task=Spec("tasks", "proteins", task), model=Spec("models", "protein_net", model),
             algorithm=algorithm, rounds=rounds, batch_size=setting["batch_size"], target="valid/pearson",
-            references=(), seed=seed,
+            references=(), seed=seed, engine=Engine(plan="sequential") if arm == "federated_ridge" else Engine(),
         )
     )  # fmt: skip
 
 
-def ours(arm: str, file: str, setting: Mapping[str, Any], seed: int, plant: str | None) -> dict[str, Any]:
+def ours(
+    arm: str, file: str, setting: Mapping[str, Any], seed: int, types: str = "cell_type", plant: str | None = None
+) -> dict[str, Any]:
     """One arm of ours, from the file to predictions in the target's own units.
 
     Returns:
@@ -105,7 +115,7 @@ def ours(arm: str, file: str, setting: Mapping[str, Any], seed: int, plant: str 
 
     cells = read_cells(Path(file))
     panel = tuple(sorted(cells.proteins))
-    test, sites = split(cells, plant)
+    test, sites = split(cells, types, plant)
     checklist = build(study_of(arm, panel, setting, seed, 1.0)).task.checklist
     assert checklist is not None
     fitted, rows = encode_sites(checklist, sites)
@@ -131,7 +141,7 @@ def one(given: argparse.Namespace) -> dict[str, Any]:
     from benchmarks import proteins  # noqa: F401
 
     imported, begun, used = peak(), time.perf_counter(), time.process_time()
-    found = ours(given.one, given.file, setting_of(given), given.seed, given.plant)
+    found = ours(given.one, given.file, setting_of(given), given.seed, given.types, given.plant)
     told: dict[str, Any] = {"wall_s": time.perf_counter() - begun, "cpu_s": time.process_time() - used}
     told |= {"peak": peak(), "imports_peak": imported, "kept": keep(given.into, {given.one: found["told"]}, found["y"])}
     told |= about(found["proteins"], found["barcodes"], found["y"])
@@ -180,6 +190,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 4), "sd": round(float(np.std(values)), 4), "n": len(values)}
 
 
+def by_protein(proteins: Sequence[str], runs: Sequence[np.ndarray]) -> dict[str, float]:
+    """Pearson's r of each, the mean over seeds."""
+    return dict(zip(proteins, np.mean(runs, axis=0).round(4).tolist(), strict=True))
+
+
 def table(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """For a terminal."""
     out = [f"{'':28}{'Pearson':>9}{'RMSE':>8}{'wall s':>9}{'CPU s':>9}{'peak GB':>9}"]
@@ -218,16 +233,14 @@ def command_of(arm: str, given: argparse.Namespace, seed: int, into: Path) -> li
         return [python, "-m", "benchmarks.protein_by_hand", f"--arm={arm}", *common_, *epochs]
     setting = [f"--{name}={value}" for name, value in setting_of(given).items() if name != "hidden"]
     own = [sys.executable, "-m", "benchmarks.protein_peers", f"--one={arm}", *common_]
-    return [*own, *setting, f"--hidden={given.hidden}"]
+    return [*own, *setting, f"--hidden={given.hidden}", f"--types={given.types}"]
 
 
-def environment_of(arm: str, setting: Mapping[str, Any]) -> dict[str, str]:
-    """As a user has it: ours with the devices that `learner simulate` would set, the others with their own threads."""
-    from learner_jax.cli.environment import cores, variables
-
-    if arm in BY_HAND:
-        return dict(os.environ)
-    return {**os.environ, **variables(study_of(arm, ("CD3", "CD4"), setting, 0, 1.0), cores())}
+def environment_of(threads: int) -> dict[str, str]:
+    """So many threads for BLAS and torch; for jax so many devices of one thread, as `learner simulate` has it."""
+    blas = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    devices = f"--xla_force_host_platform_device_count={threads}"
+    return {**os.environ, **blas, "NPROC": "1", "XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"}
 
 
 def run(given: argparse.Namespace, arms: Sequence[str]) -> dict[str, Any]:
@@ -242,7 +255,7 @@ def run(given: argparse.Namespace, arms: Sequence[str]) -> dict[str, Any]:
             if arm in missing or (arm == "totalvi" and seed >= given.totalvi_seeds):
                 return {}
             try:
-                answer = child(command_of(arm, given, seed, into), environment_of(arm, setting_of(given)))
+                answer = child(command_of(arm, given, seed, into), environment_of(given.threads))
             except (SystemExit, OSError) as error:
                 if arm != "totalvi":
                     raise
@@ -264,8 +277,7 @@ def run(given: argparse.Namespace, arms: Sequence[str]) -> dict[str, Any]:
         out[name] = {
             "pearson": spread([one["pearson"] for one in runs]),
             "rmse": spread([one["rmse"] for one in runs]),
-            "by_protein": dict(zip(answers[0]["proteins"], np.mean([one["r"] for one in runs], axis=0).round(4).tolist(),
-                                   strict=True)),
+            "by_protein": by_protein(answers[0]["proteins"], [one["r"] for one in runs]),
             "wall_s": common.summary([answer["wall_s"] for answer in answers]),
             "cpu_s": common.summary([answer["cpu_s"] for answer in answers]),
             "peak": max(answer["peak"] for answer in answers),
@@ -280,8 +292,10 @@ def parser_of() -> argparse.ArgumentParser:
     """The flags."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--file", required=True, help="a .h5ad with counts, proteins and cell_type")
+    parser.add_argument("--types", default="cell_type", help="the column of cell types, by which sites are skewed")
     parser.add_argument("--arms", default=",".join([*BY_HAND, *OURS]))
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm")
+    parser.add_argument("--threads", type=int, default=1, help="of each arm")
     parser.add_argument("--totalvi_python", default=sys.executable, help="a Python that has scvi-tools")
     parser.add_argument("--totalvi_seeds", type=int, default=1, help="runs of totalVI, of --seeds at most")
     parser.add_argument("--totalvi_epochs", type=int, help="its own choice where none is given")
@@ -315,7 +329,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"expected arms among {', '.join([*BY_HAND, *OURS])}, got {', '.join(unknown)}")
     load = os.getloadavg()[0]
     line: dict[str, Any] = {"benchmark": "protein_peers", "file": Path(given.file).name, "quick": given.quick}
-    line |= {"n": given.seeds, "plant": given.plant, "setting": setting_of(given), **run(given, arms)}
+    line |= {
+        "n": given.seeds,
+        "threads": given.threads,
+        "plant": given.plant,
+        "setting": setting_of(given),
+        **run(given, arms),
+    }
     line |= {"load_before": common.rounded(load), "load_after": common.rounded(os.getloadavg()[0])}
     print("\n".join(table(line["arms"])), file=sys.stderr)
     common.emit({**line, "machine": common.machine()}, given.out)

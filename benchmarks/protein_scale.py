@@ -1,4 +1,4 @@
-"""A million made-up cells of twenty laboratories: from their files to fifty rounds, beside a plain loop on the same rows.
+"""A million made-up cells of twenty laboratories: from files to fifty rounds, beside a plain loop on the same rows.
 
     python -m benchmarks.protein_scale --cells=100000,1000000 --out=benchmarks/results/protein_scale.jsonl
     python -m benchmarks.protein_scale --quick              a small run: does it work, do the results agree
@@ -12,9 +12,9 @@ files to round 1   each statistic reads, checks and sums a laboratory's file, on
 fifty rounds       `engines.simulator.simulate`, on all cores, validation in each round included.
 
 The same rows then train in three more ways, a round or an epoch at a time, shuffled anew in each repeat: one core, with
-and without the look at validation cells, and `loops`: one plain `lax.scan` over the very batches of that round, in a
-process of its own. Before anything is timed, the round without dropout is compared with each laboratory trained alone by
-the plain step and averaged by hand; a difference ends the run. Cells a second are training cells over a round's time.
+and without the look at validation cells, and `loop`: one plain `lax.scan` over the very batches of that round, in a
+process of its own. Before anything is timed, the round without dropout is compared with each laboratory trained alone
+by the plain step and averaged by hand; a difference ends the run. Cells a second: training cells over a round's time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from learner_jax.specs import Study
 
 LR, ROUND, SEED = 1e-3, 2, 0
-TOLERANCE = 2e-2
+TOLERANCE = 1e-2
 """Largest difference of weights, over the way from the start, that rounding in float32 explains; see tests."""
 QUICK = {"cells": "2000", "sites": 4, "genes": 60, "proteins": 5, "components": 10, "hidden": "16,8", "rounds": 2}
 
@@ -359,7 +359,7 @@ def run(asked: Mapping[str, Any], repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder, processes = Path(place), {}
         begun = time.perf_counter()
-        made = common_child("make", asked, folder)
+        made = child("make", asked, folder)
         made["made_s"] = common.rounded(time.perf_counter() - begun)
 
         def start(role: str) -> common.Process:
@@ -381,7 +381,6 @@ def run(asked: Mapping[str, Any], repeats: int) -> dict[str, Any]:
             work = start("one_core").ask({"do": "describe"})
             agreed = processes["one_core"].ask({"do": "agreement"})
             start("plain")
-            measured = {arm: [] for arm in HOME}
             for arm in HOME:
                 processes[HOME[arm]].ask({"do": "time", "arm": arm})  # compiled, once through
             measured = common.interleave(
@@ -407,10 +406,13 @@ def run(asked: Mapping[str, Any], repeats: int) -> dict[str, Any]:
             "ratio_to_loop": ratio, "agreement": agreed["apart"]}  # fmt: skip
 
 
-def common_child(role: str, asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def child(role: str, asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A process of its own that answers once and ends, so that what it held is held no more."""
     process = common.Process(
-        "benchmarks.protein_scale", [f"--serve={role}", f"--folder={folder}", f"--asked={json.dumps(dict(asked))}"], 1, 1
+        "benchmarks.protein_scale",
+        [f"--serve={role}", f"--folder={folder}", f"--asked={json.dumps(dict(asked))}"],
+        1,
+        1,
     )
     try:
         return process.ask({"do": role})
