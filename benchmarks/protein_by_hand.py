@@ -82,8 +82,8 @@ def components(split: Split, scaled: bool = True, count: int = 50) -> tuple[np.n
     values = sparse.diags(1e4 / np.asarray(counts.sum(axis=1)).ravel()) @ counts
     values = sparse.csr_matrix(values)
     values.data = np.log1p(values.data)
-    svd = TruncatedSVD(min(count, values.shape[1] - 1), n_iter=7, random_state=0)
-    train = svd.fit_transform(values[split.train])
+    svd = TruncatedSVD(min(count, split.adata.n_vars - 1), n_iter=7, random_state=0)
+    train: Any = svd.fit_transform(values[split.train])
     mean, deviation = (train.mean(axis=0), train.std(axis=0)) if scaled else (0.0, 1.0)
     return (train - mean) / deviation, (svd.transform(values[split.test]) - mean) / deviation
 
@@ -135,7 +135,7 @@ def totalvi(split: Split, seed: int, epochs: int | None = None) -> dict[str, np.
     """scvi-tools; see the module."""
     import anndata
     import pandas as pd
-    import scvi
+    import scvi  # pyright: ignore[reportMissingImports]
 
     scvi.settings.seed = seed
     shown = split.counts.copy()
@@ -143,7 +143,7 @@ def totalvi(split: Split, seed: int, epochs: int | None = None) -> dict[str, np.
     batch = np.full(len(shown), "measured", object)
     batch[split.test] = "missing"
     adata = anndata.AnnData(split.adata.X.copy(), obs=pd.DataFrame({"batch": batch}, index=split.adata.obs_names))
-    adata.obsm["protein_expression"] = pd.DataFrame(shown, index=adata.obs_names, columns=split.proteins)
+    adata.obsm["protein_expression"] = pd.DataFrame(shown, index=adata.obs_names, columns=pd.Index(split.proteins))
     scvi.model.TOTALVI.setup_anndata(adata, batch_key="batch", protein_expression_obsm_key="protein_expression")
     model = scvi.model.TOTALVI(adata, latent_distribution="normal", n_layers_decoder=2)
     model.train(max_epochs=epochs, accelerator="cpu")
@@ -185,7 +185,8 @@ def about(proteins: list[str], barcodes: Any, y: np.ndarray) -> dict[str, Any]:
 def keep(into: Path, found: dict[str, np.ndarray], y: np.ndarray) -> list[str]:
     """Writes predictions float64[n, P], and what was measured; the names of the former."""
     names = [name for name, told in found.items() if told.shape == y.shape]
-    np.savez(into, measured=y, **{name: found[name] for name in names})
+    arrays: Any = {name: found[name] for name in names}
+    np.savez(into, measured=y, **arrays)
     return names
 
 

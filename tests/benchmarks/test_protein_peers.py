@@ -96,7 +96,7 @@ def test_shuffled_proteins_are_seen_in_an_arm_of_each_kind(sample, monkeypatch):
 
 @pytest.mark.parametrize("name", peers.SAME)
 def test_arms_that_differ_end_the_run(name):
-    said = dict.fromkeys(peers.SAME, "a")
+    said: dict[str, str] = dict.fromkeys(peers.SAME, "a")
     peers.agree({"ridge": [said], "federated": [said, said]})
     with pytest.raises(SystemExit, match=f"federated: expected the same as of ridge, got another {name}"):
         peers.agree({"ridge": [said], "federated": [said, {**said, name: "b"}]})
