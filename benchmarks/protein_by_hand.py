@@ -125,10 +125,9 @@ def mlp(split: Split, seed: int) -> dict[str, np.ndarray]:
     from sklearn.neural_network import MLPRegressor
 
     x, ours = components(split)
-    net = MLPRegressor(
-        hidden_layer_sizes=(128, 64), batch_size=128, learning_rate_init=1e-3, early_stopping=True, random_state=seed
-    )
-    return {"mlp": net.fit(x, clr(split.counts[split.train])).predict(ours)}
+    settings: dict[str, Any] = {"batch_size": 128, "learning_rate_init": 1e-3, "early_stopping": True}
+    net = MLPRegressor(hidden_layer_sizes=(128, 64), random_state=seed, **settings)
+    return {"mlp": np.asarray(net.fit(x, clr(split.counts[split.train])).predict(ours))}
 
 
 def totalvi(split: Split, seed: int, epochs: int | None = None) -> dict[str, np.ndarray]:
