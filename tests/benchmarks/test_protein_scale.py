@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import protein_loops as loops
-from benchmarks import protein_scale as scale
+from benchmarks import protein_scale
+from benchmarks import protein_scale_arms as scale
 
 ASKED = {
     "cells": 1600, "sites": 4, "genes": 60, "proteins": 5, "components": 10, "hidden": "16,8", "rounds": 2,
@@ -155,5 +156,5 @@ def test_a_quick_run_prints_one_line(root, tmp_path):
     line = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1 and json.loads(out.read_text()) == line and line["synthetic"]
     (found,) = line["by_cells"].values()
-    assert set(found["arms"]) == set(scale.HOME) and found["agreement"] < scale.TOLERANCE
+    assert set(found["arms"]) == set(protein_scale.HOME) and found["agreement"] < scale.TOLERANCE
     assert found["study"]["rounds"] == 2 and found["study"]["peak"] >= found["files"]["peak"] > 0
