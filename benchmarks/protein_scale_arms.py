@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from learner_jax.specs import Study
 
 LR, ROUND, SEED = 1e-3, 2, 0
-TOLERANCE = 1e-2
-"""Largest difference of weights, over the way from the start, that rounding in float32 explains; see tests."""
+TOLERANCE, LONG_TOLERANCE, LONG = 1e-2, 3e-2, 2000
+"""Largest difference of weights, over the way from the start, that rounding in float32 explains, and in rounds of more
+than LONG batches: 5e-6 was found after 574 of them, 7e-3 after 5,634, of which one site makes 700 steps with Adam."""
 
 
 # ---- the cells -------------------------------------------------------------------------------------------------------
@@ -256,7 +257,8 @@ class OneCore:
         start, rows = by_hand(self.start["params"]), self.world.rows
         hand = loops.averaged(start, rows["x"], rows["y"]["value"], index, first, steps, LR)
         ours = jax.tree.leaves(by_hand(self.arm(0.0, False)()))
-        return {"apart": check(ours, hand, jax.tree.leaves(start))}
+        tolerance = LONG_TOLERANCE if len(index) > LONG else TOLERANCE
+        return {"apart": check(ours, hand, jax.tree.leaves(start), tolerance)}
 
     def time(self, arm: str) -> dict[str, float]:
         import jax
@@ -267,7 +269,7 @@ class OneCore:
         return common.timed(lambda: jax.block_until_ready(self.made[arm]()))[0]
 
 
-def check(ours: Sequence[Any], hand: Sequence[Any], start: Sequence[Any]) -> float:
+def check(ours: Sequence[Any], hand: Sequence[Any], start: Sequence[Any], tolerance: float = TOLERANCE) -> float:
     """||ours - hand|| / ||hand - start||, in float64.
 
     Raises:
@@ -276,8 +278,8 @@ def check(ours: Sequence[Any], hand: Sequence[Any], start: Sequence[Any]) -> flo
     from benchmarks.simulator import apart
 
     found = apart(*([np.asarray(leaf) for leaf in leaves] for leaves in (ours, hand, start)))
-    if not found <= TOLERANCE:
-        raise ValueError(f"expected the round's weights within {TOLERANCE:g} of those by hand, got {found:.3g}")
+    if not found <= tolerance:
+        raise ValueError(f"expected the round's weights within {tolerance:g} of those by hand, got {found:.3g}")
     return common.rounded(found)
 
 
