@@ -15,4 +15,6 @@ def test_the_notebook_of_proteins_runs_and_draws(root, tmp_path):
         output for cell in notebook.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
     ]
     assert len(drawn) >= 5
-    assert not [output for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+    assert not [
+        output for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"
+    ]

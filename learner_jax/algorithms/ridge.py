@@ -95,9 +95,9 @@ def ridge(loss: Loss, *, penalty: float = 1.0) -> Algorithm:
         d, _, kind = sizes(weights)
         shrunk = jnp.diag(jnp.ones(d, kind).at[0].set(0)) * penalty / jnp.maximum(total, 1).astype(kind)
         least = jnp.finfo(kind).eps * jnp.eye(d, dtype=kind)  # a target that nobody measured: weights of 0
-        # By Cholesky: a batch of general solves never returned on two host devices of one process (jax 0.10.2, CPU).
-        factor = jnp.linalg.cholesky(update.gram + shrunk + least)
-        w = jax.scipy.linalg.cho_solve((factor, True), update.moment[..., None])[..., 0]
+        # One target after the other: a batch of solves asks for a thread of the pool in which two host devices wait for
+        # each other, and never returned (jax 0.10.2, CPU).
+        w = jax.lax.map(lambda one: jnp.linalg.solve(*one), (update.gram + shrunk + least, update.moment))
         left = update.square - 2 * jnp.sum(w * update.moment, 1) + jnp.einsum("ci,cij,cj->c", w, update.gram, w)
         deviation = jnp.sqrt(jnp.maximum(left, 0) / jnp.maximum(update.seen, jnp.finfo(kind).tiny))
         half = jnp.maximum(NORMAL_90 * deviation, 1e-6)
