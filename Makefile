@@ -24,8 +24,9 @@ MINUTES ?= 60
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.ready ## ten hospitals, one readmission model: real processes, 50 rounds, a report (3 minutes)
+demo: $(VENV)/.ready ## ten hospitals and readmission, then four laboratories and proteins: real processes (4 minutes)
 	@$(BIN)/learner local --config=readmission --workdir=$(WORKDIR)
+	@$(BIN)/learner local --config=proteins --workdir=$(WORKDIR)-proteins
 
 install: $(VENV)/.ready ## the package and what it needs, into .venv
 
