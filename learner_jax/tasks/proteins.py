@@ -22,6 +22,7 @@ References: Stoeckius et al., Nature Methods 2017 (CITE-seq, CLR); Gayoso et al.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -178,7 +179,7 @@ def checklist(
         from learner_jax.data.cells_check import check_cells
 
         cells = frame(cells, where)
-        notes = [f"{where}: {note}" for note in cells.notes] + check_cells(cells, asked.genes or (), asked.panel, where)
+        notes = check_cells(cells, asked.genes or (), asked.panel, where)
         _, split = parting(_with_donor(cells, parting, where))
         n, measured = int((split == TRAIN).sum()), cells.panel(asked.panel)[1]
         if asked.reduction != "none" and n < FEWEST_CELLS:
@@ -189,13 +190,8 @@ def checklist(
         if target == "clr_per_cell" and not measured.all():
             lacking = ", ".join(name for name, there in zip(asked.panel, measured) if not there)
             raise DataError(
-                f"{where}: expected the whole panel, since target='clr_per_cell' is another for each panel, and "
-                f"{lacking} is not measured here; choose target='within_site'"
-            )
-        if not measured.all():
-            lacking = [name for name, there in zip(asked.panel, measured) if not there]
-            notes.append(
-                f"{where}: {', '.join(lacking)} not measured here; what other sites learn of it is predicted here too"
+                f"{where}: expected all proteins of the panel, since target='clr_per_cell' is another for each panel, "
+                f"got none of {lacking}; choose target='within_site'"
             )
         unknown = set(cells.obs[type_column].astype(str)) - set(types) if types and type_column in cells.obs else set()
         if unknown:
@@ -262,7 +258,7 @@ def frame(cells: Any, where: str = "the cells") -> Cells:
 
     if isinstance(cells, Cells):
         return cells
-    if hasattr(cells, "mod"):
+    if isinstance(getattr(cells, "mod", None), Mapping):  # which of a pandas frame is a method
         return from_mudata(cells, where=where)
     if hasattr(cells, "obsm"):
         return from_anndata(cells, where=where)
