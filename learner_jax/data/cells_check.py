@@ -37,7 +37,7 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
       measured, all zero, or background only.
 
     Raises:
-      DataError: no gene or no protein of the study is here, or a cell has no count of any of its genes.
+      DataError: no gene or no protein of the study is here, or no cell has a count of any of its genes.
     """
     found = matched(cells, genes)
     if len(genes) and not found.matched:
@@ -55,10 +55,11 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
         told.append(str(found))
     empty = np.flatnonzero(np.diff(cells.on_genes(found.matched).indptr) == 0) if len(genes) else np.zeros(0, int)
     if len(empty):
-        which = some([f"'{name}'" for name in cells.obs.index[empty[:6]]])
-        raise DataError(
-            f"{where}: expected a count of the study's {len(genes):,} genes in each cell, got {len(empty)} without any "
-            f"({which}{', ...' if len(empty) > 6 else ''}): filter them out"
+        which = some([f"'{name}'" for name in cells.obs.index[empty]])
+        if len(empty) == len(cells):
+            raise DataError(f"{where}: expected a count of the study's {len(genes):,} genes in a cell, got none in any")
+        told.append(
+            f"{len(empty):,} cells have no count of the study's {len(genes):,} genes and are left out ({which})"
         )
     if cells.counts.nnz and cells.counts.data.max() == 1:
         told.append("all counts are 0 or 1: were they made binary?")

@@ -11,6 +11,8 @@ Without a list of genes each is told by its place among 2^20, to which sha256 se
 laboratory that meet in a place are left out (of 20,000 genes about 2 in 100). Whether the gene at a place is the same
 everywhere is seen from its letters: their sum is the number of laboratories times the letter only if all are equal.
 
+A cell without a count of the agreed genes is left out from then on.
+
 All sums but those of a sketch are of whole numbers, so they are the same however the cells are dealt to laboratories:
 log-normalised values are rounded to 2^-16 before their products are added. Sums are over training cells alone.
 """
@@ -66,13 +68,23 @@ def statistics(asked: Asked, training: Callable[[Any], Cells]) -> tuple[Statisti
     found = [_genes(asked, training)]
     if asked.genes is None:
         found.append(_names(training))
+
+    def used(frame: Any, so_far: Found) -> Cells:
+        return counted(training(frame), so_far)
+
     if asked.highly_variable is not None:
-        found += _variable(asked, training)
+        found += _variable(asked, used)
     if asked.reduction == "gram":
-        found.append(_gram(asked, training))
+        found.append(_gram(asked, used))
     elif asked.reduction == "sketch":
-        found += [_sketch(asked, training, number) for number in range(1, asked.power + 1)]
+        found += [_sketch(asked, used, number) for number in range(1, asked.power + 1)]
     return tuple(found)
+
+
+def counted(cells: Cells, found: Found) -> Cells:
+    """The cells that have a count of the agreed genes: of another, nothing is known here, so it teaches nothing."""
+    some = np.diff(cells.on_genes(found["agreed"]).indptr) > 0
+    return cells if some.all() else cells.take(some)
 
 
 def log_values(cells: Cells, found: Found, where: str = "the site") -> Any:
@@ -176,12 +188,12 @@ def _names(training: Callable[[Any], Cells]) -> Statistic:
 # ---- which of them vary ----------------------------------------------------------------------------------------------
 
 
-def _variable(asked: Asked, training: Callable[[Any], Cells]) -> list[Statistic]:
+def _variable(asked: Asked, used: Callable[[Any, Found], Cells]) -> list[Statistic]:
     assert asked.highly_variable is not None
     top, seurat = asked.highly_variable, asked.flavor == "seurat_v3"
 
     def counts(frame: Any, found: Found) -> Any:
-        return training(frame).on_genes(found["agreed"])
+        return used(frame, found).on_genes(found["agreed"])
 
     def moments_zero(found: Found) -> Sums:
         none = np.zeros(len(found["agreed"]), np.int64)
@@ -228,7 +240,7 @@ def _first(found: Found) -> Sums:
 # ---- the reduction ---------------------------------------------------------------------------------------------------
 
 
-def _gram(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
+def _gram(asked: Asked, used: Callable[[Any, Found], Cells]) -> Statistic:
     def zero(found: Found) -> Sums:
         size = len(found["genes"])
         return {
@@ -241,10 +253,10 @@ def _gram(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
         k = min(asked.components, len(found["genes"]))
         return _reduced(found, principal_of(total, k), mean_of(total))
 
-    return Statistic(zero, lambda frame, found: whole_gram(log_values(training(frame), found)), fit)
+    return Statistic(zero, lambda frame, found: whole_gram(log_values(used(frame, found), found)), fit)
 
 
-def _sketch(asked: Asked, training: Callable[[Any], Cells], number: int) -> Statistic:
+def _sketch(asked: Asked, used: Callable[[Any, Found], Cells], number: int) -> Statistic:
     """Round `number` of subspace iteration; the first also finds the mean, by which the later ones are centred."""
 
     def width(found: Found) -> int:
@@ -259,7 +271,7 @@ def _sketch(asked: Asked, training: Callable[[Any], Cells], number: int) -> Stat
         return {**out, "sum": np.zeros(size)} if number == 1 else out
 
     def measure(frame: Any, found: Found) -> Sums:
-        values = log_values(training(frame), found)
+        values = log_values(used(frame, found), found)
         size = len(found["genes"])
         centre = np.zeros(size) if number == 1 else array(found["centre"])
         sums = reduce_.power(values, basis(found), centre, np.ones(size))

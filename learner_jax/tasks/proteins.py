@@ -35,7 +35,7 @@ from learner_jax.statistics import mean_and_deviation, moments
 from learner_jax.statistics import proteins as targets
 from learner_jax.statistics.reduction import FEWEST_CELLS, scores
 from learner_jax.tasks.protein_judging import judging
-from learner_jax.tasks.protein_sums import Asked, log_values, statistics
+from learner_jax.tasks.protein_sums import Asked, counted, log_values, statistics
 from learner_jax.types import Task
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def checklist(
     def encode(cells: Any, fitted: dict[str, Any], labelled: bool = True) -> SiteData:
         from learner_jax.data.cells_check import background
 
-        cells = frame(cells, "the cells")
+        cells = counted(frame(cells, "the cells"), fitted) if labelled else frame(cells, "the cells")
         group, split = parting(cells) if labelled else (np.arange(len(cells)), np.full(len(cells), TEST, np.int8))
         values = log_values(cells, fitted, "the cells")
         if asked.reduction == "none":
@@ -229,8 +229,18 @@ def checklist(
             y["seen"][:] = 0
         if types:
             y["type"] = _types(cells, types, type_column)
-        about = {"background": [name for name, alone in background(cells).items() if alone]} if labelled else {}
+        about = (
+            {"background": [name for name, alone in background(cells).items() if alone]}
+            if labelled and len(cells)
+            else {}
+        )
         return SiteData({"x": x, "y": y}, split, group, {"everyone": np.ones(len(cells), bool)}, about=about)
+
+    def compare(cells: Any, fitted: dict[str, Any]) -> list[str]:
+        cells = frame(cells)
+        out = len(cells) - len(counted(cells, fitted))
+        said = asked.genes is not None  # by the check, before anything has left
+        return [] if said or not out else [f"{out:,} cells have no count of the genes that all sites have: left out"]
 
     return Checklist(
         columns=(),
@@ -242,6 +252,7 @@ def checklist(
         encode=encode,
         sample=SAMPLE,
         label="proteins",
+        compare=compare,
         more=tuple(more),
         frame=frame,
     )
@@ -321,7 +332,7 @@ def _target_moments(asked: Asked, target: Target, training: Any) -> Statistic:
         return {"rows": np.zeros(size, np.int64), "sum": np.zeros(size), "squares": np.zeros(size)}
 
     def measure(cells: Any, found: dict[str, Any]) -> dict[str, np.ndarray]:
-        cells, out = training(cells), zero(found)
+        cells, out = counted(training(cells), found), zero(found)
         counts, measured = cells.panel(asked.panel)
         if measured.any():
             ratios = _ratios(counts[:, measured], np.ones(len(cells), bool), target)

@@ -131,6 +131,35 @@ def test_held_out_cells_move_nothing_that_is_found():
         assert fit_all(checklist(**fields), [cells]) == fit_all(checklist(**fields), [other])
 
 
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(
+    "fields", [{}, {"reduction": "sketch", "power": 2}, {"highly_variable": 4, "flavor": "pearson_residuals"}]
+)
+def test_cells_without_a_count_of_the_studys_genes_are_left_out_and_said(listed, fields):
+    few = GENES[:6]
+    whole = cells_of(GENES, 400, seed=1)
+    other = cells_of(few, 400, seed=2)  # so that without a list these six are what all have
+    there = np.diff(whole.on_genes(few).indptr) > 0
+    assert 1 < (~there).sum() < 100
+    found = checklist(target="log1p", components=3, **({"genes": few} if listed else {}), **fields)
+    notes: list[str] = []
+    fitted, encoded = encode_sites(found, {"lab": whole, "other": other}, notes.append)
+    kept, rows = encode_sites(found, {"lab": whole.take(there), "other": other})
+    counted_too = ("rows", "panel_rows")  # the first round is before it is known which genes all have
+    assert {k: v for k, v in fitted.items() if k not in counted_too} == {
+        k: v for k, v in kept.items() if k not in counted_too
+    }
+    assert len(encoded["lab"].split) == there.sum()
+    np.testing.assert_array_equal(encoded["lab"].rows["x"], rows["lab"].rows["x"])
+    said = [note for note in notes if "left out" in note]
+    assert len(said) == 1 and said[0].startswith(f"site 'lab': {(~there).sum()} cells have no count of the ")
+    with pytest.raises(
+        DataError, match="to have at least 1 count over the 6 genes"
+    ):  # to predict, each cell would need an answer
+        found.encode(whole, fitted, labelled=False)
+    assert len(found.encode(whole.take(np.flatnonzero(~there)[:2]), fitted).split) == 0
+
+
 def test_the_loss_by_hand():
     with jax.enable_x64(True):
         output = {
