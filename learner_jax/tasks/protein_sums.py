@@ -144,6 +144,8 @@ def _genes(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
             raise DataError(
                 f"expected each protein of the panel at one site at least, got none for {_some(unmeasured)}"
             )
+        if len(places) == PLACES:  # no laboratory has a gene at each place: a forecast without cells asks
+            raise DataError("expected the sites' cells, or task.genes, to tell which genes all sites have, got neither")
         if not len(places):
             raise DataError(
                 f"expected genes that all {sites} sites have, got none: are all of one species, and named by symbols?"
@@ -203,6 +205,8 @@ def _variable(asked: Asked, used: Callable[[Any, Found], Cells]) -> list[Statist
         first = {name: told(np.asarray(total[name], np.int64)) for name in ("cells", "sum", "squares")}
         if not seurat:
             return {**found, "first": first}
+        if int(total["cells"]) < 2:  # a forecast without cells
+            return {**found, "first": first, "clip": told(np.ones(len(found["agreed"])))}
         return {**found, "first": first, "clip": told(variable_genes.expected(total).clip)}
 
     def second_zero(found: Found) -> Sums:
@@ -217,6 +221,9 @@ def _variable(asked: Asked, used: Callable[[Any, Found], Cells]) -> list[Statist
 
     def second_fit(total: Sums, found: Found) -> Found:
         first = _first(found)
+        out = {key: value for key, value in found.items() if key not in ("first", "clip")}
+        if int(first["cells"]) < 2:  # a forecast without cells: their number is enough
+            return {**out, "genes": found["agreed"][:top], "tied": []}
         mean, _ = variable_genes.mean_and_variance(first)
         if seurat:
             variance = variable_genes.normalised_variance(variable_genes.expected(first), total)
@@ -224,7 +231,6 @@ def _variable(asked: Asked, used: Callable[[Any, Found], Cells]) -> list[Statist
             variance = variable_genes.residual_variance(total)
         chosen = variable_genes.most_variable(variance, mean, found["agreed"], top)
         genes = [found["agreed"][place] for place in np.sort(chosen.places)]
-        out = {key: value for key, value in found.items() if key not in ("first", "clip")}
         return {**out, "genes": genes, "tied": [found["agreed"][place] for place in chosen.tied]}
 
     return [

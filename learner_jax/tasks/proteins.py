@@ -181,7 +181,10 @@ def checklist(
         cells = frame(cells, where)
         notes = check_cells(cells, asked.genes or (), asked.panel, where)
         _, split = parting(_with_donor(cells, parting, where))
-        n, measured = int((split == TRAIN).sum()), cells.panel(asked.panel)[1]
+        train, measured = split == TRAIN, cells.panel(asked.panel)[1]
+        if asked.genes is not None:
+            train &= np.diff(cells.on_genes(asked.genes).indptr) > 0
+        n = int(train.sum())
         if asked.reduction != "none" and n < FEWEST_CELLS:
             raise DataError(
                 f"{where}: expected at least {FEWEST_CELLS} cells to train on, since sums of few cells tell of each, "

@@ -45,9 +45,9 @@ def write_cells(folder: Path, zarr: bool = False) -> Path:
 
 
 def _cut(cells: Cells, most: int, genes: slice) -> Cells:
-    """The first cells, with some of the 160 genes that have most counts in the sample's first site."""
+    """The first cells, with some of the 160 genes that have most counts."""
     cells = dataclasses.replace(cells, obs=cells.obs.drop(columns=["site", "split"])).head(most)
-    top = np.sort(np.argsort(-np.asarray(cells.counts.sum(axis=0)).ravel(), kind="stable"))[:160][genes]
+    top = np.sort(np.argsort(-np.asarray(cells.counts.sum(axis=0)).ravel(), kind="stable")[:160])[genes]
     kept = cells.counts[:, top]
     seen = np.flatnonzero(np.diff(kept.indptr))
     ids = None if cells.ids is None else cells.ids[top]
