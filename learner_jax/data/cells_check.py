@@ -11,7 +11,7 @@ import numpy as np
 from learner_jax.data.anndata_parts import some
 from learner_jax.data.cells import Cells, matched
 from learner_jax.data.gene_names import is_gene_id, looks_like_mouse
-from learner_jax.data.protein_names import canonical
+from learner_jax.data.protein_names import canonical, near_proteins
 from learner_jax.errors import DataError
 
 FEW_GENES = 0.5
@@ -48,6 +48,10 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
             why = ": name them by symbols in var, in a column such as 'gene_name'"
         raise DataError(f"{where}: expected genes of the study ({asked}), got none of them ({here}){why}")
     told = list(cells.notes)
+    if not len(genes) and looks_like_mouse(list(cells.genes)):
+        told.append("the genes look like those of mice: only sites of one species have genes in common")
+    elif not len(genes) and is_gene_id(cells.genes[0]):
+        told.append("genes are named by ids alone; if other sites use symbols, put them in var as 'gene_name'")
     if found.missing:
         few = len(found.matched) < FEW_GENES * len(genes)
         told.append(f"{found}{': less than half, so predictions will be worse' if few else ''}")
@@ -162,7 +166,7 @@ def _of_proteins(cells: Cells, panel: Sequence[str], where: str) -> list[str]:
             f"{where}: expected proteins of the study ({some(list(panel))}), got none of them ({some(cells.proteins)})"
         )
     told = []
-    lacking = [canonical(name) for name, there in zip(panel, measured) if not there]
+    lacking = [f"{canonical(name)}{near_proteins(name)}" for name, there in zip(panel, measured) if not there]
     if lacking:
         told.append(f"not measured here, and not taken for 0: {', '.join(lacking)}")
     asked = {canonical(name) for name in panel}

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from learner_jax.data.protein_names import near_proteins
 from learner_jax.data.schema import Statistic
 from learner_jax.data.told_arrays import array, told
 from learner_jax.errors import DataError
@@ -142,13 +143,15 @@ def _genes(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
         unmeasured = [name for name, n in zip(asked.panel, total["panel/sites"], strict=True) if n == 0]
         if unmeasured:
             raise DataError(
-                f"expected each protein of the panel at one site at least, got none for {_some(unmeasured)}"
+                "expected each protein of the panel at one site at least, got none for "
+                + _some([f"{name}{near_proteins(name)}" for name in unmeasured])
             )
         if len(places) == PLACES:  # no laboratory has a gene at each place: a forecast without cells asks
             raise DataError("expected the sites' cells, or task.genes, to tell which genes all sites have, got neither")
         if not len(places):
             raise DataError(
-                f"expected genes that all {sites} sites have, got none: are all of one species, and named by symbols?"
+                f"expected genes that all {sites} sites have, got none{_shared(total['genes/sites'], sites)}: are all "
+                "of one species, and named by symbols? What each site's check says of its genes may tell"
             )
         out = {"rows": int(total["rows"][0]), "sites": sites, "panel_rows": total["panel/rows"].tolist()}
         if asked.genes is None:
@@ -156,6 +159,12 @@ def _genes(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
         return _agreed(out, [asked.genes[place] for place in places])
 
     return Statistic(zero, measure, fit)
+
+
+def _shared(at_sites: np.ndarray, sites: int) -> str:
+    """Where three or more sites have no gene in common: by how many a gene is shared at most."""
+    most = int(at_sites.max())
+    return f" ({int((at_sites == most).sum()):,} are shared by {most} of them)" if 1 < most < sites else ""
 
 
 def _agreed(found: Found, genes: Sequence[str]) -> Found:

@@ -188,7 +188,7 @@ def checklist(
         if asked.reduction != "none" and n < FEWEST_CELLS:
             raise DataError(
                 f"{where}: expected at least {FEWEST_CELLS} cells to train on, since sums of few cells tell of each, "
-                f"got {n}"
+                f"got {n} of the {len(cells):,} that are there"
             )
         if target == "clr_per_cell" and not measured.all():
             lacking = ", ".join(name for name, there in zip(asked.panel, measured) if not there)

@@ -70,7 +70,7 @@ def test_worker_threads_with_their_own_files_end_with_the_simulators_bits(kind, 
     assert fitted["sites"] == 2 and fitted["agreed"] == sorted(
         set.intersection(*genes, TASKS[kind].get("genes", genes[0]))
     )
-    assert 10 < len(fitted["agreed"]) < min(len(mine) for mine in genes)
+    assert 1 < len(fitted["agreed"]) < min(len(mine) for mine in genes)
     assert fitted["panel_rows"][PANEL.index(LACKING)] < fitted["panel_rows"][0] == fitted["rows"]
     leaves = trees.named_leaves(ended.outcome.weights)
     assert all(np.asarray(leaf).dtype == np.float64 for leaf in leaves.values() if leaf.size)
@@ -126,9 +126,9 @@ def test_a_site_and_the_coordinator_die_between_two_rounds_of_statistics(cells, 
 @pytest.mark.slow
 def test_processes_that_read_a_file_each_end_with_the_simulators_weights(tmp_path):
     study = study_of(write_cells(tmp_path / "cells", zarr=True), "variable genes", rounds=3)
-    alone = simulated(study)
+    one = Process("launch.simulate", flags(study, tmp_path / "alone"), tmp_path / "one").last_line()
     ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()
-    assert ended["weights_sha256"] == alone.sha256
+    assert ended["weights_sha256"] == one["weights_sha256"]
 
 
 @pytest.mark.soak
@@ -138,4 +138,5 @@ def test_processes_of_every_kind_of_statistics(kind, tmp_path):
     with Apart(study, tmp_path) as there:
         coordinator = there.coordinator()
         ended = [one.last_line() for one in (coordinator, *[there.site(name) for name in ("a", "b", "c")])]
-    assert {line["weights_sha256"] for line in ended} == {simulated(study).sha256}
+    one = Process("launch.simulate", flags(study, tmp_path / "alone"), tmp_path / "one").last_line()
+    assert {line["weights_sha256"] for line in ended} == {one["weights_sha256"]}

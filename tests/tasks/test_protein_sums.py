@@ -162,3 +162,19 @@ def test_what_nobody_has_is_said():
     for fields in ({}, {"genes": GENES}):
         with pytest.raises(DataError, match="expected genes that all 2 sites have, got none"):
             agree([cells_of(GENES[:20], seed=1), cells_of(GENES[20:], seed=2)], asked(**fields))
+        with pytest.raises(DataError, match=r"got none \(20 are shared by 2 of them\): are all of one species"):
+            thrice = [cells_of(GENES[begin : begin + 20], seed=seed) for seed, begin in enumerate((0, 20, 0))]
+            agree(thrice, asked(**fields))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "given" in kind or "variable" in kind])
+def test_a_forecast_without_cells_finds_shapes_from_a_total_of_ones(kind):
+    """And says what it cannot know, where no list of genes is given."""
+    fields = {"genes": GENES, **KINDS[kind]}
+    found = {}
+    for one in statistics(asked(**fields), lambda cells: cells):
+        found = one.fit({name: np.ones_like(leaf) for name, leaf in one.zero(found).items()}, found)
+    assert len(found["inputs"]) == 8 and len(found["genes"]) == fields.get("highly_variable", len(fields["genes"]))
+    (first, *_) = statistics(asked(), lambda cells: cells)
+    with pytest.raises(DataError, match=r"expected the sites' cells, or task\.genes"):
+        first.fit({name: np.ones_like(leaf) for name, leaf in first.zero({}).items()}, {})

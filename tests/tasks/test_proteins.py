@@ -195,7 +195,9 @@ def test_a_declaration_that_contradicts_itself_is_refused(fields, said):
 
 
 def test_a_site_that_does_not_fit_is_refused_by_name():
-    with pytest.raises(DataError, match=r"^site 'a': expected at least 100 cells to train on.* got \d\d$"):
+    with pytest.raises(
+        DataError, match=r"^site 'a': expected at least 100 cells to train on.* got \d\d of the 50 that are there$"
+    ):
         checklist().check(cells_of(GENES, 50), "site 'a'")
     with pytest.raises(DataError, match=r"^site 'a': expected all proteins of the panel.* got none of CD4, CD8;"):
         checklist(target="clr_per_cell").check(cells_of(GENES, proteins=("CD3",)), "site 'a'")
