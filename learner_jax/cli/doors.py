@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learner_jax.errors import DataError, StudyError
+from learner_jax.errors import DataError, StorageError, StudyError
 from learner_jax.events import Observer
 from learner_jax.specs import Study
 
@@ -179,6 +179,29 @@ def forms() -> Any:
 def write(path: Path, text: str) -> None:
     """A file for this user alone."""
     module("storage.atomic").write_bytes(path, text.encode(), mode=0o600)
+
+
+def write_cells(
+    path: Path, cells: Any, panel: Sequence[str], told: Mapping[str, Any], columns: Mapping[str, Any]
+) -> None:
+    """A .h5ad of the cells' obs and what is predicted, under the names of `lr.protein`; counts are not in it."""
+    import anndata
+    import pandas as pd
+
+    made = anndata.AnnData(obs=cells.obs.copy())
+    made.obsm["protein_predicted"] = pd.DataFrame(told["mean"], index=cells.obs.index, columns=pd.Index(panel))
+    ends = {name: columns[name] for one in panel for name in (f"{one}_low", f"{one}_high")}
+    made.obsm["protein_interval"] = pd.DataFrame(ends, index=cells.obs.index)
+    if "cell_type" in columns:
+        made.obs["cell_type_predicted"] = pd.Categorical(columns["cell_type"])
+    part = path.with_suffix(".part")
+    try:
+        made.write_h5ad(part)
+        part.chmod(0o600)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"expected to write {path}, got: {error.strerror or error}") from None
 
 
 def compare(results: Sequence[Result]) -> str:

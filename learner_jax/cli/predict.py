@@ -75,7 +75,10 @@ def _of_records(model: Any, values: dict[str, Any], at: datetime | None) -> int:
 
 def _of_table(model: Any, values: dict[str, Any]) -> int:
     frame = doors.read_table(Path(values["data"]))
-    chances = [_plain(chance) for chance in model.predict(frame)]
+    told = model.predict(frame)
+    if isinstance(told, dict):
+        return _of_cells(model, frame, told, values)
+    chances = [_plain(chance) for chance in told]
     kept = [name for name in ("patient", "encounter") if name in frame.columns]
     rows = [
         (*(str(one) for one in who), chance) for *who, chance in zip(*(frame[k] for k in kept), chances, strict=True)
@@ -90,6 +93,32 @@ def _of_table(model: Any, values: dict[str, Any]) -> int:
         print(f"{values['out']}: chances of {len(rows):,} rows")
     else:
         print(_csv((*kept, "chance"), rows), end="")
+    return 0
+
+
+def _of_cells(model: Any, cells: Any, told: dict[str, Any], values: dict[str, Any]) -> int:
+    """Each cell's proteins: what is expected of each, the ends of its interval, and its type where that is learned."""
+    task = model.parts.study.task.fields
+    header, columns = ["cell"], [list(cells.obs.index)]
+    for at, name in enumerate(task["panel"]):
+        for part, after in (("mean", ""), ("low", "_low"), ("high", "_high")):
+            header.append(f"{name}{after}")
+            columns.append(told[part][:, at].tolist())
+    if "types" in told:
+        header.append("cell_type")
+        columns.append([task["types"][place] for place in told["types"].argmax(axis=1)])
+    rows = list(zip(*columns, strict=True))
+    out = values["out"]
+    if out and Path(out).suffix.lower() == ".h5ad":
+        doors.write_cells(Path(out), cells, tuple(task["panel"]), told, dict(zip(header, columns, strict=True)))
+    elif out:
+        doors.write(Path(out), _csv(header, rows))
+    if values["json"]:
+        print(json.dumps({"cells": [dict(zip(header, row, strict=True)) for row in rows]}))
+    elif out:
+        print(f"{out}: {len(task['panel'])} proteins of {len(rows):,} cells")
+    else:
+        print(_csv(header, rows), end="")
     return 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from learner_jax.data.anndata_parts import some
 from learner_jax.data.cells import Cells, matched
 from learner_jax.data.gene_names import is_gene_id, looks_like_mouse
-from learner_jax.data.protein_names import canonical
+from learner_jax.data.protein_names import canonical, near_proteins
 from learner_jax.errors import DataError
 
 FEW_GENES = 0.5
@@ -37,7 +37,7 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
       measured, all zero, or background only.
 
     Raises:
-      DataError: no gene or no protein of the study is here, or a cell has no count of any of its genes.
+      DataError: no gene or no protein of the study is here, or no cell has a count of any of its genes.
     """
     found = matched(cells, genes)
     if len(genes) and not found.matched:
@@ -48,6 +48,10 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
             why = ": name them by symbols in var, in a column such as 'gene_name'"
         raise DataError(f"{where}: expected genes of the study ({asked}), got none of them ({here}){why}")
     told = list(cells.notes)
+    if not len(genes) and looks_like_mouse(list(cells.genes)):
+        told.append("the genes look like those of mice: only sites of one species have genes in common")
+    elif not len(genes) and is_gene_id(cells.genes[0]):
+        told.append("genes are named by ids alone; if other sites use symbols, put them in var as 'gene_name'")
     if found.missing:
         few = len(found.matched) < FEW_GENES * len(genes)
         told.append(f"{found}{': less than half, so predictions will be worse' if few else ''}")
@@ -55,10 +59,11 @@ def check_cells(cells: Cells, genes: Sequence[str], panel: Sequence[str], where:
         told.append(str(found))
     empty = np.flatnonzero(np.diff(cells.on_genes(found.matched).indptr) == 0) if len(genes) else np.zeros(0, int)
     if len(empty):
-        which = some([f"'{name}'" for name in cells.obs.index[empty[:6]]])
-        raise DataError(
-            f"{where}: expected a count of the study's {len(genes):,} genes in each cell, got {len(empty)} without any "
-            f"({which}{', ...' if len(empty) > 6 else ''}): filter them out"
+        which = some([f"'{name}'" for name in cells.obs.index[empty]])
+        if len(empty) == len(cells):
+            raise DataError(f"{where}: expected a count of the study's {len(genes):,} genes in a cell, got none in any")
+        told.append(
+            f"{len(empty):,} cells have no count of the study's {len(genes):,} genes and are left out ({which})"
         )
     if cells.counts.nnz and cells.counts.data.max() == 1:
         told.append("all counts are 0 or 1: were they made binary?")
@@ -161,7 +166,7 @@ def _of_proteins(cells: Cells, panel: Sequence[str], where: str) -> list[str]:
             f"{where}: expected proteins of the study ({some(list(panel))}), got none of them ({some(cells.proteins)})"
         )
     told = []
-    lacking = [canonical(name) for name, there in zip(panel, measured) if not there]
+    lacking = [f"{canonical(name)}{near_proteins(name)}" for name, there in zip(panel, measured) if not there]
     if lacking:
         told.append(f"not measured here, and not taken for 0: {', '.join(lacking)}")
     asked = {canonical(name) for name in panel}

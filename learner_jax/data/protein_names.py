@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from learner_jax.data.code_lists import lines, shipped
+from learner_jax.data.schema import near
 
 _GREEK = str.maketrans({"α": "a", "β": "b", "γ": "g", "δ": "d", "ε": "e", "κ": "k", "λ": "l", "µ": "m", "μ": "m"})
 _BEFORE = re.compile(
@@ -86,6 +87,17 @@ def canonical(name: str) -> str:
         if part and key(part) in known:
             return known[key(part)]
     return plain
+
+
+def near_proteins(name: str) -> str:
+    """ " (near: TIGIT)" for a name that no protein of the list has, and that one may have been meant by; else "".
+
+    >>> near_proteins("TIGTI"), near_proteins("CD4"), near_proteins("Foo")
+    (' (near: TIGIT)', '', '')
+    """
+    known = set(_shipped_aliases().values())
+    found = [] if canonical(name) in known else near(name, known)
+    return f" (near: {', '.join(found)})" if found else ""
 
 
 def panel_of(names: Sequence[str], totals: np.ndarray) -> Panel:

@@ -21,7 +21,7 @@ def told(array: Any) -> dict[str, Any]:
     """
     array = np.asarray(array)
     data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    return {"dtype": str(array.dtype), "shape": list(array.shape), "base64": base64.b64encode(data.tobytes()).decode()}
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "base64": base64.b64encode(data.tobytes()).decode()}
 
 
 def array(said: dict[str, Any]) -> np.ndarray:

@@ -56,10 +56,15 @@ def checksums(study: Study) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
+    """Of a file; of a folder (.zarr), over the names, sizes and bytes of its files in order of name."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    for one in files:
+        if one != path:
+            found.update(f"{one.relative_to(path).as_posix()}\0{one.stat().st_size}\0".encode())
+        with one.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                found.update(chunk)
     return found.hexdigest()
 
 

@@ -192,18 +192,22 @@ def table(path: Path | None, fits: Callable[[Path], str] | None) -> Finding:
     try:
         if fits is not None:
             return Finding("data", OK, fits(path))
-        rows, columns = _shape(path)
+        shape = _shape(path)
     except DataError as error:
         return Finding("data", MEND, str(error))
-    words = f"{path} can be read ({rows} rows, {columns} columns); whether it fits, --config=STUDY would tell"
+    words = f"{path} can be read ({shape}); whether it fits, --config=STUDY would tell"
     return Finding("data", UNCHECKED, words)
 
 
-def _shape(path: Path) -> tuple[int, int]:
+def _shape(path: Path) -> str:
     from learner_jax.data.tables import files_of, read_table
 
     tables = [read_table(file) for file in files_of(path)]
-    return sum(len(one) for one in tables), max(one.shape[1] for one in tables)
+    rows = sum(len(one) for one in tables)
+    if hasattr(tables[0], "counts"):
+        genes, proteins = (max(len(getattr(one, part)) for one in tables) for part in ("genes", "proteins"))
+        return f"{rows} cells, {genes} genes, {proteins} proteins"
+    return f"{rows} rows, {max(one.shape[1] for one in tables)} columns"
 
 
 @contextlib.contextmanager

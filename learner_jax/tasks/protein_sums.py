@@ -11,6 +11,8 @@ Without a list of genes each is told by its place among 2^20, to which sha256 se
 laboratory that meet in a place are left out (of 20,000 genes about 2 in 100). Whether the gene at a place is the same
 everywhere is seen from its letters: their sum is the number of laboratories times the letter only if all are equal.
 
+A cell without a count of the agreed genes is left out from then on.
+
 All sums but those of a sketch are of whole numbers, so they are the same however the cells are dealt to laboratories:
 log-normalised values are rounded to 2^-16 before their products are added. Sums are over training cells alone.
 """
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from learner_jax.data.protein_names import near_proteins
 from learner_jax.data.schema import Statistic
 from learner_jax.data.told_arrays import array, told
 from learner_jax.errors import DataError
@@ -66,13 +69,23 @@ def statistics(asked: Asked, training: Callable[[Any], Cells]) -> tuple[Statisti
     found = [_genes(asked, training)]
     if asked.genes is None:
         found.append(_names(training))
+
+    def used(frame: Any, so_far: Found) -> Cells:
+        return counted(training(frame), so_far)
+
     if asked.highly_variable is not None:
-        found += _variable(asked, training)
+        found += _variable(asked, used)
     if asked.reduction == "gram":
-        found.append(_gram(asked, training))
+        found.append(_gram(asked, used))
     elif asked.reduction == "sketch":
-        found += [_sketch(asked, training, number) for number in range(1, asked.power + 1)]
+        found += [_sketch(asked, used, number) for number in range(1, asked.power + 1)]
     return tuple(found)
+
+
+def counted(cells: Cells, found: Found) -> Cells:
+    """The cells that have a count of the agreed genes: of another, nothing is known here, so it teaches nothing."""
+    some = np.diff(cells.on_genes(found["agreed"]).indptr) > 0
+    return cells if some.all() else cells.take(some)
 
 
 def log_values(cells: Cells, found: Found, where: str = "the site") -> Any:
@@ -130,11 +143,15 @@ def _genes(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
         unmeasured = [name for name, n in zip(asked.panel, total["panel/sites"], strict=True) if n == 0]
         if unmeasured:
             raise DataError(
-                f"expected each protein of the panel at one site at least, got none for {_some(unmeasured)}"
+                "expected each protein of the panel at one site at least, got none for "
+                + _some([f"{name}{near_proteins(name)}" for name in unmeasured])
             )
+        if len(places) == PLACES:  # no laboratory has a gene at each place: a forecast without cells asks
+            raise DataError("expected the sites' cells, or task.genes, to tell which genes all sites have, got neither")
         if not len(places):
             raise DataError(
-                f"expected genes that all {sites} sites have, got none: are all of one species, and named by symbols?"
+                f"expected genes that all {sites} sites have, got none{_shared(total['genes/sites'], sites)}: are all "
+                "of one species, and named by symbols? What each site's check says of its genes may tell"
             )
         out = {"rows": int(total["rows"][0]), "sites": sites, "panel_rows": total["panel/rows"].tolist()}
         if asked.genes is None:
@@ -142,6 +159,12 @@ def _genes(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
         return _agreed(out, [asked.genes[place] for place in places])
 
     return Statistic(zero, measure, fit)
+
+
+def _shared(at_sites: np.ndarray, sites: int) -> str:
+    """Where three or more sites have no gene in common: by how many a gene is shared at most."""
+    most = int(at_sites.max())
+    return f" ({int((at_sites == most).sum()):,} are shared by {most} of them)" if 1 < most < sites else ""
 
 
 def _agreed(found: Found, genes: Sequence[str]) -> Found:
@@ -176,12 +199,12 @@ def _names(training: Callable[[Any], Cells]) -> Statistic:
 # ---- which of them vary ----------------------------------------------------------------------------------------------
 
 
-def _variable(asked: Asked, training: Callable[[Any], Cells]) -> list[Statistic]:
+def _variable(asked: Asked, used: Callable[[Any, Found], Cells]) -> list[Statistic]:
     assert asked.highly_variable is not None
     top, seurat = asked.highly_variable, asked.flavor == "seurat_v3"
 
     def counts(frame: Any, found: Found) -> Any:
-        return training(frame).on_genes(found["agreed"])
+        return used(frame, found).on_genes(found["agreed"])
 
     def moments_zero(found: Found) -> Sums:
         none = np.zeros(len(found["agreed"]), np.int64)
@@ -191,6 +214,8 @@ def _variable(asked: Asked, training: Callable[[Any], Cells]) -> list[Statistic]
         first = {name: told(np.asarray(total[name], np.int64)) for name in ("cells", "sum", "squares")}
         if not seurat:
             return {**found, "first": first}
+        if int(total["cells"]) < 2:  # a forecast without cells
+            return {**found, "first": first, "clip": told(np.ones(len(found["agreed"])))}
         return {**found, "first": first, "clip": told(variable_genes.expected(total).clip)}
 
     def second_zero(found: Found) -> Sums:
@@ -205,6 +230,9 @@ def _variable(asked: Asked, training: Callable[[Any], Cells]) -> list[Statistic]
 
     def second_fit(total: Sums, found: Found) -> Found:
         first = _first(found)
+        out = {key: value for key, value in found.items() if key not in ("first", "clip")}
+        if int(first["cells"]) < 2:  # a forecast without cells: their number is enough
+            return {**out, "genes": found["agreed"][:top], "tied": []}
         mean, _ = variable_genes.mean_and_variance(first)
         if seurat:
             variance = variable_genes.normalised_variance(variable_genes.expected(first), total)
@@ -212,7 +240,6 @@ def _variable(asked: Asked, training: Callable[[Any], Cells]) -> list[Statistic]
             variance = variable_genes.residual_variance(total)
         chosen = variable_genes.most_variable(variance, mean, found["agreed"], top)
         genes = [found["agreed"][place] for place in np.sort(chosen.places)]
-        out = {key: value for key, value in found.items() if key not in ("first", "clip")}
         return {**out, "genes": genes, "tied": [found["agreed"][place] for place in chosen.tied]}
 
     return [
@@ -228,7 +255,7 @@ def _first(found: Found) -> Sums:
 # ---- the reduction ---------------------------------------------------------------------------------------------------
 
 
-def _gram(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
+def _gram(asked: Asked, used: Callable[[Any, Found], Cells]) -> Statistic:
     def zero(found: Found) -> Sums:
         size = len(found["genes"])
         return {
@@ -241,10 +268,10 @@ def _gram(asked: Asked, training: Callable[[Any], Cells]) -> Statistic:
         k = min(asked.components, len(found["genes"]))
         return _reduced(found, principal_of(total, k), mean_of(total))
 
-    return Statistic(zero, lambda frame, found: whole_gram(log_values(training(frame), found)), fit)
+    return Statistic(zero, lambda frame, found: whole_gram(log_values(used(frame, found), found)), fit)
 
 
-def _sketch(asked: Asked, training: Callable[[Any], Cells], number: int) -> Statistic:
+def _sketch(asked: Asked, used: Callable[[Any, Found], Cells], number: int) -> Statistic:
     """Round `number` of subspace iteration; the first also finds the mean, by which the later ones are centred."""
 
     def width(found: Found) -> int:
@@ -259,7 +286,7 @@ def _sketch(asked: Asked, training: Callable[[Any], Cells], number: int) -> Stat
         return {**out, "sum": np.zeros(size)} if number == 1 else out
 
     def measure(frame: Any, found: Found) -> Sums:
-        values = log_values(training(frame), found)
+        values = log_values(used(frame, found), found)
         size = len(found["genes"])
         centre = np.zeros(size) if number == 1 else array(found["centre"])
         sums = reduce_.power(values, basis(found), centre, np.ones(size))

@@ -22,6 +22,7 @@ References: Stoeckius et al., Nature Methods 2017 (CITE-seq, CLR); Gayoso et al.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -34,7 +35,7 @@ from learner_jax.statistics import mean_and_deviation, moments
 from learner_jax.statistics import proteins as targets
 from learner_jax.statistics.reduction import FEWEST_CELLS, scores
 from learner_jax.tasks.protein_judging import judging
-from learner_jax.tasks.protein_sums import Asked, log_values, statistics
+from learner_jax.tasks.protein_sums import Asked, counted, log_values, statistics
 from learner_jax.types import Task
 
 if TYPE_CHECKING:
@@ -178,24 +179,22 @@ def checklist(
         from learner_jax.data.cells_check import check_cells
 
         cells = frame(cells, where)
-        notes = [f"{where}: {note}" for note in cells.notes] + check_cells(cells, asked.genes or (), asked.panel, where)
+        notes = check_cells(cells, asked.genes or (), asked.panel, where)
         _, split = parting(_with_donor(cells, parting, where))
-        n, measured = int((split == TRAIN).sum()), cells.panel(asked.panel)[1]
+        train, measured = split == TRAIN, cells.panel(asked.panel)[1]
+        if asked.genes is not None:
+            train &= np.diff(cells.on_genes(asked.genes).indptr) > 0
+        n = int(train.sum())
         if asked.reduction != "none" and n < FEWEST_CELLS:
             raise DataError(
                 f"{where}: expected at least {FEWEST_CELLS} cells to train on, since sums of few cells tell of each, "
-                f"got {n}"
+                f"got {n} of the {len(cells):,} that are there"
             )
         if target == "clr_per_cell" and not measured.all():
             lacking = ", ".join(name for name, there in zip(asked.panel, measured) if not there)
             raise DataError(
-                f"{where}: expected the whole panel, since target='clr_per_cell' is another for each panel, and "
-                f"{lacking} is not measured here; choose target='within_site'"
-            )
-        if not measured.all():
-            lacking = [name for name, there in zip(asked.panel, measured) if not there]
-            notes.append(
-                f"{where}: {', '.join(lacking)} not measured here; what other sites learn of it is predicted here too"
+                f"{where}: expected all proteins of the panel, since target='clr_per_cell' is another for each panel, "
+                f"got none of {lacking}; choose target='within_site'"
             )
         unknown = set(cells.obs[type_column].astype(str)) - set(types) if types and type_column in cells.obs else set()
         if unknown:
@@ -215,7 +214,7 @@ def checklist(
     def encode(cells: Any, fitted: dict[str, Any], labelled: bool = True) -> SiteData:
         from learner_jax.data.cells_check import background
 
-        cells = frame(cells, "the cells")
+        cells = counted(frame(cells, "the cells"), fitted) if labelled else frame(cells, "the cells")
         group, split = parting(cells) if labelled else (np.arange(len(cells)), np.full(len(cells), TEST, np.int8))
         values = log_values(cells, fitted, "the cells")
         if asked.reduction == "none":
@@ -233,8 +232,18 @@ def checklist(
             y["seen"][:] = 0
         if types:
             y["type"] = _types(cells, types, type_column)
-        about = {"background": [name for name, alone in background(cells).items() if alone]} if labelled else {}
+        about = (
+            {"background": [name for name, alone in background(cells).items() if alone]}
+            if labelled and len(cells)
+            else {}
+        )
         return SiteData({"x": x, "y": y}, split, group, {"everyone": np.ones(len(cells), bool)}, about=about)
+
+    def compare(cells: Any, fitted: dict[str, Any]) -> list[str]:
+        cells = frame(cells)
+        out = len(cells) - len(counted(cells, fitted))
+        said = asked.genes is not None  # by the check, before anything has left
+        return [] if said or not out else [f"{out:,} cells have no count of the genes that all sites have: left out"]
 
     return Checklist(
         columns=(),
@@ -246,6 +255,7 @@ def checklist(
         encode=encode,
         sample=SAMPLE,
         label="proteins",
+        compare=compare,
         more=tuple(more),
         frame=frame,
     )
@@ -262,7 +272,7 @@ def frame(cells: Any, where: str = "the cells") -> Cells:
 
     if isinstance(cells, Cells):
         return cells
-    if hasattr(cells, "mod"):
+    if isinstance(getattr(cells, "mod", None), Mapping):  # which of a pandas frame is a method
         return from_mudata(cells, where=where)
     if hasattr(cells, "obsm"):
         return from_anndata(cells, where=where)
@@ -325,7 +335,7 @@ def _target_moments(asked: Asked, target: Target, training: Any) -> Statistic:
         return {"rows": np.zeros(size, np.int64), "sum": np.zeros(size), "squares": np.zeros(size)}
 
     def measure(cells: Any, found: dict[str, Any]) -> dict[str, np.ndarray]:
-        cells, out = training(cells), zero(found)
+        cells, out = counted(training(cells), found), zero(found)
         counts, measured = cells.panel(asked.panel)
         if measured.any():
             ratios = _ratios(counts[:, measured], np.ones(len(cells), bool), target)

@@ -1,0 +1,142 @@
+"""A study of cells, two engines: laboratories with a .h5ad and a .h5mu end with the weights of the simulator."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from learner_jax import failpoints, trees
+from learner_jax.data.tables import read_table
+from learner_jax.engines import worker
+from learner_jax.engines.site_study import SiteStudy
+from learner_jax.errors import StudyError
+from learner_jax.protocol.messages import STATISTICS
+from learner_jax.specs import Spec
+from tests.federation.cells_at_sites import LACKING, PANEL, study_of_cells, write_cells
+from tests.federation.hospitals import Apart, Process, Site, federated, flags, simulated
+
+# fmt: off
+LISTED = ("CD3E", "CD3D", "LYZ", "S100A9", "CD79A", "MS4A1", "NKG7", "CD74", "HLA-DRA", "CST3", "IL7R", "FTL",
+          "B2M", "ACTB", "TMSB4X", "EEF1A1")
+# fmt: on
+TASKS = {
+    "gram": {},
+    "sketch": {"reduction": "sketch", "power": 3},
+    "variable genes": {"highly_variable": 60},
+    "listed genes, residuals": {"genes": LISTED, "highly_variable": 8, "flavor": "pearson_residuals"},
+    "no reduction": {"reduction": "none", "highly_variable": 40, "most_genes": 40},
+}  # fmt: skip
+GENES = {"no reduction": 40}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """a.h5ad, b.h5mu."""
+    return write_cells(tmp_path_factory.mktemp("cells"))
+
+
+def _alive(sites, events) -> None:
+    """A site that gave up ends the test, which would wait for it otherwise."""
+    for site in sites.values():
+        if site.error is not None:
+            raise site.error
+
+
+@pytest.fixture(autouse=True)
+def double():
+    """float64 for all threads, as a process of a study with precision="float64" has it."""
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def study_of(cells, kind: str, **fields):
+    if kind in GENES:
+        fields = {"model": Spec("models", "protein_net", {"hidden": (12,), "genes": GENES[kind]}), **fields}
+    return study_of_cells(cells, TASKS[kind], **fields)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TASKS)
+def test_worker_threads_with_their_own_files_end_with_the_simulators_bits(kind, cells, tmp_path):
+    study = study_of(cells, kind)
+    ended, alone = federated(study, tmp_path, check=_alive), simulated(study)
+    assert [site.error for site in ended.sites.values()] == [None, None]
+    assert ended.sha256 == alone.sha256
+    fitted = ended.outcome.fitted
+    genes = [set(read_table(path).genes) for path in cells.iterdir()]
+    assert fitted["sites"] == 2 and fitted["agreed"] == sorted(
+        set.intersection(*genes, TASKS[kind].get("genes", genes[0]))
+    )
+    assert 1 < len(fitted["agreed"]) < min(len(mine) for mine in genes)
+    assert fitted["panel_rows"][PANEL.index(LACKING)] < fitted["panel_rows"][0] == fitted["rows"]
+    leaves = trees.named_leaves(ended.outcome.weights)
+    assert all(np.asarray(leaf).dtype == np.float64 for leaf in leaves.values() if leaf.size)
+
+
+@pytest.mark.slow
+def test_a_site_and_the_coordinator_die_between_two_rounds_of_statistics(cells, tmp_path, monkeypatch):
+    study = study_of(cells, "variable genes")
+    gone: list[str] = []
+    there: dict[str, Site] = {}
+    passed = {"after statistics": 0}
+
+    class PowerCut(Exception):
+        pass
+
+    class Leaving(SiteStudy):
+        def work(self, asked, data, committed):
+            if (self.name, asked.phase) == ("b", STATISTICS[2]) and not gone:
+                gone.append(self.name)
+                raise StudyError("the power went off")
+            return super().work(asked, data, committed)
+
+    def cut(name: str) -> None:
+        if name == "coordinator.study.after_statistics":
+            passed["after statistics"] += 1
+            if passed["after statistics"] == 4:  # the fourth of five rounds is in, nothing of it is fitted
+                raise PowerCut
+
+    def begin(sites: dict[str, Site]) -> None:
+        there.update(sites)
+        for site in sites.values():
+            site.start()
+
+    def check(sites, events) -> None:
+        old = there["b"]
+        if not old.is_alive() and isinstance(old.error, StudyError):  # started again, as its process would be
+            there["b"] = Site("b", old.table, old.folder, None, old._tell)
+            there["b"].start()
+
+    monkeypatch.setattr(worker, "SiteStudy", Leaving)
+    with monkeypatch.context() as patched:
+        patched.setattr(failpoints, "here", cut)
+        with pytest.raises(PowerCut):
+            federated(study, tmp_path, begin=begin, check=check)
+    ended = federated(study, tmp_path, begin=lambda sites: None)
+    for site in there.values():
+        site.join(20)
+        assert site.error is None
+    assert gone == ["b"] and passed["after statistics"] == 4
+    assert ended.sha256 == simulated(study).sha256
+
+
+@pytest.mark.slow
+def test_processes_that_read_a_file_each_end_with_the_simulators_weights(tmp_path):
+    study = study_of(write_cells(tmp_path / "cells", zarr=True), "variable genes", rounds=3)
+    one = Process("launch.simulate", flags(study, tmp_path / "alone"), tmp_path / "one").last_line()
+    ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()
+    assert ended["weights_sha256"] == one["weights_sha256"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", TASKS)
+def test_processes_of_every_kind_of_statistics(kind, tmp_path):
+    study = study_of(write_cells(tmp_path / "cells", zarr=True), kind)
+    with Apart(study, tmp_path) as there:
+        coordinator = there.coordinator()
+        ended = [one.last_line() for one in (coordinator, *[there.site(name) for name in ("a", "b", "c")])]
+    one = Process("launch.simulate", flags(study, tmp_path / "alone"), tmp_path / "one").last_line()
+    assert {line["weights_sha256"] for line in ended} == {one["weights_sha256"]}
