@@ -227,12 +227,12 @@ def shuffled(site: Cells) -> Cells:
 def laboratories_part(data: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
     labs = {name: read_cells(data / f"{file}.h5ad") for name, file in FILES.items()}
     genes = tuple(sorted(set.intersection(*[set(map(str, lab.genes)) for lab in labs.values()])))
-    task = {"panel": SHARED, "target": "within_site", "genes": genes}
+    task = {"panel": SHARED, "target": "clr_within_site", "genes": genes, "inputs": "within_site", "components": 50}
     found = {}
     for left_out, test in labs.items():
         others = {name: lab for name, lab in labs.items() if name != left_out}
         fitted, rows = encoded(task, others)
-        x, y = inputs_of(task, test, fitted), np.log1p(test.panel(SHARED)[0].astype(np.float64))
+        x, y = inputs_of(task, test, fitted), whole_panel_target(test, SHARED)
         z = (y - y.mean(0)) / y.std(0)
         arms: dict[str, list[np.ndarray]] = {"federated": [], "pooled": [], **{f"{name} alone": [] for name in rows}}
         covered = []

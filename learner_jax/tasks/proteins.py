@@ -10,6 +10,7 @@ are its scores on that reduction, which keep their share of the variance (the fi
 | log1p | log1p, one scale for all sites | the same, for laboratories that stain with the same antibodies |
 | clr_per_protein | log1p of the count over its geometric mean at the site | the same, but antibody gain stays in it |
 | clr_per_cell | log1p less the cell's mean over the panel | another target for each panel: refused |
+| clr_within_site | that, z-scored within the site | refused too; of one panel, antibodies may differ |
 
 A protein that a site does not measure is not zero there: it is left out of the loss, of each figure, and, by
 `algorithms.columnwise`, of the average. Means and deviations are of training cells alone. Within one site's scale a
@@ -41,7 +42,9 @@ from learner_jax.types import Task
 if TYPE_CHECKING:
     from learner_jax.data.cells import Cells
 
-Target = Literal["within_site", "log1p", "clr_per_protein", "clr_per_cell"]
+Target = Literal["within_site", "log1p", "clr_per_protein", "clr_per_cell", "clr_within_site"]
+WHOLE = ("clr_per_cell", "clr_within_site")
+"""Targets that need a cell's whole panel."""
 SAMPLE = "pbmc10k"
 
 
@@ -58,6 +61,7 @@ def proteins(
     types: tuple[str, ...] = (),
     type_column: str = "cell_type",
     donor: str | None = None,
+    inputs: Literal["shared", "within_site"] = "shared",
     most_genes: int = 1024,
     quantiles: float = 0.5,
     valid_share: float = 0.1,
@@ -79,6 +83,8 @@ def proteins(
       types: cell types for a second head, as they stand in `type_column`; () for none. Give the model their number.
       type_column: of the cells.
       donor: the column that says whose cell it is, so that a donor's cells are all in one part; None: each by itself.
+      inputs: "within_site" takes off each site's own mean of its scores (of all cells that are predicted together, at a
+        site that took no part), so that what is a laboratory's alone does not pass for biology.
       most_genes: without a reduction, a cell's genes of which as many are kept, the largest.
       quantiles: how much the pinball loss counts beside the squared error.
       valid_share, test_share: of the cells, where they have no column `split`.
@@ -94,8 +100,8 @@ def proteins(
     from learner_jax.models import protein_net
 
     panel = _canonical(panel)
-    if target == "clr_per_cell" and len(panel) < 2:
-        raise ConfigError("task.panel: expected at least 2 proteins for clr_per_cell, got 1")
+    if target in WHOLE and len(panel) < 2:
+        raise ConfigError(f"task.panel: expected at least 2 proteins for {target}, got 1")
     if reduction == "sketch" and not 2 <= power <= 11:
         raise ConfigError(f"task.power: expected 2 to 11 rounds of the sketch, got {power}")
     asked = Asked(panel, genes, highly_variable, flavor, reduction, components, power, split_seed)
@@ -104,7 +110,7 @@ def proteins(
         model=protein_net(types=len(types)),
         loss=_loss(quantiles),
         metrics=(watched.pearson(len(panel)), watched.rmse, watched.coverage),
-        checklist=checklist(asked, parting, target, types, type_column, most_genes),
+        checklist=checklist(asked, parting, target, types, type_column, most_genes, inputs == "within_site"),
         judging=judging(panel, types),
     )
 
@@ -165,7 +171,13 @@ def _number(name: Any) -> int:
 
 
 def checklist(
-    asked: Asked, parting: Any, target: Target, types: tuple[str, ...], type_column: str, most_genes: int
+    asked: Asked,
+    parting: Any,
+    target: Target,
+    types: tuple[str, ...],
+    type_column: str,
+    most_genes: int,
+    own_mean: bool = False,
 ) -> Checklist:
     """What a site's cells must hold, and their way to arrays."""
 
@@ -173,7 +185,7 @@ def checklist(
         return cells.take(parting(cells)[1] == TRAIN)
 
     first, *more = statistics(asked, training)
-    more = [*more, *([] if target == "within_site" else [_target_moments(asked, target, training)])]
+    more = [*more, *([] if target.endswith("within_site") else [_target_moments(asked, target, training)])]
 
     def check(cells: Any, where: str) -> list[str]:
         from learner_jax.data.cells_check import check_cells
@@ -190,10 +202,10 @@ def checklist(
                 f"{where}: expected at least {FEWEST_CELLS} cells to train on, since sums of few cells tell of each, "
                 f"got {n} of the {len(cells):,} that are there"
             )
-        if target == "clr_per_cell" and not measured.all():
+        if target in WHOLE and not measured.all():
             lacking = ", ".join(name for name, there in zip(asked.panel, measured) if not there)
             raise DataError(
-                f"{where}: expected all proteins of the panel, since target='clr_per_cell' is another for each panel, "
+                f"{where}: expected all proteins of the panel, since target='{target}' is another for each panel, "
                 f"got none of {lacking}; choose target='within_site'"
             )
         unknown = set(cells.obs[type_column].astype(str)) - set(types) if types and type_column in cells.obs else set()
@@ -220,7 +232,9 @@ def checklist(
         if asked.reduction == "none":
             x: Any = padded(values, min(most_genes, len(fitted["genes"])))
         else:
-            x = scores(values, array(fitted["centre"]), array(fitted["loadings"])).astype(np.float32)
+            found = scores(values, array(fitted["centre"]), array(fitted["loadings"]))
+            mine = split == TRAIN if labelled and (split == TRAIN).any() else slice(None)
+            x = (found - found[mine].mean(axis=0) if own_mean and len(found) else found).astype(np.float32)
         counts, measured = cells.panel(asked.panel)
         y: dict[str, Any] = {
             "value": np.zeros(counts.shape, np.float32),
@@ -315,6 +329,10 @@ def _value(
     """Targets of the measured proteins, in units in which they have deviation 1 or about it."""
     if target == "within_site":
         return targets.within_site(counts, targets.site_scale(counts[train]))
+    if target == "clr_within_site":
+        ratios = targets.clr_per_cell(counts)
+        mean, deviation = ratios[train].mean(axis=0), ratios[train].std(axis=0)
+        return (ratios - mean) / np.where(deviation > 1e-6, deviation, 1.0)
     mean, deviation = array(fitted["target_mean"])[measured], array(fitted["target_scale"])[measured]
     return (_ratios(counts, train, target) - mean) / deviation
 
