@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from typing import Any
 
 import anndata
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_model_predicts_each_cells_proteins_as_text_as_json_and_as_cells(file,
     told = json.loads(capsys.readouterr().out)["cells"]
     assert [{key: str(value) for key, value in one.items()} for one in told] == rows
     assert main([*asked, f"--out={tmp_path / 'p.h5ad'}"]) == 0
-    found = anndata.read_h5ad(tmp_path / "p.h5ad")
+    found: Any = anndata.read_h5ad(tmp_path / "p.h5ad")
     assert list(found.obs_names) == [row["cell"] for row in rows] and found.n_vars == 0
     for part, names in (("protein_predicted", PANEL), ("protein_interval", [n for n in header if "_" in n])):
         wanted = [[float(row[name]) for name in names] for row in rows]
