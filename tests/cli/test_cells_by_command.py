@@ -14,6 +14,7 @@ import pytest
 
 import learner_jax as lr
 from learner_jax.cli.main import main
+from learner_jax.data.tables import read_table
 from learner_jax.engines.begun import checksums
 from learner_jax.engines.doctor import _shape
 from learner_jax.engines.expected import beforehand
@@ -71,6 +72,9 @@ def test_a_model_predicts_each_cells_proteins_as_text_as_json_and_as_cells(file,
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     header = [name + end for name in PANEL for end in ("", "_low", "_high")]
     assert list(rows[0]) == ["cell", *header]
+    assert all(float(row[f"{name}_low"]) < float(row[f"{name}_high"]) for row in rows for name in PANEL)
+    mean = run.model.predict(read_table(cells / file))["mean"]
+    np.testing.assert_array_equal([[float(row[name]) for name in PANEL] for row in rows], mean)
     assert main([*asked, f"--out={tmp_path / 'p.csv'}"]) == 0
     assert capsys.readouterr().out.endswith(f"p.csv: 5 proteins of {len(rows)} cells\n")
     assert list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text()))) == rows
