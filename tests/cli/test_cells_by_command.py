@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from typing import Any
 
 import anndata
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import learner_jax as lr
 from learner_jax.cli.main import main
+from learner_jax.data.tables import read_table
 from learner_jax.engines.begun import checksums
 from learner_jax.engines.doctor import _shape
 from learner_jax.engines.expected import beforehand
@@ -70,6 +72,9 @@ def test_a_model_predicts_each_cells_proteins_as_text_as_json_and_as_cells(file,
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     header = [name + end for name in PANEL for end in ("", "_low", "_high")]
     assert list(rows[0]) == ["cell", *header]
+    assert all(float(row[f"{name}_low"]) < float(row[f"{name}_high"]) for row in rows for name in PANEL)
+    mean = run.model.predict(read_table(cells / file))["mean"]
+    np.testing.assert_array_equal([[float(row[name]) for name in PANEL] for row in rows], mean)
     assert main([*asked, f"--out={tmp_path / 'p.csv'}"]) == 0
     assert capsys.readouterr().out.endswith(f"p.csv: 5 proteins of {len(rows)} cells\n")
     assert list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text()))) == rows
@@ -77,7 +82,7 @@ def test_a_model_predicts_each_cells_proteins_as_text_as_json_and_as_cells(file,
     told = json.loads(capsys.readouterr().out)["cells"]
     assert [{key: str(value) for key, value in one.items()} for one in told] == rows
     assert main([*asked, f"--out={tmp_path / 'p.h5ad'}"]) == 0
-    found = anndata.read_h5ad(tmp_path / "p.h5ad")
+    found: Any = anndata.read_h5ad(tmp_path / "p.h5ad")
     assert list(found.obs_names) == [row["cell"] for row in rows] and found.n_vars == 0
     for part, names in (("protein_predicted", PANEL), ("protein_interval", [n for n in header if "_" in n])):
         wanted = [[float(row[name]) for name in names] for row in rows]

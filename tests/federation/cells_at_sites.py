@@ -34,7 +34,7 @@ def write_cells(folder: Path, zarr: bool = False) -> Path:
         import mudata
 
         second = _cut(found["s3"], 220, slice(159, 19, -1))
-        whole = to_anndata(second)
+        whole: Any = to_anndata(second)
         kept = [name for name in second.proteins if name != LACKING]
         protein = anndata.AnnData(whole.obsm["protein_expression"][kept])
         rna = anndata.AnnData(whole.X, obs=whole.obs, var=whole.var)

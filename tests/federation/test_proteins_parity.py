@@ -36,6 +36,12 @@ def cells(tmp_path_factory):
     return write_cells(tmp_path_factory.mktemp("cells"))
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """And c.zarr; written here, since the threads of zarr stay."""
+    return write_cells(tmp_path_factory.mktemp("three"), zarr=True)
+
+
 def _alive(sites, events) -> None:
     """A site that gave up ends the test, which would wait for it otherwise."""
     for site in sites.values():
@@ -124,8 +130,8 @@ def test_a_site_and_the_coordinator_die_between_two_rounds_of_statistics(cells, 
 
 
 @pytest.mark.slow
-def test_processes_that_read_a_file_each_end_with_the_simulators_weights(tmp_path):
-    study = study_of(write_cells(tmp_path / "cells", zarr=True), "variable genes", rounds=3)
+def test_processes_that_read_a_file_each_end_with_the_simulators_weights(three, tmp_path):
+    study = study_of(three, "variable genes", rounds=3)
     one = Process("launch.simulate", flags(study, tmp_path / "alone"), tmp_path / "one").last_line()
     ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()
     assert ended["weights_sha256"] == one["weights_sha256"]
@@ -133,8 +139,8 @@ def test_processes_that_read_a_file_each_end_with_the_simulators_weights(tmp_pat
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", TASKS)
-def test_processes_of_every_kind_of_statistics(kind, tmp_path):
-    study = study_of(write_cells(tmp_path / "cells", zarr=True), kind)
+def test_processes_of_every_kind_of_statistics(kind, three, tmp_path):
+    study = study_of(three, kind)
     with Apart(study, tmp_path) as there:
         coordinator = there.coordinator()
         ended = [one.last_line() for one in (coordinator, *[there.site(name) for name in ("a", "b", "c")])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_the_reduction_is_the_pooled_decomposition_and_its_first_direction_has_d
     values = np.asarray(log_values(cells, found).todense())
     np.testing.assert_allclose(array(found["centre"]), values.mean(axis=0), rtol=0, atol=2e-5)  # in units of 2^-16
     centred = values - values.mean(axis=0)
-    _, size, right = svds(centred, k=8)
+    found_by: Any = svds(centred, k=8)
+    _, size, right = found_by
     score = centred @ array(found["loadings"])
     assert score[:, 0].std() == pytest.approx(1, abs=1e-4)
     order = np.argsort(-size)

@@ -52,7 +52,9 @@ def test_targets_within_a_site_have_mean_0_and_deviation_1_over_its_training_cel
         train, every = both(frames[name], site.split)
         wanted = (every - train.mean(axis=0)) / train.std(axis=0)
         np.testing.assert_allclose(site.rows["y"]["value"], wanted, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(site.rows["y"]["value"][site.split == TRAIN], zscore(train), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            site.rows["y"]["value"][site.split == TRAIN], np.asarray(zscore(train)), rtol=0, atol=1e-5
+        )
         assert (site.rows["y"]["seen"] == 1).all()
 
 
