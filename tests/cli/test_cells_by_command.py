@@ -86,6 +86,7 @@ def test_a_model_predicts_each_cells_proteins_as_text_as_json_and_as_cells(file,
     assert list(found.obs_names) == [row["cell"] for row in rows] and found.n_vars == 0
     for part, names in (("protein_predicted", PANEL), ("protein_interval", [n for n in header if "_" in n])):
         wanted = [[float(row[name]) for name in names] for row in rows]
-        assert list(found.obsm[part].columns) == list(names)
+        frame: Any = found.obsm[part]
+        assert list(frame.columns) == list(names)
         np.testing.assert_allclose(found.obsm[part], wanted, rtol=1e-12)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []

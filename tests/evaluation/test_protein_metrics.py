@@ -52,7 +52,7 @@ def test_over_batches_it_is_scipys_and_numpys(seed, n):
     with jax.enable_x64(True):
         found = [metric.value(fold(metric, output, target)) for metric in METRICS]
     r = [pearsonr(target["value"][seen[:, c], c], output["mean"][seen[:, c], c])[0] for c in range(P)]
-    assert found[0] == pytest.approx(np.mean(r), rel=1e-9)
+    assert found[0] == pytest.approx(np.mean(np.array(r, np.float64)), rel=1e-9)
     away = (output["mean"] - target["value"])[seen]
     assert found[1] == pytest.approx(np.sqrt(np.mean(away**2)), rel=1e-9)
     inside = (target["value"] >= output["low"]) & (target["value"] <= output["high"])
