@@ -15,27 +15,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+
+from tests.plant import Plant
+from tests.plants_of_cells import CELLS
 
 ROOT = Path(__file__).parents[1]
-
-
-class Plant(NamedTuple):
-    """One fault.
-
-    Attributes:
-      name: what goes wrong.
-      file: which file, under the root.
-      old: the place, which is in the file once.
-      new: what stands there instead.
-      tests: arguments of pytest; or of a script, where the first ends in ".py" and the second is a number.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
 
 
 _ORACLES = ("tests/algorithms/test_against_oracles.py",)
@@ -703,8 +687,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "bad input: figures that cannot be joined are taken",
         "learner_jax/engines/coordinator.py",
-        "        found = check_summary(found, release)  # what",
-        "        pass  # what",
+        "found = check(found, peer) if found else {}",
+        "found = found",
         ("tests/engines/test_read_summary.py",),
     ),
     Plant(
@@ -2360,6 +2344,7 @@ PLANTS: tuple[Plant, ...] = (
         "with contextlib.suppress(KeyError):",
         ("tests/engines/test_predict_events.py",),
     ),
+    *CELLS,
 )
 
 
