@@ -687,7 +687,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "bad input: figures that cannot be joined are taken",
         "learner_jax/engines/coordinator.py",
-        "found = check(found, peer) if found else {}",
+        "found = {} if found == {} else check(found, peer)",
         "found = found",
         ("tests/engines/test_read_summary.py",),
     ),

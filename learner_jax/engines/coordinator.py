@@ -336,7 +336,9 @@ def read_summary(leaf: np.ndarray, peer: str, check: Figures = check_figures) ->
     """
     try:
         found = json.loads(leaf.tobytes().rstrip().decode())
-        found = check(found, peer) if found else {}  # what cannot be joined would end the study, and again each time
+        found = (
+            {} if found == {} else check(found, peer)
+        )  # what cannot be joined would end the study, and again each time
     except RemoteProtocolError:
         raise
     except Exception:  # whatever is nested in it, or missing
