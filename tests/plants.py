@@ -687,8 +687,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "bad input: figures that cannot be joined are taken",
         "learner_jax/engines/coordinator.py",
-        "found = {} if found == {} else check(found, peer)",
-        "found = found",
+        "{} if found == {} else check(found, peer)",
+        "found",
         ("tests/engines/test_read_summary.py",),
     ),
     Plant(
