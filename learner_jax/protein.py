@@ -23,6 +23,7 @@ import numpy as np
 from learner_jax import api
 from learner_jax import plots as pl
 from learner_jax.cli import environment
+from learner_jax.data.protein_names import canonical
 from learner_jax.errors import DataError
 from learner_jax.events import Observer, silent
 from learner_jax.specs import Spec, Study
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["ProteinModel", "load", "pl", "setup_anndata", "train"]
 
 SETUP = "learner_protein"
+MANY_GENES, VARIABLE = 4000, 2000
+"""With more genes than the first at each laboratory, so many of the most variable are taken."""
 _ONE_MACHINE = Study(name="proteins", task=Spec("tasks", "proteins"))
 PREDICTED, INTERVAL = "protein_predicted", "protein_interval"
 
@@ -108,13 +111,19 @@ def train(
       DataError, ConfigError: one line.
     """
     sites, setup = _sites(adata)
-    names = panel or tuple(dict.fromkeys(protein for site in sites.values() for protein in site.proteins))
+    given_panel = None if panel is None else tuple(map(canonical, panel))
+    names = given_panel or tuple(dict.fromkeys(protein for site in sites.values() for protein in site.proteins))
     whole = all(set(names) <= set(site.proteins) for site in sites.values())
     asked: dict[str, Any] = {"panel": names}
-    asked["target"] = target or ("clr_per_cell" if whole and not isinstance(adata, Mapping) else "within_site")
+    together = whole and panel is None and len(names) > 1 and not isinstance(adata, Mapping)
+    asked["target"] = target or ("clr_per_cell" if together else "within_site")
+    if min(len(site.genes) for site in sites.values()) > MANY_GENES:
+        asked["highly_variable"] = VARIABLE
     labels = setup.get("labels")
     if labels is not None:
-        kinds = {str(kind) for site in sites.values() for kind in site.obs[labels].dropna().unique()}
+        kinds = {
+            str(kind) for site in sites.values() if labels in site.obs for kind in site.obs[labels].dropna().unique()
+        }
         asked |= {"types": tuple(sorted(kinds)), "type_column": labels}
     asked |= dict(task or {})
     given = {"types": len(asked.get("types", ())), **dict(model or {})}
@@ -142,7 +151,7 @@ def load(folder: str | Path) -> ProteinModel:
     """
     folder = Path(folder)
     model = api.load(folder / "model" if (folder / "model").is_dir() else folder)
-    return ProteinModel(model, tuple(model.parts.study.task.fields["panel"]))
+    return ProteinModel(model, tuple(map(canonical, model.parts.study.task.fields["panel"])))
 
 
 class ProteinModel:
@@ -177,13 +186,19 @@ class ProteinModel:
         from learner_jax.data.cells import from_anndata
 
         said = dict(adata.uns.get(SETUP, {}))
-        key = said.get("protein", "protein_expression")
-        told = self.model.predict(from_anndata(adata, protein_key=key, layer=layer or said.get("layer")))
+        cells = from_anndata(adata, protein_key=None, layer=layer or said.get("layer"))
+        own_mean = self.model.parts.study.task.fields.get("inputs") == "within_site" and "batch" in said
+        batch = adata.obs[said["batch"]].astype(str).to_numpy() if own_mean else np.full(adata.n_obs, "all")
+        told: dict[str, np.ndarray] = {}
+        for name in sorted(set(batch)):
+            rows = np.flatnonzero(batch == name)
+            for part, value in self.model.predict(cells.take(rows)).items():
+                told.setdefault(part, np.zeros((adata.n_obs, *value.shape[1:])))[rows] = value
         frame = pd.DataFrame(told["mean"], index=adata.obs_names, columns=pd.Index(self.panel))
         bounds = {f"{name}_{end}": told[end][:, at] for at, name in enumerate(self.panel) for end in ("low", "high")}
         adata.obsm[PREDICTED] = frame
         target = str(self.model.parts.study.task.fields.get("target", "within_site"))
-        adata.uns["protein_target"] = target if target != "clr_per_protein" else "none"
+        adata.uns["protein_target"] = target
         adata.obsm[INTERVAL] = pd.DataFrame(bounds, index=adata.obs_names)
         if "types" in told:
             kinds = np.array(self.model.parts.study.task.fields["types"], object)
@@ -196,7 +211,7 @@ class ProteinModel:
         The layers that all laboratories trained stay; the head is trained on these cells alone, in this process.
 
         Args:
-          adata: set up by `setup_anndata`; a tenth of its cells (or those whose `split` says so) is watched.
+          adata: set up by `setup_anndata`; a tenth of its cells, or those whose `split` is "valid", is watched.
           panel: the proteins; None for all that were measured.
           **fields: of `learner_jax.engines.fine_tune.tune_head`: epochs, learning_rate, patience.
 
@@ -216,9 +231,11 @@ class ProteinModel:
             raise DataError(
                 "fine_tune: expected the cells of one laboratory, got several batches: set up without batch_key"
             )
-        names, study = panel or cells.proteins, self.model.parts.study
+        names = cells.proteins if panel is None else tuple(map(canonical, panel))
+        study = self.model.parts.study
         fitted = {key: value for key, value in dict(self.model.fitted or {}).items() if not key.startswith("target_")}
-        task = dataclasses.replace(study.task, fields={**study.task.fields, "panel": names, "target": "within_site"})
+        own = {"panel": names, "target": "within_site", "test_share": 0.0}
+        task = dataclasses.replace(study.task, fields={**study.task.fields, **own})
         parts = api.built(check(dataclasses.replace(study, task=task)))
         parts.task.checklist.check(cells, name)
         site = parts.task.checklist.encode(cells, fitted)
@@ -248,7 +265,7 @@ class ProteinModel:
         import pandas as pd
 
         judged = self.result["evaluation"]["proteins"]
-        one = judged["all"] or judged["average"]
+        one = judged["average"]
         rows = one["models"][judged["models"][0]]["proteins"]
         told = {
             name: {
@@ -291,7 +308,11 @@ def _sites(adata: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     cells = from_anndata(adata, protein_key=said["protein"], layer=said.get("layer"))
     if "batch" not in said:
         return {"all": cells}, said
-    batch = cells.obs[said["batch"]].astype(str).to_numpy()
+    column = cells.obs[said["batch"]]
+    without = int(np.sum(column.isna()))
+    if without:
+        raise DataError(f"expected a laboratory of each cell in obs['{said['batch']}'], got none of {without:,} cells")
+    batch = column.astype(str).to_numpy()
     return {name: cells.take(batch == name) for name in sorted(set(batch))}, said
 
 

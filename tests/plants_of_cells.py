@@ -855,7 +855,7 @@ CELLS: tuple[Plant, ...] = (
     Plant(
         "cells said: few cells are taken",
         "learner_jax/tasks/proteins.py",
-        'if asked.reduction != "none" and n < FEWEST_CELLS:',
+        "if n < FEWEST_CELLS:",
         "if n < 0:",
         (*_SAID, "50"),
     ),

@@ -152,7 +152,9 @@ def matched(cells: Cells, genes: Sequence[str]) -> Matched:
     )
 
 
-def from_anndata(adata: Any, *, protein_key: str = PROTEINS, layer: str | None = None, where: str = "adata") -> Cells:
+def from_anndata(
+    adata: Any, *, protein_key: str | None = PROTEINS, layer: str | None = None, where: str = "adata"
+) -> Cells:
     """Cells of an AnnData in the conventions of scverse; it is not changed.
 
     Counts are those of `layer`; else of X; else, where X holds no counts, of `layers["counts"]`, else of `raw`, which a
@@ -161,7 +163,7 @@ def from_anndata(adata: Any, *, protein_key: str = PROTEINS, layer: str | None =
 
     Args:
       adata: AnnData, in memory or backed, [n, G].
-      protein_key: in obsm.
+      protein_key: in obsm; None does not look at proteins, to predict them.
       layer: the layer that holds raw counts; None to look as said.
       where: for messages: a file or a site.
 
@@ -176,9 +178,11 @@ def from_anndata(adata: Any, *, protein_key: str = PROTEINS, layer: str | None =
     notes += left_out_of(kinds)
     if not rna.any():
         raise DataError(f"{where}: expected genes, got none: var has no feature of the type '{GENES}'")
-    table = proteins_of(adata, protein_key, barcodes, where)
+    table = None if protein_key is None else proteins_of(adata, protein_key, barcodes, where)
     antibodies = kinds == ANTIBODIES
-    if table is not None and antibodies.any():
+    if protein_key is None:
+        table = [], np.zeros((len(barcodes), 0), np.float32)
+    elif table is not None and antibodies.any():
         notes.append(f"proteins are those of obsm['{protein_key}']; {antibodies.sum()} antibodies in var are left out")
     elif antibodies.any():
         table = [str(name) for name in var.index[antibodies]], counts[:, np.flatnonzero(antibodies)].toarray()

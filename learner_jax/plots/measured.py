@@ -17,14 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from learner_jax.data.protein_names import canonical
 from learner_jax.errors import DataError
 from learner_jax.evaluation.proteins import evaluate
-from learner_jax.statistics.proteins import site_scale, within_site
+from learner_jax.statistics.proteins import clr_per_protein, site_scale, within_site
 
 MEASURED, PREDICTED, INTERVAL = "protein_expression", "protein_predicted", "protein_interval"
 UNITS = {
     "within_site": "log counts, z-scored within site",
     "clr_per_cell": "log-ratio to the cell's mean",
+    "clr_within_site": "log-ratio to the cell's mean, z-scored within site",
+    "clr_per_protein": "log-ratio to the protein's mean at the site",
     "log1p": "log counts",
     "none": "as given",
 }
@@ -75,7 +78,11 @@ def pairs(
     """
     if not hasattr(data, "obsm"):
         return _of_arrays(data, predicted, proteins)
-    measured, told = (_frame(data, key) for key in (MEASURED, PREDICTED))
+    said = dict(data.uns.get("learner_protein", {}))  # as `lr.protein.setup_anndata` left it
+    measured, told = _frame(data, str(said.get("protein", MEASURED))), _frame(data, PREDICTED)
+    measured = measured.rename(columns={name: canonical(str(name)) for name in measured.columns})
+    measured = measured[[name for name in measured.columns if name in set(told.columns)]]  # the model's panel
+    site_key = str(said.get("batch", site_key)) if site_key == "site" else site_key
     both = [name for name in told.columns if name in measured.columns]
     if not both:
         raise DataError(f"expected a protein both in obsm['{MEASURED}'] and obsm['{PREDICTED}'], got none")
@@ -148,14 +155,23 @@ def _transformed(counts: np.ndarray, target: str, site: np.ndarray) -> np.ndarra
     logs = np.log1p(counts)
     if target == "log1p":
         return logs
-    if target == "clr_per_cell":
-        return logs - np.nanmean(logs, axis=1, keepdims=True)
+    if target in ("clr_per_cell", "clr_within_site"):
+        logs = logs - np.nanmean(logs, axis=1, keepdims=True)
+        if target == "clr_per_cell":
+            return logs
     found = np.full_like(logs, np.nan)
     for name in set(site.tolist()):
         for at in range(counts.shape[1]):
             rows = np.flatnonzero((site == name) & np.isfinite(counts[:, at]))
-            if len(rows):
-                part = counts[rows, at][:, None]
+            if not len(rows):
+                continue
+            part = counts[rows, at][:, None]
+            if target == "clr_per_protein":
+                found[rows, at] = clr_per_protein(part)[:, 0]
+            elif target == "clr_within_site":
+                away = logs[rows, at] - logs[rows, at].mean()
+                found[rows, at] = away / (away.std() or 1.0)
+            else:
                 found[rows, at] = within_site(part, site_scale(part))[:, 0]
     return found
 

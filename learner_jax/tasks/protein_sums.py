@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from learner_jax.data.cells import Cells
 
 PLACES = 1 << 20
+MOST_OF_GRAM = 8000
 LETTERS = 32
 """Bytes of a gene's name; a longer one is left out where no list of genes is given."""
 
@@ -258,6 +259,11 @@ def _first(found: Found) -> Sums:
 def _gram(asked: Asked, used: Callable[[Any, Found], Cells]) -> Statistic:
     def zero(found: Found) -> Sums:
         size = len(found["genes"])
+        if size > MOST_OF_GRAM:
+            raise DataError(
+                f"expected at most {MOST_OF_GRAM:,} genes for reduction='gram', whose sums are their square, got "
+                f"{size:,}: set task.highly_variable=2000, or task.reduction=sketch"
+            )
         return {
             "rows": np.zeros((), np.int64),
             "sum": np.zeros(size, np.int64),

@@ -23,13 +23,14 @@ References: Stoeckius et al., Nature Methods 2017 (CITE-seq, CLR); Gayoso et al.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from learner_jax.data.schema import Checklist, Statistic
-from learner_jax.data.sites import TEST, TRAIN, SiteData, deal
+from learner_jax.data.sites import TEST, TRAIN, VALID, SiteData, deal
 from learner_jax.data.told_arrays import array, told
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.statistics import mean_and_deviation, moments
@@ -42,6 +43,8 @@ from learner_jax.types import Task
 if TYPE_CHECKING:
     from learner_jax.data.cells import Cells
 
+VALIDATION = ("valid", "val", "validation")
+"""Words of the column `split` for cells on which rounds are compared."""
 Target = Literal["within_site", "log1p", "clr_per_protein", "clr_per_cell", "clr_within_site"]
 WHOLE = ("clr_per_cell", "clr_within_site")
 """Targets that need a cell's whole panel."""
@@ -87,7 +90,7 @@ def proteins(
         site that took no part), so that what is a laboratory's alone does not pass for biology.
       most_genes: without a reduction, a cell's genes of which as many are kept, the largest.
       quantiles: how much the pinball loss counts beside the squared error.
-      valid_share, test_share: of the cells, where they have no column `split`.
+      valid_share, test_share: of the cells; where they have a column `split`, its words "test" and "valid" go first.
       split_seed: of both draws.
 
     Returns:
@@ -162,8 +165,15 @@ class _Parting:
         """(group int64[n], split int8[n])."""
         who = cells.obs.index if self.donor is None else cells.obs[self.donor].astype(str)
         group = np.array([_number(name) for name in who], np.int64)
-        test = (cells.obs["split"].astype(str) == "test").to_numpy() if "split" in cells.obs else None
-        return group, deal(group, test, self.seed, *self.shares)
+        if "split" not in cells.obs:
+            return group, deal(group, None, self.seed, *self.shares)
+        words = cells.obs["split"].astype(str).to_numpy()
+        said = deal(group, words == "test", self.seed, *self.shares)
+        valid = np.isin(words, VALIDATION)
+        if valid.any():  # who names them means the others to be trained on
+            said[said == VALID] = TRAIN
+            said[valid] = VALID
+        return group, said
 
 
 def _number(name: Any) -> int:
@@ -197,7 +207,7 @@ def checklist(
         if asked.genes is not None:
             train &= np.diff(cells.on_genes(asked.genes).indptr) > 0
         n = int(train.sum())
-        if asked.reduction != "none" and n < FEWEST_CELLS:
+        if n < FEWEST_CELLS:
             raise DataError(
                 f"{where}: expected at least {FEWEST_CELLS} cells to train on, since sums of few cells tell of each, "
                 f"got {n} of the {len(cells):,} that are there"
@@ -242,8 +252,10 @@ def checklist(
         }
         if labelled and measured.any() and (split == TRAIN).any():
             y["value"][:, measured] = _value(counts[:, measured], split == TRAIN, target, fitted, measured)
-        elif not labelled:
+        else:  # without cells to train on there is no scale, so nothing to hold a prediction against
             y["seen"][:] = 0
+        if not labelled:
+            _same_genes(cells, fitted)
         if types:
             y["type"] = _types(cells, types, type_column)
         about = (
@@ -293,11 +305,37 @@ def frame(cells: Any, where: str = "the cells") -> Cells:
     raise DataError(f"{where}: expected cells (an AnnData, or a .h5ad or .h5mu file), got {type(cells).__name__}")
 
 
+def _same_genes(cells: Cells, fitted: dict[str, Any]) -> None:
+    """Warns where genes that the study agreed on are not among those of cells to predict.
+
+    Raises:
+      DataError: none of them is.
+    """
+    from learner_jax.data.cells import matched
+
+    agreed = fitted["agreed"]
+    there = len(matched(cells, agreed).matched)
+    if there == 0:
+        raise DataError(
+            f"the cells: expected some of the study's {len(agreed):,} genes, got none: other names, or species?"
+        )
+    if there < len(agreed):
+        few = "; with so few, predictions mean little" if 2 * there < len(agreed) else ""
+        warnings.warn(
+            f"{len(agreed) - there:,} of the study's {len(agreed):,} genes are not among those of these cells, and "
+            f"count as 0{few}",
+            stacklevel=2,
+        )
+
+
 def _with_donor(cells: Cells, parting: Any, where: str) -> Cells:
     if parting.donor is not None and parting.donor not in cells.obs:
         raise DataError(
             f"{where}: expected a column '{parting.donor}' of the cells, which says whose they are, got none"
         )
+    without = 0 if parting.donor is None else int(np.sum(cells.obs[parting.donor].isna()))
+    if without:
+        raise DataError(f"{where}: expected a donor of each cell in '{parting.donor}', got none of {without:,}")
     return cells
 
 
