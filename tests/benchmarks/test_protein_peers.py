@@ -139,7 +139,7 @@ def test_the_command_of_each_arm_is_one_that_its_process_takes(sample, tmp_path)
             assert again.one == arm and peers.setting_of(again) == peers.setting_of(given)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_quick_run_prints_one_line_of_arms_that_agree(root, sample):
     command = [
         sys.executable,

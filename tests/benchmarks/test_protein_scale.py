@@ -147,7 +147,7 @@ def test_shuffled_proteins_are_seen_in_the_cells_themselves(made, tmp_path):
     assert r(rows_of(tmp_path, {**ASKED, "plant": "shuffled"})[2]) < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_quick_run_prints_one_line(root, tmp_path):
     out = tmp_path / "lines.jsonl"
     command = [sys.executable, "-m", "benchmarks.protein_scale", "--quick", "--out", str(out)]
