@@ -5,6 +5,7 @@ No jax: the machine, its drive, and an engine that checks updates as ours does.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -69,7 +70,7 @@ class Federation:
             validate=self.validate,
             append=self.append,
             spool=lambda k: self.spooled.update({k.digest: bytes(self.came[k.site])}),
-            journal=lambda row: None,
+            journal=lambda *rows: None,
             close=self.closed.put,
             tell=lambda event: self.notes.append(str(event.data["text"])) if "text" in event.data else None,
         )
@@ -130,11 +131,12 @@ class Federation:
         return [site for site, _ in found.accepted]
 
     def close(self) -> None:
-        for drive in (self.drive, self.honest[0]):
-            drive.stop()
-            drive.join(20)
-        self.honest[1].close()
-        self.link.close()
+        with contextlib.ExitStack() as last:  # all of it ends, also after one that failed
+            last.callback(self.link.close)
+            last.callback(self.honest[1].close)
+            for drive in (self.honest[0], self.drive):
+                last.callback(drive.join, 20)
+                drive.stop()
 
 
 class Mallory:

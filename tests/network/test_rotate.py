@@ -20,7 +20,7 @@ HANDLERS = CoordinatorHandlers(
     append=lambda command: None,
     validate=lambda command: None,
     spool=lambda command: None,
-    journal=lambda row: None,
+    journal=lambda *rows: None,
     close=lambda command: None,
 )
 
