@@ -686,7 +686,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     Plant(
         "bad input: figures that cannot be joined are taken",
-        "learner_jax/engines/coordinator.py",
+        "learner_jax/engines/figures.py",
         "{} if found == {} else check(found, peer)",
         "found",
         ("tests/engines/test_read_summary.py",),

@@ -610,15 +610,22 @@ CELLS: tuple[Plant, ...] = (
     Plant(
         "columnwise: columns count with the rows",
         "learner_jax/algorithms/columnwise.py",
+        "(carry.seen if _under(path, columns) else carry.taught)",
+        "(carry.taught)",
+        (*_COLUMNS, "loop_with_a_weight"),
+    ),
+    Plant(
+        "columnwise: rows that teach nothing weigh in the shared leaves",
+        "learner_jax/algorithms/columnwise.py",
+        "(carry.seen if _under(path, columns) else carry.taught)",
         "(carry.seen if _under(path, columns) else local.rows)",
-        "(local.rows)",
         (*_COLUMNS, "loop_with_a_weight"),
     ),
     Plant(
         "columnwise: rows that fill up a batch count as seen",
         "learner_jax/algorithms/columnwise.py",
-        '(batch.rows["y"]["seen"] > 0) & batch.mask[:, None]',
-        '(batch.rows["y"]["seen"] > 0)',
+        '(y["seen"] > 0) & batch.mask[:, None]',
+        '(y["seen"] > 0)',
         (*_COLUMNS, "loop_with_a_weight"),
     ),
     Plant(

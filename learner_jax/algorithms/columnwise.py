@@ -2,9 +2,10 @@
 
 Sites measure different panels. A site that does not measure a column has nothing to say of the weights that lead to it
 alone; averaged over all sites, that column would move by a fraction of what those that measure it found. Here a column
-counts with the rows in which it was seen, and all other weights, as in FedAvg, with the rows:
+counts with the rows in which it was seen, and all other weights with those that teach anything, a column or a known
+type: a site that measures nothing has no say.
 
-    site k:  w_k as in FedAvg;  n_k rows, n_kc rows in which column c was seen
+    site k:  w_k as in FedAvg;  n_k rows that teach anything, n_kc in which column c was seen
     server:  w_{t+1}[c] = w_t[c] + sum_k n_kc (w_k[c] - w_t[c]) / sum_k n_kc       leaves under `columns`
              w_{t+1}    = w_t    + sum_k n_k  (w_k    - w_t)    / sum_k n_k        the others
 
@@ -37,10 +38,11 @@ class ColumnServer(NamedTuple):
 
 
 class ColumnLocal(NamedTuple):
-    """Local training, and in how many rows each column was seen: int32[C]."""
+    """Local training; in how many rows each column was seen, int32[C]; how many rows taught anything, int32."""
 
     local: Local
     seen: Any
+    taught: Any
 
 
 def columnwise(
@@ -75,17 +77,24 @@ def columnwise(
         return parted(weights, home)[0] if home else weights
 
     def start(broadcast, site, found):
-        return ColumnLocal(begin(client_opt, whole(broadcast, site)), jnp.zeros(width(broadcast, columns), jnp.int32))
+        none = jnp.zeros(width(broadcast, columns), jnp.int32)
+        return ColumnLocal(begin(client_opt, whole(broadcast, site)), none, jnp.int32(0))
 
     def step(broadcast, site, carry: ColumnLocal, batch):
-        seen = jnp.sum((batch.rows["y"]["seen"] > 0) & batch.mask[:, None], axis=0, dtype=jnp.int32)
-        return ColumnLocal(descend(loss, client_opt, carry.local, batch), carry.seen + seen)
+        y = batch.rows["y"]
+        seen = (y["seen"] > 0) & batch.mask[:, None]
+        taught = jnp.any(seen, axis=1) | ((y["type"] >= 0) & batch.mask if "type" in y else False)
+        return ColumnLocal(
+            descend(loss, client_opt, carry.local, batch),
+            carry.seen + jnp.sum(seen, axis=0, dtype=jnp.int32),
+            carry.taught + jnp.sum(taught, dtype=jnp.int32),
+        )
 
     def finish(broadcast, site, carry: ColumnLocal):
         local, kind = carry.local, carry.local.loss.dtype
         update = trees.subtract(shared(local.weights), broadcast)
         weight = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (carry.seen if _under(path, columns) else local.rows).astype(kind), update
+            lambda path, leaf: (carry.seen if _under(path, columns) else carry.taught).astype(kind), update
         )
         return Report(update, weight, local.metrics()), parted(local.weights, home)[1] if home else site
 

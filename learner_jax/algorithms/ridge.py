@@ -59,7 +59,7 @@ def ridge(loss: Loss, *, penalty: float = 1.0) -> Algorithm:
       penalty: added to the diagonal of the summed squares: scikit-learn's `alpha`.
 
     Raises:
-      StudyError: while it is built, the model is not linear.
+      StudyError: while it is built, the model is not linear, or the inputs are genes and not scores.
     """
 
     def sizes(weights: PyTree) -> tuple[int, int, Any]:
@@ -75,6 +75,8 @@ def ridge(loss: Loss, *, penalty: float = 1.0) -> Algorithm:
 
     def step(broadcast, site, carry: Summed, batch):
         x, y = batch.rows["x"], batch.rows["y"]["value"]
+        if isinstance(x, dict):
+            raise StudyError("ridge: expected scores of a reduction, got genes: set task.reduction='gram'")
         seen = ((batch.rows["y"]["seen"] > 0) & batch.mask[:, None]).astype(y.dtype)
         x = jnp.concatenate([jnp.ones_like(x[:, :1]), x], axis=1)
         precise = jax.lax.Precision.HIGHEST

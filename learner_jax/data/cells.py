@@ -32,6 +32,7 @@ from learner_jax.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from scipy import sparse
 
 PROTEINS = "protein_expression"
@@ -192,6 +193,33 @@ def from_anndata(
     names, protein = table or ([], np.zeros((len(barcodes), 0), np.float32))
     counts = counts if rna.all() else counts[:, np.flatnonzero(rna)]
     return assemble(counts, var[rna], names, protein, adata.obs, notes, where)
+
+
+def to_anndata(cells: Cells) -> AnnData:
+    """AnnData in scverse's conventions: what `from_anndata` reads.
+
+    Returns:
+      X csr int32 raw counts, obs, `obsm["protein_expression"]` a DataFrame of raw counts, and `uns["notes"]`.
+
+    Raises:
+      DataError: anndata is not installed.
+    """
+    try:
+        import anndata
+    except ImportError:
+        raise DataError("expected the package anndata, got none: pip install 'learner-jax[cells]'") from None
+    import pandas as pd
+
+    var = pd.DataFrame(index=pd.Index(np.asarray(cells.genes, object).astype(str)))
+    if cells.ids is not None:
+        var["gene_ids"] = np.asarray(cells.ids)
+    made = anndata.AnnData(X=cells.counts.copy(), obs=cells.obs.copy(), var=var)
+    made.obsm[PROTEINS] = pd.DataFrame(
+        np.asarray(cells.protein), index=cells.obs.index, columns=pd.Index(cells.proteins)
+    )
+    if cells.notes:
+        made.uns["notes"] = list(cells.notes)
+    return made
 
 
 def assemble(

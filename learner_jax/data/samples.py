@@ -20,8 +20,8 @@ SHIPPED = {
 }
 
 NOTES = {
-    "diabetes130": "The sites are artificial: the publisher removed the hospitals' identity; the patients are real.",
-    "pbmc10k": "The sites are artificial: one donor's cells, dealt with a skew by protein cluster; the cells are real.",
+    "diabetes130": "The sites are artificial: real patients of 130 hospitals, dealt to ten made-up sites.",
+    "pbmc10k": "The laboratories are artificial: one donor's real cells, dealt to four made-up ones by kind.",
 }
 """What must be said wherever a result on a sample is shown."""
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learner_jax.data.cells import Cells
+from learner_jax.data.cells import to_anndata as as_anndata
 from learner_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -149,36 +150,14 @@ def simulated_blocks(
     return _blocks(study, _place(study, site))
 
 
-def to_anndata(cells: Cells) -> AnnData:
-    """AnnData in scverse's conventions.
-
-    Args:
-      cells: `SimulatedCells`, or other `Cells`.
-
-    Returns:
-      X csr int32 raw counts, obs, `obsm["protein_expression"]` a DataFrame of raw counts, and `uns["notes"]`, which
-      says that simulated cells are synthetic. What was drawn is in `obsm["simulated_latent"]`.
-
-    Raises:
-      DataError: anndata is not installed.
+def to_anndata(cells: Any) -> AnnData:
+    """As `learner_jax.data.cells.to_anndata`; `uns["synthetic"]` says what they are, and what was drawn is in
+    `obsm["simulated_latent"]`.
     """
-    try:
-        import anndata
-    except ImportError:
-        raise DataError("expected the package anndata, got none: pip install 'learner-jax[cells]'") from None
-    import pandas as pd
-
-    protein = pd.DataFrame(np.asarray(cells.protein), index=cells.obs.index, columns=pd.Index(cells.proteins))
-    var = pd.DataFrame(index=pd.Index(np.asarray(cells.genes, object).astype(str)))
-    if cells.ids is not None:
-        var["gene_ids"] = np.asarray(cells.ids)
-    made = anndata.AnnData(X=cells.counts.copy(), obs=cells.obs.copy(), var=var)
-    made.obsm["protein_expression"] = protein
-    if cells.notes:
-        made.uns["notes"] = list(cells.notes)
-    if isinstance(cells, SimulatedCells):
+    made = as_anndata(cells)
+    if (truth := getattr(cells, "truth", None)) is not None:
         made.uns["synthetic"] = SYNTHETIC
-        made.obsm["simulated_latent"] = cells.truth.latent.copy()
+        made.obsm["simulated_latent"] = truth.latent.copy()
     return made
 
 

@@ -57,11 +57,8 @@ def read_sites(
     found: dict[str, tuple[Any, Path]] = {}
     for path in files_of(source):
         table = read_table(path)
-        if path.suffix.lower() in CELLS:
-            parts = _parts_of_cells(table, site_column, split_column, path)
-        else:
-            parts = _parts(table if split_column == "split" else _renamed_split(table, split_column), site_column, path)
-        for name, part in parts:
+        parted = _parts_of_cells if path.suffix.lower() in CELLS else _parts
+        for name, part in parted(with_split(table, split_column), site_column, path):
             if name in found:
                 raise DataError(
                     f"expected each site in one file, got site '{name}' in {found[name][1].name} and {path.name}"
@@ -185,12 +182,29 @@ def _parquet(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: expected a Parquet file, got something else or a damaged one") from None
 
 
-def _renamed_split(table: pd.DataFrame, split_column: str | None) -> pd.DataFrame:
-    """The table with the column that says who is held back under the name "split"; without one for None."""
+def with_split(table: Any, split_column: str | None) -> Any:
+    """A table, or cells, with the column that says who is held back under the name "split"; without one for None."""
+    import dataclasses
+
+    if split_column == "split":
+        return table
+    if hasattr(table, "obs"):
+        return dataclasses.replace(table, obs=with_split(table.obs, split_column))
     table = table.drop(columns="split", errors="ignore")
     if split_column is not None and split_column in table.columns:
         table = table.rename(columns={split_column: "split"})
     return table
+
+
+def as_named(table: Any, split_column: str | None) -> Any:
+    """The other way: the column "split" under the study's own name for it, as a site's own file has it."""
+    import dataclasses
+
+    if split_column in (None, "split"):
+        return table
+    if hasattr(table, "obs"):
+        return dataclasses.replace(table, obs=as_named(table.obs, split_column))
+    return table.rename(columns={"split": split_column})
 
 
 def _parts(table: pd.DataFrame, site_column: str | None, path: Path) -> list[tuple[str, pd.DataFrame]]:
@@ -211,14 +225,8 @@ def _parts(table: pd.DataFrame, site_column: str | None, path: Path) -> list[tup
     return [(str(name), rest.loc[(names == name).to_numpy()]) for name in sorted(names.unique())]
 
 
-def _parts_of_cells(
-    cells: Cells, site_column: str | None, split_column: str | None, path: Path
-) -> list[tuple[str, Cells]]:
+def _parts_of_cells(cells: Cells, site_column: str | None, path: Path) -> list[tuple[str, Cells]]:
     """The file's sites, each with its cells in the file's order."""
-    import dataclasses
-
-    if split_column != "split":
-        cells = dataclasses.replace(cells, obs=_renamed_split(cells.obs, split_column))
     if site_column is None or site_column not in cells.obs.columns:
         return [(path.stem, cells)]
     column = cells.obs[site_column]

@@ -23,6 +23,7 @@ import numpy as np
 from learner_jax import failpoints, trees
 from learner_jax.data import plans
 from learner_jax.engines.expected import line_of, peak_bytes, sizes_of
+from learner_jax.engines.figures import Figures, check_figures, read_summary
 from learner_jax.engines.forecast import SEEN, compared, forecast, seen
 from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
@@ -34,7 +35,6 @@ from learner_jax.engines.simulator import cohort_size, look_at
 from learner_jax.engines.site_study import READY, SUMMARY, broadcast_shape
 from learner_jax.errors import CorruptError, RemoteProtocolError, StorageError, StudyError
 from learner_jax.evaluation import join_sites
-from learner_jax.evaluation.summary import check_summary
 from learner_jax.events import Event, Observer
 from learner_jax.leaves import (
     Leaves,
@@ -82,9 +82,6 @@ class Phase(NamedTuple):
     expected: Schema
     everyone: bool = False
     buffered: bool = False
-
-
-Figures = Callable[[Any, str], dict[str, Any]]
 
 
 class Stores(NamedTuple):
@@ -309,41 +306,6 @@ class Rounds:
             self.stores.spool.drop(digest)
         except OSError as error:
             raise StorageError(f"expected to remove a damaged update, got: {error.strerror}") from None
-
-
-def check_figures(found: Any, peer: str, release: bool = False) -> dict[str, Any]:
-    """A site's figures of ranking by cohort, as `summarise_site` makes them.
-
-    Raises:
-      ValueError: they are not.
-    """
-    found = check_summary(found, release)
-    if any(figures["name"] != peer for figures in found.values()):
-        raise RemoteProtocolError(peer, "expected figures of its own name, got another's")
-    return found
-
-
-def read_summary(leaf: np.ndarray, peer: str, check: Figures = check_figures) -> dict[str, Any]:
-    """A site's figures.
-
-    Args:
-      leaf: uint8, JSON.
-      peer: the site's name.
-      check: see `Rounds.figures`.
-
-    Raises:
-      RemoteProtocolError: not the JSON that a site's figures are.
-    """
-    try:
-        found = json.loads(leaf.tobytes().rstrip().decode())
-        found = (
-            {} if found == {} else check(found, peer)
-        )  # what cannot be joined would end the study, and again each time
-    except RemoteProtocolError:
-        raise
-    except Exception:  # whatever is nested in it, or missing
-        raise RemoteProtocolError(peer, "expected a site's figures as JSON, got something else") from None
-    return found
 
 
 class Outcome(NamedTuple):

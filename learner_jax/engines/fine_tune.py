@@ -67,7 +67,7 @@ def tune_head(
       on_epoch: told of each epoch.
 
     Raises:
-      DataError: no cells to train on, or none to watch.
+      DataError: no cells to train on, or none to watch; a loss that is not finite.
     """
     train, valid = np.flatnonzero(site.split == TRAIN), np.flatnonzero(site.split == VALID)
     if not len(train) or not len(valid):
@@ -109,6 +109,10 @@ def tune_head(
         weights, state = epoch(weights, state, jnp.asarray(index), jax.random.key(number))
         figures = values(look(weights), parts.task.metrics)
         on_epoch(number, figures)
+        if "valid/loss" not in figures:  # `values` holds no NaN
+            raise DataError(
+                f"expected a finite loss on the watched cells, got none in epoch {number}: a lower learning_rate?"
+            )
         lower = figures["valid/loss"] < best
         best, kept, since = (figures["valid/loss"], weights, 0) if lower else (best, kept, since + 1)
         if since >= patience:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from learner_jax import failpoints
-from learner_jax.data.simulated_cells import to_anndata
+from learner_jax.data.cells import to_anndata
+from learner_jax.data.tables import as_named
 from learner_jax.engines.coordinator import Outcome
 from learner_jax.engines.parts import Parts
 from learner_jax.engines.serving import serve
@@ -48,8 +49,9 @@ def run_local(
     """
     home = folder / "sites"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    tables = {name: site_table(home / name, frame) for name, frame in frames.items()}
     study = parts.study
+    named = {name: as_named(frame, study.data.split_column) for name, frame in frames.items()}
+    tables = {name: site_table(home / name, frame) for name, frame in named.items()}
     processes = Processes(environment, lambda text: on_event(Event("note", study.name, data={"text": text})))
 
     def invited(files: Mapping[str, Path], address: str) -> None:

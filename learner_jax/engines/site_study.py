@@ -24,6 +24,7 @@ import numpy as np
 
 from learner_jax import failpoints, specs, trees
 from learner_jax.data.sites import SiteData
+from learner_jax.data.tables import with_split
 from learner_jax.data.ways import Labels
 from learner_jax.engines.answers import keep_figures
 from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
@@ -93,9 +94,8 @@ class SiteStudy:
     def __init__(
         self, build: Callable[[Study], Parts], manifest: bytes, name: str, frame: Any, folder: Path, on_event: Observer
     ):
-        self.parts, self.name, self._frame, self._folder, self._tell = (
-            build(study_of(manifest)), name, frame, folder, on_event,
-        )  # fmt: skip
+        self.parts, self.name, self._folder, self._tell = build(study_of(manifest)), name, folder, on_event
+        self._frame = frame = with_split(frame, self.parts.study.data.split_column)
         if self.parts.task.checklist is None:
             raise DataError("expected a task with a checklist, got one whose rows are handed over as arrays")
         self.warnings = self.parts.task.checklist.check(frame, f"site '{name}'")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from learner_jax.data import cohort_file, partition
+from learner_jax.data.samples import NOTES
 from learner_jax.data.sites import SiteData, deal
 from learner_jax.data.tables import files_of, read_sites, read_table
 from learner_jax.engines.given import as_array
@@ -39,9 +40,7 @@ def chosen_of(study: Study) -> list[dict[str, Any]]:
 
 def notes_of(study: Study) -> tuple[str, ...]:
     """What must be said wherever a result is shown."""
-    if study.data.source == "diabetes130":
-        return ("The sites are artificial: real patients of 130 hospitals, dealt to ten made-up sites.",)
-    return ()
+    return (NOTES[study.data.source],) if study.data.source in NOTES else ()
 
 
 def site_of(name: str, value: Any, seed: int) -> SiteData:

@@ -54,6 +54,9 @@ def page(result: Mapping[str, Any]) -> str:
     study = result.get("study") or {}
     versions = result.get("versions") or {}
     version = versions.get("learner") or versions.get("learner-jax")
+    of_cells = (
+        proteins.told(result) is not None
+    )  # who was chosen, and a checklist for models of patients, are not asked
     context = {
         "name": study.get("name") or "Study",
         "title": study.get("question") or f"What the {noun.sites} learned together",
@@ -69,10 +72,10 @@ def page(result: Mapping[str, Any]) -> str:
         "acted": acted_on(result, noun),
         "parted": parted(result, noun),
         "took": per_round(result, noun),
-        "included": included(result, noun),
+        "included": None if of_cells else included(result, noun),
         "inputs": looked_like(result, noun),
         "limits": _limits(result, noun),
-        "tripod": tripod.checklist(result),
+        "tripod": None if of_cells else tripod.checklist(result),
         "facts": _facts(result),
         "config": json.dumps(study, indent=2, sort_keys=True, ensure_ascii=False),
         "made": _made(version),
@@ -231,6 +234,7 @@ def _alone(cohort: dict[str, Any], noun: Nouns) -> str:
 def _limits(result: dict[str, Any], noun: Nouns) -> list[str]:
     found = [_begun(note) for note in result.get("notes") or []]
     judged = cohorts(result)
+    found += proteins.limits(result, noun)
     if has_intervals(result):
         found.append(
             "Uncertainty: in 95 of 100 such studies the interval would hold the true value. It comes from drawing "

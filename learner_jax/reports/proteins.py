@@ -81,6 +81,23 @@ def sentences(result: Mapping[str, Any], noun: Nouns) -> list[str]:
     return found
 
 
+def limits(result: Mapping[str, Any], noun: Nouns) -> list[str]:
+    """What the figures do not say; [] where nothing was judged."""
+    proteins = told(result)
+    if proteins is None:
+        return []
+    found = [
+        f"Uncertainty comes from drawing held-back cells again and again; it knows nothing of other donors, other "
+        f"{noun.sites}, or another start of the learning. A {noun.site} with fewer than 10 of them is not judged.",
+        f"An interval is learned from the {noun.sites} that took part: at another one, which stains or sequences in "
+        "its own way, it is likely to be too narrow. Hold it against a few cells measured there.",
+        "What RNA does not tell, no model of it tells: a low correlation may be the protein's, not the model's.",
+    ]
+    if "pooled" not in proteins["models"]:
+        found.append("What all data in one place would have given is not known: they never were in one place.")
+    return found
+
+
 def section(result: Mapping[str, Any], noun: Nouns) -> dict[str, Any] | None:
     """What `page/proteins.html` lays out; None where the result has no proteins.
 

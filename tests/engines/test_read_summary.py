@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner_jax.engines.coordinator import read_summary
+from learner_jax.engines.figures import read_summary
 from learner_jax.errors import RemoteProtocolError
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from learner_jax.data.cells import Cells
+from learner_jax.data.cells import Cells, to_anndata
 from learner_jax.data.samples import sample_path
-from learner_jax.data.simulated_cells import to_anndata
 from learner_jax.data.tables import read_sites
 from learner_jax.specs import Data, Engine, Federation, Spec, Study, check
 

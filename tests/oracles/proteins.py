@@ -89,7 +89,7 @@ def columnwise(
                 at = batch[batch >= 0]
                 _, grads = gradient(w, x[at], y[at], seen[at], weight)
                 w = {name: w[name] - lr * grads[name] for name in w}
-                mine, by_column = mine + len(at), by_column + seen[at].sum(axis=0)
+                mine, by_column = mine + int((seen[at] > 0).any(axis=1).sum()), by_column + seen[at].sum(axis=0)
             for name in weights:
                 counts = by_column if name.startswith(("head", "skip")) else np.full(weights[name].shape[-1], mine)
                 moved[name] = moved[name] + counts * (w[name] - weights[name])
