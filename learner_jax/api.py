@@ -206,7 +206,7 @@ def simulate(
 def _run(
     study: Study, task: Task | None, sites: Any, folder: Path | None, on_event: Observer, started: str, begun: float
 ) -> Run:
-    from learner_jax.engines import judge, outcome
+    from learner_jax.engines import calibrate, judge, outcome
     from learner_jax.engines.simulator import simulate as run_rounds
     from learner_jax.engines.simulator import template_rows
 
@@ -221,9 +221,12 @@ def _run(
                for place in range(len(world.names))]  # fmt: skip
     evaluation: dict[str, Any] = {"cohorts": []}
     binary = judge.is_binary(parts, data)
-    if judge.judgeable(parts, data):
-        models = {"federated": weights, **judge.train_references(parts, data, world, on_event)}
-        evaluation = judge.judge(parts, data, world, models, fitted)
+    judged, models = judge.judgeable(parts, data), {"federated": weights}
+    if judged:
+        models |= judge.train_references(parts, data, world, on_event)
+    moves = calibrate.moves(parts, data, world, models)
+    if judged:
+        evaluation = judge.judge(parts, data, world, models, fitted, moves)
         on_event(Event("evaluation", study.name, data={"evaluation": evaluation}))
     result = outcome.result(
         study, "simulation", started, time.perf_counter() - begun, trained.history, trained.sha256, evaluation, notes,
@@ -237,6 +240,8 @@ def _run(
     }
     rows = template_rows(world)
     final = parts.federated.model(parts.federated.send(trained.best), parts.federated.enrol(parts.init_weights(rows)))
+    if moves:
+        fitted = calibrate.kept(fitted, moves["federated"][0])
     model = TrainedModel(parts, final, fitted, rows)
     if folder is not None:
         finish(folder, study, result, model)

@@ -24,7 +24,9 @@ from learner_jax import api
 from learner_jax import plots as pl
 from learner_jax.cli import environment
 from learner_jax.data.protein_names import canonical
+from learner_jax.data.told_arrays import array
 from learner_jax.errors import DataError
+from learner_jax.evaluation.correlation import ENOUGH
 from learner_jax.events import Observer, silent
 from learner_jax.specs import Spec, Study
 
@@ -222,6 +224,7 @@ class ProteinModel:
 
         import jax
 
+        from learner_jax.engines.calibrate import MOVED, kept, move_of
         from learner_jax.engines.fine_tune import start_from, tune_head
         from learner_jax.engines.trained import TrainedModel
         from learner_jax.specs import check
@@ -233,7 +236,11 @@ class ProteinModel:
             )
         names = cells.proteins if panel is None else tuple(map(canonical, panel))
         study = self.model.parts.study
-        fitted = {key: value for key, value in dict(self.model.fitted or {}).items() if not key.startswith("target_")}
+        fitted = {
+            key: value
+            for key, value in dict(self.model.fitted or {}).items()
+            if not key.startswith("target_") and key != MOVED
+        }
         own = {"panel": names, "target": "within_site", "test_share": 0.0}
         task = dataclasses.replace(study.task, fields={**study.task.fields, **own})
         parts = api.built(check(dataclasses.replace(study, task=task)))
@@ -243,8 +250,47 @@ class ProteinModel:
         place = {protein: at for at, protein in enumerate(self.panel)}
         begin = start_from(fresh, self.model.weights, [place.get(protein, -1) for protein in names])
         weights = jax.device_get(tune_head(parts, begin, site, **fields))
+        fitted = kept(fitted, move_of(parts, weights, site))
         rows = jax.tree.map(lambda leaf: leaf[:2], site.rows)
         return ProteinModel(TrainedModel(parts, weights, fitted, rows), tuple(names))
+
+    def calibrate(self, adata: AnnData) -> ProteinModel:
+        """The same model with intervals that hold 80 % of one laboratory's cells, as far as its own cells tell.
+
+        A laboratory that took no part stains and sequences in its own way, and intervals learned elsewhere are likely
+        to be too narrow there. Each protein's are moved by one number, found on cells that were measured here
+        (`learner_jax.evaluation.conformal`); predictions stay. Judge them on other cells.
+
+        Args:
+          adata: set up by `setup_anndata`, cells of one laboratory that the model did not learn from; 50 or more tell
+            enough. Proteins that were not measured keep their intervals.
+
+        Raises:
+          DataError: counts that cannot be used; no protein of the panel was measured in 10 cells.
+        """
+        from learner_jax.engines.calibrate import MOVED, kept, move_of
+        from learner_jax.engines.trained import TrainedModel
+
+        (name, cells), *more = _sites(adata)[0].items()
+        if more:
+            raise DataError(
+                "calibrate: expected the cells of one laboratory, got several batches: set up without batch_key"
+            )
+        parts, fitted = self.model.parts, dict(self.model.fitted or {})
+        checklist: Any = parts.task.checklist
+        checklist.check(cells, name)
+        site = checklist.encode(cells, fitted)
+        enough = (np.asarray(site.rows["y"]["seen"]) > 0).sum(axis=0) >= ENOUGH
+        if not enough.any():
+            raise DataError(
+                f"calibrate: expected a protein of the panel measured in {ENOUGH} cells, got none: it has "
+                f"{_some(self.panel)}"
+            )
+        before = array(fitted[MOVED]) if MOVED in fitted else np.zeros(len(self.panel))
+        by = np.where(enough, move_of(parts, self.model.weights, site, every=True), before)
+        return ProteinModel(
+            TrainedModel(parts, self.model.weights, kept(fitted, by), self.model.rows), self.panel, self.run
+        )
 
     @property
     def result(self) -> dict[str, Any]:

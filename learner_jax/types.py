@@ -10,7 +10,7 @@ what changes. Steps and rows are counted in the carry, so that weights stay true
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 PyTree = Any
@@ -173,6 +173,22 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
 
 
+class Calibrating(NamedTuple):
+    """What is set right on the watched rows when the weights are the last word, by sums over sites.
+
+    Attributes:
+      zero: () -> path -> zeros, of the shapes and dtypes that `tally` gives.
+      tally: (output, rows) -> path -> integers, of one site's watched rows.
+      fit: (their sum over sites) -> float64[k], what the output is moved by.
+      move: (output, what was fitted) -> output.
+    """
+
+    zero: Callable[[], dict[str, Any]]
+    tally: Callable[[PyTree, PyTree], dict[str, Any]]
+    fit: Callable[[Mapping[str, Any]], Any]
+    move: Callable[[PyTree, Any], PyTree]
+
+
 class Judging(NamedTuple):
     """How models are judged on held-back rows, where it is not by the ranking of chances.
 
@@ -184,6 +200,8 @@ class Judging(NamedTuple):
       check: (what came as such figures, name of the site) -> the same, without what is not known; raises ValueError.
       join: (the sites' figures) -> the "evaluation" of a result.
       told: (output, fitted) -> the output in the units in which it is judged.
+      calibrating: of the output, or None. `told` moves by fitted["moved"], where it is; the others are given outputs
+        that are moved already.
     """
 
     evaluate: Callable[..., dict[str, Any]]
@@ -191,6 +209,7 @@ class Judging(NamedTuple):
     check: Callable[[Any, str], dict[str, Any]]
     join: Callable[[list[dict[str, Any]]], dict[str, Any]]
     told: Callable[[PyTree, Any], PyTree]
+    calibrating: Calibrating | None = None
 
 
 class Task(NamedTuple):

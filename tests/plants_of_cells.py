@@ -24,6 +24,7 @@ _SUMS = ("tests/tasks/test_protein_sums.py", "-k")
 _TASK = ("tests/tasks/test_proteins.py", "-k")
 _LR = ("tests/test_protein.py", "-k")
 _PARITY = ("tests/federation/test_proteins_parity.py", "-k")
+_CONFORMAL = ("tests/evaluation/test_conformal.py",)
 _COMMAND = ("tests/cli/test_cells_by_command.py", "-k")
 _SAID = ("tests/cli/test_cells_said.py", "-k")
 
@@ -865,5 +866,61 @@ CELLS: tuple[Plant, ...] = (
         "if n < FEWEST_CELLS:",
         "if n < 0:",
         (*_SAID, "50"),
+    ),
+    Plant(
+        "intervals: only what is below them is counted",
+        "learner_jax/evaluation/conformal.py",
+        "    far = np.maximum(np.asarray(low, np.float64) - y, y - np.asarray(high, np.float64))\n",
+        "    far = np.asarray(low, np.float64) - y\n",
+        _CONFORMAL,
+    ),
+    Plant(
+        "intervals: of few cells counts leave",
+        "learner_jax/evaluation/conformal.py",
+        "seen.sum(axis=0) >= least",
+        "seen.sum(axis=0) >= 0",
+        _CONFORMAL,
+    ),
+    Plant(
+        "intervals: half of them are to be outside",
+        "learner_jax/evaluation/conformal.py",
+        "SHARE = 0.8",
+        "SHARE = 0.5",
+        _CONFORMAL,
+    ),
+    Plant(
+        "intervals: moved by what one laboratory alone counted",
+        "learner_jax/engines/coordinator.py",
+        "total = combine([calibrating.zero(), *(dict(leaves) for leaves in rounds.leaves(accepted, counts))])",
+        "total = [dict(leaves) for leaves in rounds.leaves(accepted, counts)][-1]",
+        (*_PARITY, "gram and not die"),
+    ),
+    Plant(
+        "intervals: a laboratory judges them as they were before",
+        "learner_jax/engines/site_study.py",
+        '            told["federated"] = calibrating.move(told["federated"], by)\n',
+        "            pass\n",
+        (*_PARITY, "read_a_file"),
+    ),
+    Plant(
+        "intervals: a model that is kept does not move them",
+        "learner_jax/tasks/protein_judging.py",
+        'output = move(output, array(fitted["moved"])) if "moved" in fitted else output',
+        "output = dict(output)",
+        ("tests/test_protein.py", "-k", "sets_intervals"),
+    ),
+    Plant(
+        "who is held back: a laboratory goes by a column of another name",
+        "learner_jax/engines/site_study.py",
+        "self._frame = frame = with_split(frame, self.parts.study.data.split_column)",
+        "self._frame = frame",
+        (*_PARITY, "own_words"),
+    ),
+    Plant(
+        "who is held back: files of laboratories on one machine lose the column's name",
+        "learner_jax/engines/local.py",
+        "as_named(frame, study.data.split_column)",
+        "frame",
+        (*_PARITY, "read_a_file"),
     ),
 )

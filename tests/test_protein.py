@@ -65,6 +65,38 @@ def test_what_is_predicted_goes_with_what_was_measured_on_cells_held_out(trained
     assert model.result["data"]["dealt"]["test"]["rows"] > 50
 
 
+def _held(adata, counts, of):
+    """Share of values that are in their intervals, over cells and proteins."""
+    logs = np.log1p(np.asarray(counts, np.float64))
+    clr, interval = logs - logs.mean(axis=1, keepdims=True), adata.obsm["protein_interval"]
+    ends = [interval[[f"{name}_{end}" for name in counts.columns]].to_numpy() for end in ("low", "high")]
+    return float(np.mean((ends[0] <= clr) & (clr <= ends[1]), where=of[:, None]))
+
+
+def test_a_laboratory_sets_intervals_right_on_some_of_its_own_cells(trained, tmp_path):
+    adata, model = trained
+    other, draw = adata.copy(), np.random.default_rng(3)
+    counts = other.obsm["protein_expression"]
+    noisy = np.rint(counts * np.exp(draw.normal(0, 0.6, counts.shape))).astype(np.int32)  # antibodies that read worse
+    other.obsm["protein_expression"] = noisy
+    own = other[::5].copy()
+    lr.protein.setup_anndata(own)
+    own.uns["learner_protein"] = {"protein": "protein_expression"}
+    judged = np.ones(other.n_obs, bool)
+    judged[::5] = False
+    before = model.predict(other)
+    assert _held(other, noisy, judged) < 0.72
+    moved = model.calibrate(own)
+    moved.save(tmp_path / "here")
+    after = lr.protein.load(tmp_path / "here").predict(other)
+    np.testing.assert_array_equal(after, before)
+    assert abs(_held(other, noisy, judged) - 0.8) < 0.03
+    del own.obsm["protein_expression"]
+    own.obsm["protein_expression"] = noisy.iloc[::5][["CD3", "CD14"]].set_axis(own.obs_names)
+    with pytest.raises(DataError, match="panel"):
+        model.calibrate(own)  # ratios over another panel are another target
+
+
 def test_a_model_that_was_trained_in_a_folder_is_loaded_from_it(tmp_path):
     adata = sample(300, 60)
     lr.protein.setup_anndata(adata)

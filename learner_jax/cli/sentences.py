@@ -83,6 +83,7 @@ _ASKED = {
     ("statistics", True): "sums over this table",
     ("look", True): "the table encoded as all sites agreed",
     ("look", False): "the last model watched",
+    ("calibrate", False): "how far this site's values are from what was told",
     ("finish", False): "this site's figures",
 }
 """(phase, before round 1) -> what a site answers there."""

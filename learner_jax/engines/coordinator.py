@@ -22,6 +22,7 @@ import numpy as np
 
 from learner_jax import failpoints, trees
 from learner_jax.data import plans
+from learner_jax.engines import calibrate
 from learner_jax.engines.expected import line_of, peak_bytes, sizes_of
 from learner_jax.engines.figures import Figures, check_figures, read_summary
 from learner_jax.engines.forecast import SEEN, compared, forecast, seen
@@ -160,7 +161,7 @@ class Rounds:
         try:
             with self.stores.spool.arrived(command.site, command.digest) as file:
                 check_file(file, expected, command.site)
-                if self._phase in STATISTICS:
+                if self._phase in (*STATISTICS, "calibrate"):
                     file.seek(0)
                     return impossible(read_leaves(file, expected, command.site))
                 if expected == SUMMARY:
@@ -438,8 +439,17 @@ def run_study(
         raise
     finally:
         keeper.close()
+    # ---- what is set right on watched rows, and figures
     failpoints.here("coordinator.study.before_finish")
-    accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(server), sent, SUMMARY))
+    calibrating, more = calibrate.calibrating_of(parts), {}
+    if calibrating is not None:
+        counts = schema_of(calibrating.zero())
+        accepted, _ = rounds.run(Phase(number + 1, "calibrate", names, send(server), sent, counts))
+        total = combine([calibrating.zero(), *(dict(leaves) for leaves in rounds.leaves(accepted, counts))])
+        more = {calibrate.MOVED: calibrating.fit(total)}
+        fitted = calibrate.kept(fitted, more[calibrate.MOVED])
+    sent = tuple(sorted((*sent, *schema_of(more))))
+    accepted, _ = rounds.run(Phase(number + 1, "finish", names, send(server, more), sent, SUMMARY))
     failpoints.here("coordinator.study.after_finish")
     summaries = [
         read_summary(dict(leaves)["summary"], site, rounds.figures)

@@ -247,6 +247,7 @@ def judge(
     world: World,
     models: Mapping[str, Sequence[PyTree]],
     fitted: Mapping[str, Any] | None = None,
+    moves: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
     """The "evaluation" of a result: every model on the held-back rows of every site.
 
@@ -256,14 +257,21 @@ def judge(
       world: its order counts for `models`.
       models: name -> each site's weights; "federated" first.
       fitted: to all sites' sums.
+      moves: of each model, what its outputs are moved by at each site (`calibrate.moves`).
     """
     predict = predictor(parts)
     if parts.task.judging is not None:
+        calibrating = parts.task.judging.calibrating
         held_rows = [take_rows(sites[name].rows, np.flatnonzero(sites[name].split == 2)) for name in world.names]
         told = {
             model: [predict(weights[place], {"x": rows["x"]}) for place, rows in enumerate(held_rows)]
             for model, weights in models.items()
         }
+        if calibrating is not None and moves:
+            told = {
+                model: [calibrating.move(output, by) for output, by in zip(outputs, moves[model], strict=True)]
+                for model, outputs in told.items()
+            }
         abouts = {name: sites[name].about for name in world.names}
         return parts.task.judging.evaluate(told, held_rows, abouts, fitted or {}, parts.study.seed)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in models}

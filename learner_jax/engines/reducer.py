@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,11 +58,12 @@ class Sender:
 
         self._computed = jax.jit(computed)
 
-    def __call__(self, server: Server) -> Packed:
-        """The broadcast of a state."""
+    def __call__(self, server: Server, more: Mapping[str, np.ndarray] | None = None) -> Packed:
+        """The broadcast of a state, with further leaves by name."""
         own, computed = jax.tree.leaves(server), iter(self._computed(server))
         leaves = [next(computed) if at is None else own[at] for at in self._own]
-        return Packed(trees.named_leaves(jax.tree.unflatten(jax.tree.structure(self._shape), leaves)))
+        named = trees.named_leaves(jax.tree.unflatten(jax.tree.structure(self._shape), leaves))
+        return Packed({**named, **(more or {})})
 
 
 class Final:

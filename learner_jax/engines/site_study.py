@@ -7,6 +7,8 @@ What a site is asked, phase by phase:
     (0, "look")         get what was fitted from all sites' sums; encode    -> ready
     (t, "train")        one local round                                     -> a Wire
     (T+1, "look")       the watch on the last broadcast                     -> sums
+    (T+1, "calibrate")  how far outputs are from watched rows, of tasks     -> counts
+                        that set them right (`types.Calibrating`)
     (T+1, "finish")     train alone, judge both models on held-back rows    -> figures, as JSON in one leaf
 """
 
@@ -26,6 +28,7 @@ from learner_jax import failpoints, specs, trees
 from learner_jax.data.sites import SiteData
 from learner_jax.data.tables import with_split
 from learner_jax.data.ways import Labels
+from learner_jax.engines import calibrate
 from learner_jax.engines.answers import keep_figures
 from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
 from learner_jax.engines.parts import Parts, values
@@ -126,6 +129,8 @@ class SiteStudy:
             _, sums = self._running(asked.enrolled).look(self._broadcast(data), states, asked.round)
             leaves = trees.named_leaves(sums)
             keep_figures(self._folder, watched=values(sums, self.parts.task.metrics))
+        elif asked.phase == "calibrate":
+            leaves = self._calibrate(data, committed)
         else:
             leaves = self._finish(data, committed)
         return _answer(leaves, committed or b"")
@@ -166,6 +171,14 @@ class SiteStudy:
         failpoints.here("site.round.after_training")
         return answer
 
+    def _calibrate(self, data: bytes | memoryview, committed: bytes | None) -> dict[str, np.ndarray]:
+        """Counts of the joint model's outputs on the site's watched rows."""
+        calibrating = calibrate.calibrating_of(self.parts)
+        if calibrating is None:
+            raise DataError("expected a phase of this study, got 'calibrate', which it has not")
+        weights = self.parts.federated.model(self._broadcast(data), self._state(committed))
+        return calibrate.count(calibrating, predictor(self.parts), weights, self._prepared()[0])
+
     def _finish(self, data: bytes | memoryview, committed: bytes | None) -> dict[str, np.ndarray]:
         """Figures of the joint model and of the site's own, on the site's held-back rows."""
         site, world, _ = self._prepared()
@@ -201,10 +214,17 @@ class SiteStudy:
         """The task's own figures of the joint model and of the site's own."""
         site, world, _ = self._prepared()
         rows, predict = take_rows(site.rows, np.flatnonzero(site.split == TEST)), predictor(self.parts)
-        x = {"x": rows["x"]}
-        told = {"federated": predict(self.parts.federated.model(self._broadcast(data), self._state(committed)), x)}
+        x, calibrating = {"x": rows["x"]}, judging.calibrating
+        broadcast, by = self._with_move(data) if calibrating else (self._broadcast(data), None)
+        told = {"federated": predict(self.parts.federated.model(broadcast, self._state(committed)), x)}
+        if calibrating is not None:
+            told["federated"] = calibrating.move(told["federated"], by)
         if "local_only" in self.parts.references:
-            told["local_only"] = predict(train_alone(self.parts, world, self._tell)[0], x)
+            alone = train_alone(self.parts, world, self._tell)[0]
+            told["local_only"] = predict(alone, x)
+            if calibrating is not None:
+                own = calibrating.fit(calibrate.count(calibrating, predict, alone, site))
+                told["local_only"] = calibrating.move(told["local_only"], own)
         fitted = read_json(self._folder / "fitted.json")
         return judging.summarise(told, rows, self.name, site.about, fitted, self.parts.study.seed)
 
@@ -236,6 +256,17 @@ class SiteStudy:
         _, _, weights = self._prepared()
         shape = broadcast_shape(self.parts, weights)
         return jax.tree.map(jnp.asarray, trees.rebuild(shape, unpack(data, trees.schema(shape), "the coordinator")))
+
+    def _with_move(self, data: bytes | memoryview) -> tuple[PyTree, np.ndarray]:
+        """A broadcast, and what outputs are moved by, which came with it."""
+        calibrating = calibrate.calibrating_of(self.parts)
+        assert calibrating is not None
+        _, _, weights = self._prepared()
+        shape = broadcast_shape(self.parts, weights)
+        more = schema_of({calibrate.MOVED: calibrating.fit(calibrating.zero())})
+        leaves = unpack(data, tuple(sorted((*trees.schema(shape), *more))), "the coordinator")
+        by = np.array(leaves.pop(calibrate.MOVED))
+        return jax.tree.map(jnp.asarray, trees.rebuild(shape, leaves)), by
 
     def _state(self, committed: bytes | None) -> PyTree:
         _, _, weights = self._prepared()

@@ -45,7 +45,7 @@ HAVE_LIMIT = PIECES // 8
 ZIPS = ("", "zstd")
 STATISTICS = ("statistics", *(f"statistics{number}" for number in range(2, 17)))
 """Rounds of sums before the first learning round, in this order; most studies have one."""
-PHASES = (*STATISTICS, "train", "look", "finish")
+PHASES = (*STATISTICS, "train", "look", "calibrate", "finish")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
 

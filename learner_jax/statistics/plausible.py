@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-NOT_NEGATIVE = ("rows", "squares", "missing")
+NOT_NEGATIVE = ("rows", "squares", "missing", "outside")
 """What the paths of counts, and of sums of squares, end with."""
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from learner_jax.data.told_arrays import array
 from learner_jax.evaluation import proteins as judged
-from learner_jax.types import Judging
+from learner_jax.evaluation.conformal import STEPS, outside, widened, widening
+from learner_jax.types import Calibrating, Judging
 
 DRAWS = 1000
 
@@ -53,10 +54,25 @@ def judging(panel: tuple[str, ...], types: tuple[str, ...]) -> Judging:
         return {"cohorts": [], **judged.join_sites(found, panel)} if found else {"cohorts": []}
 
     def told(output: Mapping[str, np.ndarray], fitted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        output = move(output, array(fitted["moved"])) if "moved" in fitted else output
         own = _own_units({part: value for part, value in output.items() if part != "types"}, fitted)
         return {**own, "types": np.asarray(output["types"])} if "types" in output else own
 
-    return Judging(evaluate, summarise, check, join, told)
+    def zero() -> dict[str, np.ndarray]:
+        return {"outside": np.zeros((len(panel), STEPS), np.int64)}
+
+    def tally(output: Mapping[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
+        y = rows["y"]
+        return {"outside": outside(y["value"], output["low"], output["high"], y["seen"] > 0)}
+
+    def fit(sums: Mapping[str, Any]) -> np.ndarray:
+        return widening(sums["outside"])
+
+    def move(output: Mapping[str, np.ndarray], by: Any) -> dict[str, np.ndarray]:
+        low, high = widened(output["low"], output["high"], by)
+        return {**output, "low": low, "high": high}
+
+    return Judging(evaluate, summarise, check, join, told, Calibrating(zero, tally, fit, move))
 
 
 _PARTS = ("mean", "low", "high")

@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 
 from learner_jax import failpoints, trees
+from learner_jax.build import build
+from learner_jax.data.sites import VALID, encode_sites
 from learner_jax.data.tables import read_table
-from learner_jax.engines import worker
+from learner_jax.data.told_arrays import array
+from learner_jax.engines import judge, worker
 from learner_jax.engines.site_study import SiteStudy
 from learner_jax.errors import StudyError
+from learner_jax.evaluation.conformal import outside, widening
 from learner_jax.protocol.messages import STATISTICS
-from learner_jax.specs import Spec
+from learner_jax.specs import Data, Spec
+from learner_jax.storage.atomic import read_json
 from tests.federation.cells_at_sites import LACKING, PANEL, study_of_cells, write_cells
-from tests.federation.hospitals import Apart, Process, Site, federated, flags, simulated
+from tests.federation.hospitals import Apart, Process, Site, federated, flags, frames_of, simulated
 
 # fmt: off
 LISTED = ("CD3E", "CD3D", "LYZ", "S100A9", "CD79A", "MS4A1", "NKG7", "CD74", "HLA-DRA", "CST3", "IL7R", "FTL",
@@ -71,7 +76,10 @@ def test_worker_threads_with_their_own_files_end_with_the_simulators_bits(kind, 
     ended, alone = federated(study, tmp_path, check=_alive), simulated(study)
     assert [site.error for site in ended.sites.values()] == [None, None]
     assert ended.sha256 == alone.sha256
-    fitted = ended.outcome.fitted
+    fitted = dict(ended.outcome.fitted)
+    moved = array(fitted.pop("moved"))  # what was set right at the end: as one process with all cells counts it
+    np.testing.assert_array_equal(moved, _moved(study, alone))
+    assert np.abs(moved).max() > 0.1
     genes = [set(read_table(path).genes) for path in cells.iterdir()]
     assert fitted["sites"] == 2 and fitted["agreed"] == sorted(
         set.intersection(*genes, TASKS[kind].get("genes", genes[0]))
@@ -80,6 +88,32 @@ def test_worker_threads_with_their_own_files_end_with_the_simulators_bits(kind, 
     assert fitted["panel_rows"][PANEL.index(LACKING)] < fitted["panel_rows"][0] == fitted["rows"]
     leaves = trees.named_leaves(ended.outcome.weights)
     assert all(np.asarray(leaf).dtype == np.float64 for leaf in leaves.values() if leaf.size)
+
+
+def _moved(study, alone) -> np.ndarray:
+    """What the model's intervals are moved by, of all watched cells in one place."""
+    parts = build(study)
+    _, sites = encode_sites(parts.task.checklist, frames_of(study))
+    rows = judge.merge(list(sites.values()))
+    parts.init_weights(jax.tree.map(lambda leaf: leaf[:2], rows.rows))  # a network is known by its first rows
+    state = jax.tree.map(lambda leaf: leaf[0], alone.states)
+    model = parts.federated.model(parts.federated.send(alone.best), state)
+    output = judge.predictor(parts)(model, {"x": rows.rows["x"]})
+    watched, y = rows.split == VALID, rows.rows["y"]
+    return widening(outside(y["value"], output["low"], output["high"], (y["seen"] > 0) & watched[:, None]))
+
+
+@pytest.mark.slow
+def test_a_laboratory_goes_by_its_own_words_for_who_is_held_back(cells, tmp_path):
+    data = Data(source=str(cells), site_column=None, split_column="held_out")
+    study = study_of(cells, "gram", rounds=2, data=data)
+    ended, alone = federated(study, tmp_path, check=_alive), simulated(study)
+    assert ended.sha256 == alone.sha256
+    measured = {site["name"]: site["cells"] for site in ended.outcome.result["evaluation"]["proteins"]["sites"]}
+    assert measured == {
+        name: int((frame.obs["held_out"] == "test").sum())
+        for name, frame in ((path.stem, read_table(path)) for path in sorted(cells.iterdir()))
+    }
 
 
 @pytest.mark.slow
@@ -131,10 +165,20 @@ def test_a_site_and_the_coordinator_die_between_two_rounds_of_statistics(cells, 
 
 @pytest.mark.slow
 def test_processes_that_read_a_file_each_end_with_the_simulators_weights(three, tmp_path):
-    study = study_of(three, "variable genes", rounds=3)
+    data = Data(source=str(three), site_column=None, split_column="held_out")
+    study = study_of(three, "variable genes", rounds=3, data=data)
     one = Process("launch.simulate", flags(study, tmp_path / "alone"), tmp_path / "one").last_line()
     ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()
     assert ended["weights_sha256"] == one["weights_sha256"]
+    told = [
+        read_json(folder / "result.json")["evaluation"]["proteins"]["sites"]
+        for folder in (tmp_path / "alone", tmp_path / "run")
+    ]
+    for here, there in zip(*told, strict=True):
+        assert here["cells"] == there["cells"] > 30
+        for protein, figure in here["models"]["federated"]["proteins"].items():
+            same = there["models"]["federated"]["proteins"][protein]
+            assert figure["coverage"]["value"] == same["coverage"]["value"]
 
 
 @pytest.mark.soak
