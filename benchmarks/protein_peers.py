@@ -124,10 +124,10 @@ def ours(
         rows = {"pooled": judge.merge(list(rows.values()))}
     tried = []
     for penalty in PENALTIES if arm == "federated_ridge" else (None,):
-        parts, weights, valid = skewed_sites.train(study_of(arm, panel, setting, seed, penalty), rows)
-        tried.append((valid, penalty, parts, weights))
-    valid, penalty, parts, weights = max(tried, key=lambda one: one[0])
-    output = parts.task.judging.told(skewed_sites.predicted(parts, weights, x), fitted)
+        learned = skewed_sites.train(study_of(arm, panel, setting, seed, penalty), rows)
+        tried.append((learned.figure, penalty, learned))
+    valid, penalty, learned = max(tried, key=lambda one: one[0])
+    output = learned.parts.task.judging.told(skewed_sites.predicted(learned, x), fitted)
     y = clr(test.panel(panel)[0].astype(np.float64))
     found = {"told": np.asarray(output["mean"]), "y": y, "proteins": list(panel), "barcodes": list(test.obs.index)}
     return {**found, "valid": round(valid, 4), "sites": {name: len(site) for name, site in sites.items()},
