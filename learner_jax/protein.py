@@ -268,17 +268,33 @@ class ProteinModel:
         Raises:
           DataError: counts that cannot be used; no protein of the panel was measured in 10 cells.
         """
+        import dataclasses
+
+        import jax
+
+        from learner_jax.data.cells_check import check_cells
         from learner_jax.engines.calibrate import MOVED, kept, move_of
         from learner_jax.engines.trained import TrainedModel
+        from learner_jax.tasks.proteins import WHOLE
 
         (name, cells), *more = _sites(adata)[0].items()
         if more:
             raise DataError(
                 "calibrate: expected the cells of one laboratory, got several batches: set up without batch_key"
             )
-        parts, fitted = self.model.parts, dict(self.model.fitted or {})
+        study, fitted = self.model.parts.study, dict(self.model.fitted or {})
+        check_cells(cells, (), self.panel, name)
+        lacking = [protein for protein in self.panel if protein not in cells.proteins]
+        if lacking and study.task.fields.get("target") in WHOLE:
+            raise DataError(
+                f"calibrate: expected all proteins of the panel, since target='{study.task.fields['target']}' is "
+                f"another for each panel, got none of {_some(lacking)}"
+            )
+        every = {**study.task.fields, "valid_share": 0.0, "test_share": 0.0}
+        parts = api.built(dataclasses.replace(study, task=dataclasses.replace(study.task, fields=every)))
+        cells = dataclasses.replace(cells, obs=cells.obs.drop(columns="split", errors="ignore"))
         checklist: Any = parts.task.checklist
-        checklist.check(cells, name)
+        checklist.encode(cells, fitted, labelled=False)  # says which genes are not there
         site = checklist.encode(cells, fitted)
         enough = (np.asarray(site.rows["y"]["seen"]) > 0).sum(axis=0) >= ENOUGH
         if not enough.any():
@@ -287,9 +303,10 @@ class ProteinModel:
                 f"{_some(self.panel)}"
             )
         before = array(fitted[MOVED]) if MOVED in fitted else np.zeros(len(self.panel))
+        parts.init_weights(jax.tree.map(lambda leaf: leaf[:2], site.rows))  # a network is known by its first rows
         by = np.where(enough, move_of(parts, self.model.weights, site, every=True), before)
         return ProteinModel(
-            TrainedModel(parts, self.model.weights, kept(fitted, by), self.model.rows), self.panel, self.run
+            TrainedModel(self.model.parts, self.model.weights, kept(fitted, by), self.model.rows), self.panel, self.run
         )
 
     @property

@@ -90,7 +90,7 @@ def limits(result: Mapping[str, Any], noun: Nouns) -> list[str]:
         f"Uncertainty comes from drawing held-back cells again and again; it knows nothing of other donors, other "
         f"{noun.sites}, or another start of the learning. A {noun.site} with fewer than 10 of them is not judged.",
         f"An interval is learned from the {noun.sites} that took part: at another one, which stains or sequences in "
-        "its own way, it is likely to be too narrow. Hold it against a few cells measured there.",
+        "its own way, it is likely to be too narrow. Some cells measured there set it right: `model.calibrate(adata)`.",
         "What RNA does not tell, no model of it tells: a low correlation may be the protein's, not the model's.",
     ]
     if "pooled" not in proteins["models"]:
