@@ -216,6 +216,8 @@ def _run(
     fitted, data, notes = _sites(parts, sites, on_event)
     chosen = chosen_of(study) if sites is None else []
     check_fit(parts, data)
+    if parts.task.checklist is not None and fitted:
+        parts.check_genes(parts.task.checklist.template(fitted))
     trained, world = run_rounds(parts, data, folder, on_event)
     weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
                for place in range(len(world.names))]  # fmt: skip

@@ -923,4 +923,11 @@ CELLS: tuple[Plant, ...] = (
         "frame",
         (*_PARITY, "read_a_file"),
     ),
+    Plant(
+        "a network with fewer inputs than genes drops some without a word",
+        "learner_jax/engines/parts.py",
+        "if 0 < given < genes:",
+        "if False:",
+        ("tests/test_protein.py", "-k", "too_few_inputs"),
+    ),
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import learner_jax as lr
-from learner_jax.errors import DataError
+from learner_jax.errors import DataError, StudyError
 from tests.data.cells_by_hand import by_hand
 from tests.statistics import pooled_cells as pooled
 
@@ -147,6 +147,14 @@ def test_what_is_not_there_is_said(fields, said):
     with pytest.raises(DataError) as error:
         lr.protein.setup_anndata(by_hand(), **fields)
     assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def test_a_network_with_too_few_inputs_for_the_genes_is_refused():
+    adata = sample(300, 60)
+    lr.protein.setup_anndata(adata)
+    given = {**SMALL, "task": {"reduction": "none"}, "model": {"hidden": (8,), "genes": 59}}
+    with pytest.raises(StudyError, match=r"^model.genes: expected at least 60, .* got 59$"):
+        lr.protein.train(adata, **given)
 
 
 def test_an_anndata_that_was_not_set_up_is_refused():

@@ -357,6 +357,7 @@ def run_study(
     rounds.run(Phase(0, "look", names, Packed({"fitted": as_leaf(fitted)}), (), READY, everyone=True))
     # ---- the start, or the newest step
     rows = checklist.template(fitted)
+    parts.check_genes(rows)
     weights = jax.block_until_ready(parts.init_weights(rows))
     template, size = trees.shapes(weights), cohort_size(study, len(names))
     parts.check_buffer(weights)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from learner_jax import trees
 from learner_jax.algorithms.local import Loss
@@ -78,6 +79,22 @@ class Parts(NamedTuple):
                 f"{self.study.algorithm.name}, whose state is of one common round; drop the buffer, or choose fedavg, "
                 "fedprox or a FedOpt method"
             )
+
+    def check_genes(self, rows: PyTree) -> None:
+        """Refuses a network with fewer inputs than there are genes, which would drop some without a word.
+
+        Args:
+          rows: the checklist's template, whose cells have the last gene.
+
+        Raises:
+          StudyError: that is it.
+        """
+        x, model = rows["x"], self.study.model
+        if model is None or not isinstance(x, dict) or "gene" not in x:
+            return
+        genes, given = int(np.max(x["gene"])) + 1, model.fields.get("genes", 0)
+        if 0 < given < genes:
+            raise StudyError(f"model.genes: expected at least {genes:,}, the genes that all agreed on, got {given:,}")
 
     def check_inputs(self, weights: PyTree, rows: PyTree) -> None:
         """Refuses a model that does not take nan where the task leaves it, or not each place of an event's code.

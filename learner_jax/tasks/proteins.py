@@ -230,7 +230,8 @@ def checklist(
             y["type"] = np.full(2, -1, np.int32)
         if asked.reduction == "none":
             width = min(most_genes, len(fitted["genes"]))
-            return {"x": {"gene": np.zeros((2, width), np.int32), "value": np.zeros((2, width), np.float32)}, "y": y}
+            last = np.full((2, width), len(fitted["genes"]) - 1, np.int32)
+            return {"x": {"gene": last, "value": np.zeros((2, width), np.float32)}, "y": y}
         return {"x": np.zeros((2, len(fitted["inputs"])), np.float32), "y": y}
 
     def encode(cells: Any, fitted: dict[str, Any], labelled: bool = True) -> SiteData:
