@@ -10,12 +10,15 @@ laboratories  one laboratory left out: the two others as a federation, in one pl
 panels        the four sites, each without 5 of the 14 proteins: columns averaged over those that measure them, over
               all, all cells in one place with the same measurements missing, and whole panels.
 
-One search for all: the settings of SEARCH are tried federated and in one place, as many of each, on split 0, by the
-validation cells (a tenth of the training cells); the best of each kind is used everywhere. The cells of split 0's
-search are test cells of the other splits, in part. Figures are the mean over proteins of the Pearson correlation over
-test cells. Differences are paired; their interval is Student's t over the splits, of which each is the mean of its
-seeds (they share its cells), and for laboratories, of which each is one, over 1,000 draws of test cells, the mean over
-seeds in each: how it would be at other cells of that laboratory, not at other laboratories.
+Each split has a search of its own, by its validation cells (a tenth of the training cells), so that no cell judges
+what it chose: twelve settings federated (rate, width and dropout, a proximal term or none) and twelve in one place
+(rate, width and dropout, averaged over rounds or not); each site alone takes the latter's choice. Laboratories: a
+search by the validation cells of the two that train. Panels: the settings of the split, from whole panels.
+
+Figures are the mean over proteins of the Pearson correlation over test cells. Differences are paired; their interval
+is Student's t over the splits, of which each is the mean of its seeds (they share its cells), and for laboratories, of
+which each is one, over 1,000 draws of test cells, the mean over seeds in each: how it would be at other cells of that
+laboratory, not at other laboratories.
 
 Intervals are the model's 80 % ones, moved by what the watched cells of the sites that took part tell, as every study
 moves them ("coverage"; "coverage_before" as the network tells them); at a laboratory that was left out also by 100 of
@@ -63,12 +66,17 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of the training", lower_bound=1
 _SPLITS = flags.DEFINE_integer("splits", 5, "splits of the cells", lower_bound=1)
 _PLANT = flags.DEFINE_enum("plant", None, ["shuffled"], "a fault that must be seen: cells lose their proteins")
 
-SEARCH = [
-    {"rate": rate, "average": average, "dropout": dropout, "hidden": hidden}
-    for rate, average, (dropout, hidden) in itertools.product(
-        (1e-3, 3e-3, 1e-2), (0.0, 0.9), ((0.3, (256, 128)), (0.5, (512, 256)))
-    )
-]
+_GRID = list(itertools.product((1e-3, 3e-3, 1e-2), (0, 1), ((0.3, (256, 128)), (0.5, (512, 256)))))
+SEARCH = {
+    "federated": [
+        {"rate": rate, "mu": (0.0, 0.01)[choice], "average": 0.9, "dropout": dropout, "hidden": hidden}
+        for rate, choice, (dropout, hidden) in _GRID
+    ],
+    "pooled": [
+        {"rate": rate, "average": (0.0, 0.9)[choice], "dropout": dropout, "hidden": hidden}
+        for rate, choice, (dropout, hidden) in _GRID
+    ],
+}
 ROUNDS, BATCH = 60, 128
 SHARED = ("CD127", "CD14", "CD16", "CD19", "CD3", "CD4", "CD56", "CD8")
 FILES = {"10x": "pbmc10k_protein_v3", "pittsburgh": "pbmc_pitt_inhouse", "eccite": "pbmc_eccite_control"}
@@ -85,12 +93,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def study_of(task: Mapping[str, Any], algorithm: str, setting: Mapping[str, Any], seed: int) -> Study:
     adam = Spec("optimizers", "adam", {"learning_rate": setting["rate"]})
+    name, pull = algorithm, {"mu": setting["mu"]} if setting.get("mu") and algorithm != "pooled" else {}
+    algorithm = "fedprox" if pull and name == "fedavg" else name
     return specs.check(
         Study(
             name="proteins",
             task=Spec("tasks", "proteins", {"test_share": 0.0, **task}),
             model=Spec("models", "protein_net", {"hidden": setting["hidden"], "dropout": setting["dropout"]}),
-            algorithm=Spec("algorithms", algorithm, {"local": adam, "average": setting["average"]}),
+            algorithm=Spec("algorithms", algorithm, {"local": adam, "average": setting["average"], **pull}),
             rounds=ROUNDS,
             batch_size=BATCH,
             target="valid/pearson",
@@ -131,12 +141,12 @@ def inside(output: Mapping[str, np.ndarray], y: np.ndarray, by: np.ndarray | flo
 
 def encoded(task: Mapping[str, Any], sites: Mapping[str, Cells]) -> tuple[Any, dict[str, SiteData]]:
     """(what is fitted, rows of each site)."""
-    checklist = build(study_of(task, "fedavg", SEARCH[0], 0)).task.checklist
+    checklist = build(study_of(task, "fedavg", SEARCH["pooled"][0], 0)).task.checklist
     return encode_sites(checklist, sites)
 
 
 def inputs_of(task: Mapping[str, Any], cells: Cells, fitted: Any) -> Any:
-    checklist = build(study_of(task, "fedavg", SEARCH[0], 0)).task.checklist
+    checklist = build(study_of(task, "fedavg", SEARCH["pooled"][0], 0)).task.checklist
     return checklist.encode(cells, fitted, labelled=False).rows["x"]
 
 
@@ -177,10 +187,9 @@ def search(task: Mapping[str, Any], sites: Mapping[str, SiteData]) -> dict[str, 
     """The best setting of each kind, by the validation cells."""
     pooled, best = {"pooled": judge.merge(list(sites.values()))}, {}
     for kind, algorithm, rows in (("federated", "columnwise", sites), ("pooled", "pooled", pooled)):
-        told = [train(study_of(task, algorithm, setting, 0), rows).figure for setting in SEARCH]
-        for setting, figure in zip(SEARCH, told, strict=True):
-            note(f"search {kind} {setting}: {figure:.4f}")
-        best[kind] = {**SEARCH[int(np.argmax(told))], "valid": round(max(told), 4)}
+        told = [train(study_of(task, algorithm, setting, 0), rows).figure for setting in SEARCH[kind]]
+        best[kind] = {**SEARCH[kind][int(np.argmax(told))], "valid": round(max(told), 4)}
+        note(f"search {kind}: {best[kind]}, of {[round(one, 4) for one in told]}")
     return best
 
 
@@ -219,14 +228,14 @@ def sites_part(data: Path) -> dict[str, Any]:
     cells = read_cells(data / f"{FILES['10x']}.h5ad")
     panel = tuple(sorted(cells.proteins))
     task = {"panel": panel, "target": "clr_per_cell"}
-    best: dict[str, Any] = {}
-    runs, alone, covered, before = [], [], [], []
+    runs, alone, covered, before, chosen = [], [], [], [], []
     for split in range(_SPLITS.value):
         test, sites = skewed(cells, split)
         fitted, rows = encoded(task, shuffled(sites))
         x, y = inputs_of(task, test, fitted), whole_panel_target(test, panel)
         scaled = (y - array(fitted["target_mean"])) / array(fitted["target_scale"])
-        best = best or search(task, rows)
+        best = search(task, rows)
+        chosen.append(best)
         for seed in range(_SEEDS.value):
             row: dict[str, Any] = {"split": split, "seed": seed}
             for kind, algorithm in (("federated", "columnwise"), ("pooled", "pooled")):
@@ -248,7 +257,7 @@ def sites_part(data: Path) -> dict[str, Any]:
     together = [np.mean([r["federated"] for r in runs if r["split"] == split]) for split in range(_SPLITS.value)]
     singles = [[a["pearson"] for a in alone if a["split"] == split] for split in range(_SPLITS.value)]
     return {
-        "search": {**best, "tried": len(SEARCH)},
+        "search": chosen,
         "runs": runs,
         "federated": spread([row["federated"] for row in runs]),
         "pooled": spread([row["pooled"] for row in runs]),
@@ -269,7 +278,7 @@ def sites_part(data: Path) -> dict[str, Any]:
 # ---- three laboratories ----------------------------------------------------------------------------------------------
 
 
-def laboratories_part(data: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
+def laboratories_part(data: Path) -> dict[str, Any]:
     labs = {name: read_cells(data / f"{file}.h5ad") for name, file in FILES.items()}
     genes = tuple(sorted(set.intersection(*[set(map(str, lab.genes)) for lab in labs.values()])))
     task = {"panel": SHARED, "target": "clr_within_site", "genes": genes, "inputs": "within_site", "components": 50}
@@ -277,6 +286,7 @@ def laboratories_part(data: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
     for left_out, test in labs.items():
         others = shuffled({name: lab for name, lab in labs.items() if name != left_out})
         fitted, rows = encoded(task, others)
+        setting = search(task, rows)
         x, y = inputs_of(task, test, fitted), whole_panel_target(test, SHARED)
         z = (y - y.mean(0)) / y.std(0)
         arms: dict[str, list[np.ndarray]] = {"federated": [], "pooled": [], **{f"{name} alone": [] for name in rows}}
@@ -303,6 +313,7 @@ def laboratories_part(data: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
         best = max((arm for arm in arms if arm.endswith(" alone")), key=lambda arm: figures[arm]["mean"])
         found[left_out] = {
             "cells": len(test),
+            "search": setting,
             **figures,
             "federated_less_pooled": over_cells(arms["federated"], arms["pooled"], y),
             "best_alone": best,
@@ -324,14 +335,14 @@ def set_right_there(output: Mapping[str, np.ndarray], z: np.ndarray, seed: int, 
 # ---- panels that do not match ----------------------------------------------------------------------------------------
 
 
-def panels_part(data: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
+def panels_part(data: Path, settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cells = read_cells(data / f"{FILES['10x']}.h5ad")
     panel = tuple(sorted(cells.proteins))
     task = {"panel": panel, "target": "log1p"}
     lacking, runs = {}, []
     for split in range(_SPLITS.value):
         test, sites = skewed(cells, split)
-        sites, masked = shuffled(sites), {}
+        sites, masked, setting = shuffled(sites), {}, settings[split]
         for number, (name, site) in enumerate(sites.items()):
             without = sorted(np.random.default_rng(100 + number).choice(len(panel), 5, replace=False))
             lacking[name] = [panel[place] for place in without]
@@ -375,27 +386,26 @@ def panels_part(data: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def searched(data: Path) -> dict[str, Any]:
-    """What the search of `sites` found, from the output file where it is in it."""
+def searched(data: Path) -> list[dict[str, Any]]:
+    """What the search of `sites` found for each split, from the output file where it is in it."""
     lines = Path(_OUT.value).read_text().splitlines() if _OUT.value and Path(_OUT.value).exists() else []
     done = [line for line in map(json.loads, lines) if line["part"] == "sites" and not line["plant"]]
-    if done:
-        return {
-            kind: {**one, "hidden": tuple(one["hidden"])} for kind, one in done[-1]["search"].items() if kind != "tried"
-        }
+    if done and len(done[-1]["search"]) >= _SPLITS.value:
+        return [
+            {kind: {**one, "hidden": tuple(one["hidden"])} for kind, one in best.items()} for best in done[-1]["search"]
+        ]
     cells = read_cells(data / f"{FILES['10x']}.h5ad")
     task = {"panel": tuple(sorted(cells.proteins)), "target": "clr_per_cell"}
-    return search(task, encoded(task, skewed(cells, 0)[1])[1])
+    return [search(task, encoded(task, skewed(cells, split)[1])[1]) for split in range(_SPLITS.value)]
 
 
 def main(_: Any) -> None:
     data, begun = Path(_DATA.value), time.perf_counter()
-    if _PART.value == "sites":
-        found = sites_part(data)
+    if _PART.value == "panels":
+        found = panels_part(data, searched(data))
     else:
-        setting = searched(data)
-        found = (laboratories_part if _PART.value == "laboratories" else panels_part)(data, setting)
-        found["search"] = {**setting, "tried": len(SEARCH)}
+        found = (sites_part if _PART.value == "sites" else laboratories_part)(data)
+    found["tried"] = len(_GRID)
     line = {
         "benchmark": "proteins",
         "part": _PART.value,

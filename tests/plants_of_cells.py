@@ -930,4 +930,11 @@ CELLS: tuple[Plant, ...] = (
         "if False:",
         ("tests/test_protein.py", "-k", "too_few_inputs"),
     ),
+    Plant(
+        "columnwise: the proximal term pulls to nothing",
+        "learner_jax/algorithms/columnwise.py",
+        "lambda g, w, w_t: g + mu * (w - w_t)",
+        "lambda g, w, w_t: g + mu * w",
+        (*_COLUMNS, "loop_with"),
+    ),
 )

@@ -55,6 +55,7 @@ def columnwise(
     server_lr: float = 1.0,
     server: Optimizer = "sgd",
     average: float = 0.0,
+    mu: float = 0.0,
 ) -> Algorithm:
     """FedAvg with a weight for each column of the target; rows say in rows["y"]["seen"], [B, C], which were measured.
 
@@ -67,6 +68,7 @@ def columnwise(
       server_lr: the server's learning rate.
       server: the server's optimizer.
       average: share of the average over rounds that is kept each round, and is the model, as in `fedavg`.
+      mu: of a proximal term that ties each site to where the round began, as in `fedprox`; 0 for none.
     """
     client_opt, server_opt = optimizer(local, local_lr), optimizer(server, server_lr)
 
@@ -84,8 +86,13 @@ def columnwise(
         y = batch.rows["y"]
         seen = (y["seen"] > 0) & batch.mask[:, None]
         taught = jnp.any(seen, axis=1) | ((y["type"] >= 0) & batch.mask if "type" in y else False)
+        begun = whole(broadcast, site) if mu else ()
+
+        def pull(grads, weights):
+            return jax.tree.map(lambda g, w, w_t: g + mu * (w - w_t), grads, weights, begun) if mu else grads
+
         return ColumnLocal(
-            descend(loss, client_opt, carry.local, batch),
+            descend(loss, client_opt, carry.local, batch, pull),
             carry.seen + jnp.sum(seen, axis=0, dtype=jnp.int32),
             carry.taught + jnp.sum(taught, dtype=jnp.int32),
         )

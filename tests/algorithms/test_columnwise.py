@@ -72,11 +72,11 @@ def test_the_loops_gradient_is_the_slope():
             assert abs(slope - grads[name][place]) < 1e-8
 
 
-@pytest.mark.parametrize("share", [0.0, 0.8])
-def test_it_is_the_loop_with_a_weight_for_each_column(share):
+@pytest.mark.parametrize(("share", "mu"), [(0.0, 0.0), (0.8, 0.0), (0.0, 0.7)])
+def test_it_is_the_loop_with_a_weight_for_each_column(share, mu):
     with jax.enable_x64(True):
-        begun, ours, _, _, given = run(PLAIN, average=share)
-    wanted, _ = loops.columnwise(begun, *given, lr=LR, weight=PINBALL, share=share)
+        begun, ours, _, _, given = run(PLAIN, average=share, mu=mu)
+    wanted, _ = loops.columnwise(begun, *given, lr=LR, weight=PINBALL, share=share, mu=mu)
     assert furthest(ours, begun) > 0.05  # it did learn
     assert furthest(ours, wanted) < 1e-12
     for name in ("head/kernel", "head/bias", "skip/kernel"):
@@ -86,9 +86,9 @@ def test_it_is_the_loop_with_a_weight_for_each_column(share):
 
 def test_what_stays_at_home_is_each_sites_own_and_never_sent():
     with jax.enable_x64(True):
-        begun, ours, study, last, given = run(SHIFTED, home="shift")
+        begun, ours, study, last, given = run(SHIFTED, home="shift", mu=0.7)
         sent = trees.names(study.federated.send(last.server))
-    wanted, own = loops.columnwise(begun, *given, lr=LR, weight=PINBALL, home=True)
+    wanted, own = loops.columnwise(begun, *given, lr=LR, weight=PINBALL, home=True, mu=0.7)
     assert furthest(ours, wanted) < 1e-12
     assert not [name for name in sent if "shift" in name] and any("head" in name for name in sent)
     assert (ours["shift/own"] == 0).all()  # a laboratory that took no part: the average site

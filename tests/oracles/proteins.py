@@ -65,6 +65,7 @@ def columnwise(
     weight: float,
     home: bool = False,
     share: float = 0.0,
+    mu: float = 0.0,
 ) -> tuple[Weights, dict[int, np.ndarray]]:
     """FedAvg in which each column of head and skip is averaged over the sites that measured it.
 
@@ -72,6 +73,7 @@ def columnwise(
       rounds: as in `tests.oracles.methods`.
       home: "shift/own" stays at each site.
       share: of the average over rounds that is kept each round; 0 for the last weights.
+      mu: of the proximal term.
 
     Returns:
       (weights, {site: its own shift}).
@@ -84,11 +86,11 @@ def columnwise(
         rows = 0
         for site, plan in asked.items():
             w = {**weights, "shift/own": own.get(site, weights["shift/own"])} if home else weights
-            mine, by_column = 0, np.zeros(y.shape[1])
+            mine, by_column, begun = 0, np.zeros(y.shape[1]), w
             for batch in plan:
                 at = batch[batch >= 0]
                 _, grads = gradient(w, x[at], y[at], seen[at], weight)
-                w = {name: w[name] - lr * grads[name] for name in w}
+                w = {name: w[name] - lr * (grads[name] + mu * (w[name] - begun[name])) for name in w}
                 mine, by_column = mine + int((seen[at] > 0).any(axis=1).sum()), by_column + seen[at].sum(axis=0)
             for name in weights:
                 counts = by_column if name.startswith(("head", "skip")) else np.full(weights[name].shape[-1], mine)
