@@ -937,4 +937,25 @@ CELLS: tuple[Plant, ...] = (
         "lambda g, w, w_t: g + mu * w",
         (*_COLUMNS, "loop_with"),
     ),
+    Plant(
+        "standardised genes: only the values are, not the directions",
+        "learner_jax/tasks/protein_sums.py",
+        "told(directions.components / deviations[:, None] / scale)",
+        "told(directions.components / scale)",
+        ("tests/tasks/test_protein_sums.py", "-k", "z_scores"),
+    ),
+    Plant(
+        "standardised genes: directions of those that are not",
+        "learner_jax/statistics/whole_gram.py",
+        "upper /= np.outer(scale, scale)",
+        "upper /= 1.0",
+        ("tests/tasks/test_protein_sums.py", "-k", "z_scores"),
+    ),
+    Plant(
+        "standardised genes: a network gets them as they were",
+        "learner_jax/tasks/proteins.py",
+        'array(fitted["gene_scale"])[values.indices]',
+        "1.0",
+        ("tests/tasks/test_proteins.py", "-k", "divided_by_their_deviation"),
+    ),
 )

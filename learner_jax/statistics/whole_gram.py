@@ -54,17 +54,40 @@ def whole_gram(values: csr_matrix, fewest: int = FEWEST_CELLS, where: str = "the
     return {"rows": np.asarray(rows, np.int64), "sum": sums, "gram": full[np.triu_indices(size)]}
 
 
+def whole_moments(values: csr_matrix) -> Sums:
+    """{"rows": int64, "sum": int64[G] in units of 2^-16, "squares": int64[G] in units of 2^-32}, of one site."""
+    whole = values.copy()
+    whole.data = np.rint(values.data * 2.0**BITS)
+    sums = np.asarray(whole.sum(axis=0)).ravel().astype(np.int64)  # below 2^53: exact
+    squares = np.zeros(shape(values)[1], np.int64)
+    np.add.at(squares, whole.indices, whole.data.astype(np.int64) ** 2)
+    return {"rows": np.asarray(shape(values)[0], np.int64), "sum": sums, "squares": squares}
+
+
+def deviation_of(total: Sums) -> np.ndarray:
+    """Standard deviation of each gene over all cells, float64[G], from `whole_gram` or `whole_moments`; 1 for a gene
+    that does not vary."""
+    rows, size = max(float(total["rows"]), 1.0), len(total["sum"])
+    if "squares" in total:
+        squares = total["squares"]
+    else:  # the diagonal of the triangle
+        squares = total["gram"][np.concatenate([[0], np.cumsum(np.arange(size, 1, -1))]).astype(np.int64)]
+    variance = squares * 2.0 ** (-2 * BITS) / rows - (total["sum"] / (rows * 2.0**BITS)) ** 2
+    return np.sqrt(np.where(variance > 1e-12, variance, 1.0))
+
+
 def mean_of(total: Sums) -> np.ndarray:
     """Mean of each gene over all cells, float64[G]."""
     return total["sum"] / (float(total["rows"]) * 2.0**BITS)
 
 
-def principal_of(total: Sums, k: int) -> Reduction:
+def principal_of(total: Sums, k: int, scale: np.ndarray | None = None) -> Reduction:
     """The k leading principal directions, the mean taken off.
 
     Args:
       total: over all sites.
       k: from 1 to G.
+      scale: float64[G], by which genes are divided first (their deviations: standardised genes); None for none.
 
     Raises:
       DataError: k out of range, or no cells.
@@ -78,5 +101,7 @@ def principal_of(total: Sums, k: int) -> Reduction:
     upper[np.triu_indices(size)] = total["gram"] * 2.0 ** (-2 * BITS)
     mean = mean_of(total)
     upper -= np.triu(np.outer(mean, mean) * rows)
+    if scale is not None:
+        upper /= np.outer(scale, scale)
     values, vectors = eigh(upper, lower=False, subset_by_index=[size - k, size - 1], overwrite_a=True)
     return Reduction(signed(vectors[:, ::-1]), np.maximum(values[::-1], 0.0) / rows)

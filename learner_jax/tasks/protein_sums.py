@@ -6,6 +6,7 @@
 | names (without a list of genes) | the letters of those genes' names | their names |
 | variable genes, two (where asked for) | sums of counts; of clipped counts or residuals | the genes used |
 | reduction | sums of products of log-normalised values, or a sketch of them in `power` rounds | directions, centre |
+| deviations (standardised genes without a reduction) | sums and squares of log-normalised values | deviations |
 
 Without a list of genes each is told by its place among 2^20, to which sha256 sends its name; two genes of one
 laboratory that meet in a place are left out (of 20,000 genes about 2 in 100). Whether the gene at a place is the same
@@ -33,7 +34,7 @@ from learner_jax.errors import DataError
 from learner_jax.statistics import genes as gene_sums
 from learner_jax.statistics import reduction as reduce_
 from learner_jax.statistics import variable_genes
-from learner_jax.statistics.whole_gram import mean_of, principal_of, whole_gram
+from learner_jax.statistics.whole_gram import deviation_of, mean_of, principal_of, whole_gram, whole_moments
 
 if TYPE_CHECKING:
     from learner_jax.data.cells import Cells
@@ -58,6 +59,7 @@ class Asked(NamedTuple):
     components: int
     power: int
     seed: int
+    standardise: bool = False
 
 
 def statistics(asked: Asked, training: Callable[[Any], Cells]) -> tuple[Statistic, ...]:
@@ -80,6 +82,8 @@ def statistics(asked: Asked, training: Callable[[Any], Cells]) -> tuple[Statisti
         found.append(_gram(asked, used))
     elif asked.reduction == "sketch":
         found += [_sketch(asked, used, number) for number in range(1, asked.power + 1)]
+    elif asked.standardise:
+        found.append(_deviations(used))
     return tuple(found)
 
 
@@ -272,7 +276,8 @@ def _gram(asked: Asked, used: Callable[[Any, Found], Cells]) -> Statistic:
 
     def fit(total: Sums, found: Found) -> Found:
         k = min(asked.components, len(found["genes"]))
-        return _reduced(found, principal_of(total, k), mean_of(total))
+        scale = deviation_of(total) if asked.standardise else np.ones(len(found["genes"]))
+        return _reduced(found, principal_of(total, k, scale if asked.standardise else None), mean_of(total), scale)
 
     return Statistic(zero, lambda frame, found: whole_gram(log_values(used(frame, found), found)), fit)
 
@@ -289,36 +294,52 @@ def _sketch(asked: Asked, used: Callable[[Any, Found], Cells], number: int) -> S
     def zero(found: Found) -> Sums:
         size = len(found["genes"])
         out = {"rows": np.zeros((), np.int64), "product": np.zeros((size, width(found)))}
-        return {**out, "sum": np.zeros(size)} if number == 1 else out
+        none = np.zeros(size, np.int64)
+        return {**out, "sum": none, "squares": none} if number == 1 else out
 
     def measure(frame: Any, found: Found) -> Sums:
         values = log_values(used(frame, found), found)
-        size = len(found["genes"])
-        centre = np.zeros(size) if number == 1 else array(found["centre"])
-        sums = reduce_.power(values, basis(found), centre, np.ones(size))
-        return {**sums, "sum": np.asarray(values.sum(axis=0)).ravel()} if number == 1 else sums
+        zeros, ones = np.zeros(len(found["genes"])), np.ones(len(found["genes"]))
+        if number == 1:  # any basis is a beginning: the genes' own mean and deviation are not known yet
+            return {**reduce_.power(values, basis(found), zeros, ones), **whole_moments(values)}
+        return reduce_.power(values, basis(found), array(found["centre"]), array(found["scale"]))
 
     def fit(total: Sums, found: Found) -> Found:
         rows = int(total["rows"])
+        if number == 1:
+            scale = deviation_of(total) if asked.standardise else np.ones(len(found["genes"]))
+            found = {**found, "centre": told(mean_of(total)), "scale": told(scale)}
         if number < asked.power:
-            centre = total["sum"] / rows if number == 1 else array(found["centre"])
-            return {**found, "basis": told(reduce_.orthonormal(total["product"])), "centre": told(centre)}
+            return {**found, "basis": told(reduce_.orthonormal(total["product"]))}
         k = min(asked.components, len(found["genes"]))
         directions = reduce_.ritz(basis(found), total["product"], k, rows)
-        out = {key: value for key, value in found.items() if key != "basis"}
-        return _reduced(out, directions, array(found["centre"]))
+        out = {key: value for key, value in found.items() if key not in ("basis", "scale")}
+        return _reduced(out, directions, array(found["centre"]), array(found["scale"]))
 
     return Statistic(zero, measure, fit)
 
 
-def _reduced(found: Found, directions: Any, centre: np.ndarray) -> Found:
+def _deviations(used: Callable[[Any, Found], Cells]) -> Statistic:
+    """Where the network gets the genes: their deviations alone, for without their mean they stay sparse."""
+
+    def zero(found: Found) -> Sums:
+        none = np.zeros(len(found["genes"]), np.int64)
+        return {"rows": np.zeros((), np.int64), "sum": none, "squares": none}
+
+    def measure(frame: Any, found: Found) -> Sums:
+        return whole_moments(log_values(used(frame, found), found))
+
+    return Statistic(zero, measure, lambda total, found: {**found, "gene_scale": told(deviation_of(total))})
+
+
+def _reduced(found: Found, directions: Any, centre: np.ndarray, deviations: np.ndarray) -> Found:
     """One scale for all directions: the first has deviation 1, and the others keep their share of it."""
     scale = float(np.sqrt(directions.variance[0])) or 1.0
     share = (directions.variance / max(float(directions.variance.sum()), np.finfo(float).tiny)).tolist()
     return {
         **found,
         "centre": told(centre),
-        "loadings": told(directions.components / scale),
+        "loadings": told(directions.components / deviations[:, None] / scale),
         "inputs": [f"direction {number}" for number in range(1, len(share) + 1)],
         "share": share,
     }

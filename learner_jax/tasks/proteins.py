@@ -60,6 +60,7 @@ def proteins(
     reduction: Literal["gram", "sketch", "none"] = "gram",
     components: int = 100,
     power: int = 8,
+    standardise: bool = False,
     target: Target = "within_site",
     types: tuple[str, ...] = (),
     type_column: str = "cell_type",
@@ -82,6 +83,8 @@ def proteins(
         for more than about 2,000 genes), "none" (the network gets the genes, and has as many inputs).
       components: directions of the reduction.
       power: rounds of the sketch.
+      standardise: divide each gene by its standard deviation over all sites' cells before the reduction, so that
+        faint genes count like loud ones; without a reduction too, where the mean stays, so that cells stay sparse.
       target: what is predicted; see the module.
       types: cell types for a second head, as they stand in `type_column`; () for none. Give the model their number.
       type_column: of the cells.
@@ -107,7 +110,7 @@ def proteins(
         raise ConfigError(f"task.panel: expected at least 2 proteins for {target}, got 1")
     if reduction == "sketch" and not 2 <= power <= 11:
         raise ConfigError(f"task.power: expected 2 to 11 rounds of the sketch, got {power}")
-    asked = Asked(panel, genes, highly_variable, flavor, reduction, components, power, split_seed)
+    asked = Asked(panel, genes, highly_variable, flavor, reduction, components, power, split_seed, standardise)
     parting = _Parting(donor, valid_share, test_share, split_seed)
     return Task(
         model=protein_net(types=len(types)),
@@ -241,6 +244,9 @@ def checklist(
         group, split = parting(cells) if labelled else (np.arange(len(cells)), np.full(len(cells), TEST, np.int8))
         values = log_values(cells, fitted, "the cells")
         if asked.reduction == "none":
+            if "gene_scale" in fitted:
+                values = values.copy()
+                values.data = values.data / array(fitted["gene_scale"])[values.indices]
             x: Any = padded(values, min(most_genes, len(fitted["genes"])))
         else:
             found = scores(values, array(fitted["centre"]), array(fitted["loadings"]))

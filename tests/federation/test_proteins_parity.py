@@ -27,10 +27,10 @@ LISTED = ("CD3E", "CD3D", "LYZ", "S100A9", "CD79A", "MS4A1", "NKG7", "CD74", "HL
 # fmt: on
 TASKS = {
     "gram": {},
-    "sketch": {"reduction": "sketch", "power": 3},
+    "sketch": {"reduction": "sketch", "power": 3, "standardise": True},
     "variable genes": {"highly_variable": 60},
     "listed genes, residuals": {"genes": LISTED, "highly_variable": 8, "flavor": "pearson_residuals"},
-    "no reduction": {"reduction": "none", "highly_variable": 40, "most_genes": 40},
+    "no reduction": {"reduction": "none", "highly_variable": 40, "most_genes": 40, "standardise": True},
 }  # fmt: skip
 GENES = {"no reduction": 40}
 

@@ -27,6 +27,9 @@ KINDS = {
     "gram of genes with large residuals": {"highly_variable": 20, "flavor": "pearson_residuals"},
     "sketch": {"reduction": "sketch"},
     "no reduction": {"reduction": "none", "highly_variable": 20},
+    "gram of standardised genes": {"standardise": True},
+    "sketch of standardised genes": {"reduction": "sketch", "standardise": True},
+    "standardised genes, no reduction": {"reduction": "none", "standardise": True},
 }
 
 
@@ -75,7 +78,7 @@ def test_sums_have_the_schema_that_was_told_and_no_deal_changes_what_is_found(ki
         assert found.pop("sites") == len(cuts) and found.pop("rows") == 400
         ends.append(found)
     for other in ends[1:]:
-        if kind == "sketch":  # of floats: to rounding
+        if "sketch" in kind:  # of floats: to rounding
             assert other["genes"] == ends[0]["genes"]
             for name in ("loadings", "centre"):
                 np.testing.assert_allclose(array(other[name]), array(ends[0][name]), rtol=0, atol=1e-9)
@@ -98,6 +101,32 @@ def test_the_reduction_is_the_pooled_decomposition_and_its_first_direction_has_d
     np.testing.assert_allclose(np.abs(score), wanted, rtol=0, atol=1e-3)
     np.testing.assert_allclose(found["share"], size[order] ** 2 / (size**2).sum(), rtol=1e-3)
     assert found["inputs"][0] == "direction 1" and len(found["inputs"]) == 8
+
+
+@pytest.mark.parametrize("kind", ["gram", "sketch"])
+def test_standardised_genes_have_the_pooled_decomposition_of_z_scores(kind):
+    cells = whole()
+    sites = [cells.take(np.arange(150)), cells.take(np.arange(150, 400))]
+    found, _ = agree(sites, asked(reduction=kind, standardise=True)._replace(power=11))
+    values = np.asarray(log_values(cells, found).todense())
+    z = (values - values.mean(axis=0)) / values.std(axis=0)
+    _, size, right = np.linalg.svd(z, full_matrices=False)
+    score = (values - array(found["centre"])) @ array(found["loadings"])
+    wanted = z @ right[:8].T / (size[0] / np.sqrt(400))
+    near = 1 if kind == "sketch" else 8  # of made-up cells all but the first are of much the same size, and turn
+    np.testing.assert_allclose(np.abs(score[:, :near]), np.abs(wanted[:, :near]), rtol=0, atol=2e-3)
+    plain, _ = agree(sites, asked(reduction=kind))
+    assert np.abs(array(plain["loadings"]) - array(found["loadings"])).max() > 0.05
+
+
+def test_standardised_genes_without_a_reduction_keep_their_mean_and_have_deviation_1():
+    cells = whole()
+    found, totals = agree(
+        [cells.take(np.arange(150)), cells.take(np.arange(150, 400))], asked(reduction="none", standardise=True)
+    )
+    values = np.asarray(log_values(cells, found).todense())
+    np.testing.assert_allclose(array(found["gene_scale"]), values.std(axis=0), rtol=1e-4)
+    assert totals[-1]["squares"].dtype == np.int64
 
 
 def test_genes_that_all_have_are_found_by_name_without_a_list():

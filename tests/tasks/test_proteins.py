@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import zscore
 
 from learner_jax.data.sites import TEST, TRAIN, VALID, encode_sites, fit_all
+from learner_jax.data.told_arrays import array
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.statistics import proteins as targets
 from learner_jax.tasks.proteins import _loss, frame, proteins
@@ -43,6 +44,18 @@ def test_the_template_has_the_shapes_of_what_is_encoded(fields):
         assert jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), site.rows) == wanted
     if "types" in fields:
         assert next(iter(encoded.values())).rows["y"]["type"][:4].tolist() == [0, 1, -1, 0]
+
+
+def test_standardised_genes_without_a_reduction_come_divided_by_their_deviation():
+    frames = sites()
+    _, plain = encode_sites(checklist(reduction="none"), frames)
+    fitted, encoded = encode_sites(checklist(reduction="none", standardise=True), frames)
+    scale = array(fitted["gene_scale"])
+    for name, site in encoded.items():
+        x, before = site.rows["x"], plain[name].rows["x"]
+        np.testing.assert_array_equal(x["gene"], before["gene"])
+        np.testing.assert_allclose(x["value"] * scale[x["gene"]], before["value"], rtol=1e-6)
+        assert np.abs(x["value"] - before["value"]).max() > 0.1
 
 
 def test_targets_within_a_site_have_mean_0_and_deviation_1_over_its_training_cells():
