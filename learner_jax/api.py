@@ -536,15 +536,22 @@ def _finished(study: Study, folder: Path, resume: bool) -> dict[str, Any] | None
 
 def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str, SiteData], list[str]]:
     """(fitted, name -> rows, notes) of what the call or the config names."""
+    from learner_jax.data.tables import with_split
+
     study, checklist = parts.study, parts.task.checklist
     if given is None and checklist is None:
         raise DataError("sites: expected a dict, name -> (x, y), got nothing: this task has no checklist, so a study's "
                         "data cannot name its rows")  # fmt: skip
     given = None if given is None else named_sites(given)
     if given is not None and checklist is not None and checklist.frame is not None:
-        given = {name: checklist.frame(value, f"site '{name}'") for name, value in given.items()}
+        given = {
+            name: with_split(checklist.frame(value, f"site '{name}'"), study.data.split_column)
+            for name, value in given.items()
+        }
     elif checklist is None or (given is not None and not all(hasattr(value, "columns") for value in given.values())):
         return None, {name: site_of(name, value, study.seed) for name, value in (given or {}).items()}, []
+    elif given is not None:
+        given = {name: with_split(value, study.data.split_column) for name, value in given.items()}
     frames = frames_of(study) if given is None else dict(given)
     fitted, data = encode_sites(checklist, frames, lambda text: on_event(_note(study, text)))
     on_event(Event("statistics", study.name, data={"sites": len(data), "inputs": len(fitted.get("inputs", ()))}))

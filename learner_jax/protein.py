@@ -26,7 +26,7 @@ from learner_jax.cli import environment
 from learner_jax.data.protein_names import canonical
 from learner_jax.data.told_arrays import array
 from learner_jax.errors import DataError
-from learner_jax.evaluation.correlation import ENOUGH
+from learner_jax.evaluation.conformal import LEAST
 from learner_jax.events import Observer, silent
 from learner_jax.specs import Spec, Study
 
@@ -266,7 +266,7 @@ class ProteinModel:
             enough. Proteins that were not measured keep their intervals.
 
         Raises:
-          DataError: counts that cannot be used; no protein of the panel was measured in 10 cells.
+          DataError: counts that cannot be used; no protein of the panel was measured in 20 cells.
         """
         import dataclasses
 
@@ -290,16 +290,16 @@ class ProteinModel:
                 f"calibrate: expected all proteins of the panel, since target='{study.task.fields['target']}' is "
                 f"another for each panel, got none of {_some(lacking)}"
             )
-        every = {**study.task.fields, "valid_share": 0.0, "test_share": 0.0}
+        every = {**study.task.fields, "valid_share": 0.0, "test_share": 0.0, "donor": None}
         parts = api.built(dataclasses.replace(study, task=dataclasses.replace(study.task, fields=every)))
         cells = dataclasses.replace(cells, obs=cells.obs.drop(columns="split", errors="ignore"))
         checklist: Any = parts.task.checklist
         checklist.encode(cells, fitted, labelled=False)  # says which genes are not there
         site = checklist.encode(cells, fitted)
-        enough = (np.asarray(site.rows["y"]["seen"]) > 0).sum(axis=0) >= ENOUGH
+        enough = (np.asarray(site.rows["y"]["seen"]) > 0).sum(axis=0) >= LEAST
         if not enough.any():
             raise DataError(
-                f"calibrate: expected a protein of the panel measured in {ENOUGH} cells, got none: it has "
+                f"calibrate: expected a protein of the panel measured in {LEAST} cells, got none: it has "
                 f"{_some(self.panel)}"
             )
         before = array(fitted[MOVED]) if MOVED in fitted else np.zeros(len(self.panel))

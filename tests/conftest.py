@@ -27,10 +27,16 @@ for terminal in ("FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
 
 # Caches and settings of the person who runs the tests are neither read nor written.
 _home = Path(tempfile.mkdtemp(prefix="learner-tests-"))
-for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
     folder = _home / name.lower()
     folder.mkdir()
     os.environ[name] = str(folder)
+
+# Compiled programs are shared by all workers of this run, and by what they start: tests compile the same ones often.
+# Who reads one that another writes compiles it again, which jax warns of (pyproject.toml lets that pass).
+_mine = "TESTS_CACHE_HOME" not in os.environ
+_shared = os.environ.setdefault("TESTS_CACHE_HOME", tempfile.mkdtemp(prefix="learner-tests-cache-") if _mine else "")
+os.environ["XDG_CACHE_HOME"] = _shared
 
 # No deadline for one example: the first compiles. Where changes are let in, the same examples each time.
 hypothesis.settings.register_profile("learner", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -47,10 +53,15 @@ def _start_jax() -> None:
     """
     before = dict(os.environ)
     os.environ.update(NPROC="1", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    os.environ.update(
+        JAX_COMPILATION_CACHE_DIR=f"{_shared}/learner",
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.02",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
     import jax
 
     assert len(jax.devices()) == 2, f"expected 2 devices of the CPU, got {jax.devices()}"
-    for name in ("NPROC", "XLA_FLAGS"):
+    for name in set(os.environ) - set(before) | {"NPROC", "XLA_FLAGS"}:
         os.environ.pop(name)
         if name in before:
             os.environ[name] = before[name]
@@ -87,6 +98,8 @@ def pytest_unconfigure() -> None:
     import shutil
 
     shutil.rmtree(_home, ignore_errors=True)
+    if _mine:
+        shutil.rmtree(_shared, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

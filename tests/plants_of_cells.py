@@ -958,4 +958,11 @@ CELLS: tuple[Plant, ...] = (
         "1.0",
         ("tests/tasks/test_proteins.py", "-k", "divided_by_their_deviation"),
     ),
+    Plant(
+        "who is held back: cells that are handed over go by a column of another name",
+        "learner_jax/api.py",
+        "with_split(checklist.frame(value, f\"site '{name}'\"), study.data.split_column)",
+        "checklist.frame(value, f\"site '{name}'\")",
+        ("tests/test_protein.py", "-k", "column_that_the_study_names"),
+    ),
 )

@@ -7,6 +7,7 @@ import pytest
 
 import learner_jax as lr
 from learner_jax.errors import DataError, StudyError
+from learner_jax.specs import Data
 from tests.data.cells_by_hand import by_hand
 from tests.statistics import pooled_cells as pooled
 
@@ -147,6 +148,15 @@ def test_what_is_not_there_is_said(fields, said):
     with pytest.raises(DataError) as error:
         lr.protein.setup_anndata(by_hand(), **fields)
     assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def test_cells_that_are_handed_over_are_held_back_by_the_column_that_the_study_names():
+    adata = sample(300, 60)
+    adata.obs["fold"] = np.where(np.arange(adata.n_obs) % 3 == 0, "test", "train")
+    adata.obs["split"] = "train"
+    lr.protein.setup_anndata(adata)
+    model = lr.protein.train(adata, **{**SMALL, "rounds": 1}, data=Data(split_column="fold"))
+    assert model.result["data"]["dealt"]["test"]["rows"] == (adata.obs["fold"] == "test").sum()
 
 
 def test_a_network_with_too_few_inputs_for_the_genes_is_refused():

@@ -1,6 +1,8 @@
 """What is set right on the watched rows when the weights are the last word (`types.Calibrating`), for both engines.
 
-A joint model is moved by the sum over all sites; a site's own by its own rows.
+A joint model is moved by the sum over all sites; a site's own by its own rows; the model of all others by theirs. Where
+leaves stay at home, sums are of models with each site's own leaves; the model that is kept, for a site that took no
+part, has none of them, and is moved by the same.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ MOVED = "moved"
 """The leaf beside a broadcast, and the key in what was fitted."""
 OWN = ("local_only",)
 """Models of which each site has its own."""
+OTHERS = ("all_but_me",)
+"""Models of which each site has one of all sites but itself."""
 
 
 def count(
@@ -68,6 +72,19 @@ def moves(
         return {}
     predict, found = predictor(parts), {}
     for model, weights in models.items():
+        if model in OTHERS:
+            found[model] = [
+                calibrating.fit(
+                    combine(
+                        [
+                            calibrating.zero(),
+                            *(count(calibrating, predict, one, sites[name]) for name in world.names if name != mine),
+                        ]
+                    )
+                )
+                for mine, one in zip(world.names, weights, strict=True)
+            ]
+            continue
         counts = [count(calibrating, predict, weights[at], sites[name]) for at, name in enumerate(world.names)]
         if model in OWN:
             found[model] = [calibrating.fit(one) for one in counts]

@@ -42,8 +42,7 @@ def whole_gram(values: csr_matrix, fewest: int = FEWEST_CELLS, where: str = "the
     rows, size = shape(values)
     if rows < fewest:
         raise DataError(f"expected at least {fewest} cells of {where} for a shared reduction, got {rows}")
-    whole = values.copy()
-    whole.data = np.rint(values.data * 2.0**BITS)
+    whole = _whole(values)
     if len(whole.data) and np.abs(whole.data).max() >= _LARGEST:
         raise DataError(f"expected log-normalised values below 16 of {where}, got {np.abs(values.data).max():.3g}")
     sums, full = np.zeros(size, np.int64), np.zeros((size, size), np.int64)
@@ -54,10 +53,16 @@ def whole_gram(values: csr_matrix, fewest: int = FEWEST_CELLS, where: str = "the
     return {"rows": np.asarray(rows, np.int64), "sum": sums, "gram": full[np.triu_indices(size)]}
 
 
-def whole_moments(values: csr_matrix) -> Sums:
-    """{"rows": int64, "sum": int64[G] in units of 2^-16, "squares": int64[G] in units of 2^-32}, of one site."""
+def _whole(values: csr_matrix) -> csr_matrix:
+    """Whole numbers, in units of 2^-16."""
     whole = values.copy()
     whole.data = np.rint(values.data * 2.0**BITS)
+    return whole
+
+
+def whole_moments(values: csr_matrix) -> Sums:
+    """{"rows": int64, "sum": int64[G] in units of 2^-16, "squares": int64[G] in units of 2^-32}, of one site."""
+    whole = _whole(values)
     sums = np.asarray(whole.sum(axis=0)).ravel().astype(np.int64)  # below 2^53: exact
     squares = np.zeros(shape(values)[1], np.int64)
     np.add.at(squares, whole.indices, whole.data.astype(np.int64) ** 2)

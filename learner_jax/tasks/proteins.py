@@ -85,6 +85,7 @@ def proteins(
       power: rounds of the sketch.
       standardise: divide each gene by its standard deviation over all sites' cells before the reduction, so that
         faint genes count like loud ones; without a reduction too, where the mean stays, so that cells stay sparse.
+        Nothing is cut off: a gene of very few cells is far out in them (ask for variable genes first).
       target: what is predicted; see the module.
       types: cell types for a second head, as they stand in `type_column`; () for none. Give the model their number.
       type_column: of the cells.
