@@ -49,7 +49,7 @@ def test_four_hospitals_with_four_kinds_of_records_train_one_model(tables, tmp_p
     assert ended.sha256 == simulated(asked).sha256
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_their_exact_logistic_regression_is_the_same_in_both_engines(tables, tmp_path):
     newton = Spec("algorithms", "newton", {"penalty": 1e-3})
     asked = study(tables, algorithm=newton, rounds=5)

@@ -18,6 +18,9 @@ from tests.federation.told import check_told
 from tests.network.proxies import REFUSALS, ConnectProxy
 
 COMBINATIONS = [(method, rule) for method in METHODS for rule in RULES]
+QUICK = [("scaffold", "mean"), ("fedavg", "median"), ("fedadam", "mean")]
+"""Each method and each rule once; the others are in the soak, where all are run as processes too."""
+THREADS = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.soak) for one in COMBINATIONS]
 THREE_SITES = {("scaffold", "mean")}  # the others with two, for time; in the soak all with three
 
 
@@ -27,7 +30,7 @@ def _sites(count: int, source: Path) -> Data:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "rule"), COMBINATIONS)
+@pytest.mark.parametrize(("method", "rule"), THREADS)
 def test_worker_threads_end_with_the_simulators_bits(method, rule, source, tmp_path):
     count = 3 if (method, rule) in THREE_SITES else 2
     study = small(source, method, rule, data=_sites(count, source))

@@ -33,6 +33,8 @@ TASKS = {
     "no reduction": {"reduction": "none", "highly_variable": 40, "most_genes": 40, "standardise": True},
 }  # fmt: skip
 GENES = {"no reduction": 40}
+QUICK = ("gram", "variable genes")
+"""The other kinds are in the soak: their sums have tests of their own (tests/tasks/test_protein_sums.py)."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def study_of(cells, kind: str, **fields):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.soak) for k in TASKS])
 def test_worker_threads_with_their_own_files_end_with_the_simulators_bits(kind, cells, tmp_path):
     study = study_of(cells, kind)
     ended, alone = federated(study, tmp_path, check=_alive), simulated(study)
