@@ -965,4 +965,18 @@ CELLS: tuple[Plant, ...] = (
         "checklist.frame(value, f\"site '{name}'\")",
         ("tests/test_protein.py", "-k", "column_that_the_study_names"),
     ),
+    Plant(
+        "intervals: a model of the others is set right by the left-out site's own cells",
+        "learner_jax/engines/calibrate.py",
+        'OTHERS = ("all_but_me",)',
+        "OTHERS = ()",
+        ("tests/engines/test_calibrate.py",),
+    ),
+    Plant(
+        "who is held back: a site's table without the column is not told of",
+        "learner_jax/engines/site_study.py",
+        'if column in (None, "split") or',
+        "if True or",
+        ("tests/engines/test_held_back_by.py",),
+    ),
 )

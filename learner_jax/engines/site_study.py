@@ -101,7 +101,7 @@ class SiteStudy:
         self._frame = frame = with_split(frame, self.parts.study.data.split_column)
         if self.parts.task.checklist is None:
             raise DataError("expected a task with a checklist, got one whose rows are handed over as arrays")
-        self.warnings = self.parts.task.checklist.check(frame, f"site '{name}'")
+        self.warnings = [*self.parts.task.checklist.check(frame, f"site '{name}'"), *_without_split(self.parts, frame)]
         self._ready: tuple[SiteData, World, PyTree] | None = None
         self._program: Program | None = None
 
@@ -274,6 +274,14 @@ class SiteStudy:
         if not committed:
             return fresh
         return jax.tree.map(jnp.asarray, trees.rebuild(fresh, unpack(committed, trees.schema(fresh), "this disk")))
+
+
+def _without_split(parts: Parts, frame: Any) -> list[str]:
+    """Said where the study names a column for who is held back, and this table has none of the name."""
+    column = parts.study.data.split_column
+    if column in (None, "split") or "split" in getattr(frame, "obs", frame):
+        return []
+    return [f"expected a column '{column}' that says who is held back, got none: it is drawn"]
 
 
 @contextlib.contextmanager
