@@ -270,7 +270,9 @@ class RoundKeeper:
                 self._changed = False
                 self._make_room()
                 self._maybe_close()
-            self._maybe_drained()
+            if self._done is not None and not self._drained and not self.here():
+                self._drained = True
+                self._out.append(c.Drained())
         return self._out
 
     def _remember(self, place: tuple[int, str], site: str, digest: str) -> None:
@@ -896,11 +898,6 @@ class RoundKeeper:
         self._tell("round_closed", phase=row.phase, accepted=[site for site, _ in row.accepted], lost=list(row.lost))
         self._round = None
         self._out.append(c.CloseRound(*row))
-
-    def _maybe_drained(self) -> None:
-        if self._done is not None and not self._drained and not self.here():
-            self._drained = True
-            self._out.append(c.Drained())
 
 
 def _order(place: tuple[int, str]) -> tuple[int, int]:

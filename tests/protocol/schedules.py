@@ -122,7 +122,7 @@ class World:
         self.disk_s, self.work_s = rng.choice((0.0, 0.2, 1.0)), rng.choice((0.2, 1.0))
         self.room = rng.choice((10, 60, 10_000))
         self.disk = Disk()
-        self.now, self.count = 0.0, 0
+        self.now, self.count, self.sent = 0.0, 0, 0
         self.agenda: list[tuple[float, int, str, int, Any]] = []  # when, order, who, life, event
         self.life = dict.fromkeys(("", *self.sites), 0)
         self.line = dict.fromkeys(self.sites, 0)  # goes up when what is under way is lost
@@ -162,18 +162,20 @@ class World:
         if "revoke" in self.kinds:
             self.later("", "revoke", 2 * FAULTS_END, always=True)
         agenda, life, pop = self.agenda, self.life, heapq.heappop
-        while not self.ended():
+        while not (self.done and self.ended()):
             self.now, _, who, lived, event = pop(agenda)
-            assert self.now < LATEST, f"the study does not end: {self.state()}"
+            if self.now >= LATEST:
+                raise AssertionError(f"the study does not end: {self.state()}")
             if type(event) is tuple:
                 self.arrive(who, lived, *event)
             elif lived == life[who] or lived < 0:
                 self.happen(who, event)
         self.check_end()
+        self.stats["sent"] = self.sent
         return self.stats
 
     def ended(self) -> bool:
-        return self.done and all(
+        return all(
             self.keepers[name] is not None and self.keepers[name].finished
             for name in self.sites
             if name in self.disk.roster
@@ -311,7 +313,10 @@ class World:
 
     def give(self, who: str, event: Any) -> None:
         for command in self.keepers[who].handle(event, self.now):
-            self.carry_out(who, command)
+            if type(command) is c.Send:
+                self.post(who, command)
+            else:
+                self.carry_out(who, command)
 
     # ------------------------------------------------------------ engines and disks
 
@@ -364,9 +369,7 @@ class World:
 
     def carry_out(self, who: str, command: Any) -> None:
         kind = type(command)
-        if kind is c.Send:
-            self.post(who, command)
-        elif kind is c.WriteRow or kind is c.Spool or kind is c.WriteOutbox or kind is c.Commit or kind is c.Discard:
+        if kind is c.WriteRow or kind is c.Spool or kind is c.WriteOutbox or kind is c.Commit or kind is c.Discard:
             if kind is c.WriteRow and type(command.row) is rows.Opened and self.disk_s == 0:
                 self.write(who, command)  # also the way of an engine whose disk answers at once
             else:
@@ -432,30 +435,34 @@ class World:
 
     def post(self, who: str, command: c.Send) -> None:
         """Puts a message on its line."""
-        name, message, payload = who or command.site, command.message, bytes(command.payload)
-        if type(message) is m.Want and message.have:
+        site_name, message, payload, minor = command
+        name = who or site_name
+        kind = type(message)
+        if kind is m.Want and message.have:
             self.stats["asked for less"] += 1
-        if type(message) is m.Accepted:
+        elif kind is m.Accepted:
             self.acknowledge(name, message)
         if self.encoded:
-            message = m.joined(m.decode(m.encode(message, command.minor)), m.beside(message, command.minor))
+            message = m.joined(m.decode(m.encode(message, minor)), m.beside(message, minor))
         if name in self.parted:
             return
+        if payload and type(payload) is not bytes:
+            payload = bytes(payload)
         if payload and "flip" in self.kinds and self.now < FAULTS_END and self.random() < self.chance["flip"] / 3:
             self.stats["flip"] += 1
             payload = bytes(reversed(payload))
-        if "misfit" in self.kinds and type(message) is m.Offer and who == self.spoilt and self.random() < 0.2:
+        if kind is m.Offer and "misfit" in self.kinds and who == self.spoilt and self.random() < 0.2:
             self.stats["misfit"] += 1
             message = message._replace(blob=message.blob._replace(schema_digest="6" * 64))
         if self.loss and self.random() < self.loss:
             self.stats["loss"] += 1
             return
+        self.sent += 1
+        event = (name, message, payload)
         for _ in range(2 if self.double and self.random() < self.double else 1):
             self.count += 1
             when = self.now + 0.02 + (self.random() * self.delay if self.delay else 0.0)
-            item = (when, self.count, "" if who else name, self.line[name], (name, message, payload))
-            heapq.heappush(self.agenda, item)
-        self.stats["sent"] += 1
+            heapq.heappush(self.agenda, (when, self.count, "" if who else name, self.line[name], event))
 
     def write(self, who: str, command: Any) -> None:
         if self.now < FAULTS_END and "write" in self.kinds and self.random() < self.chance["write"] / 3:
@@ -632,7 +639,8 @@ def unmet(found: dict[str, Any]) -> list[str]:
 def main() -> int:
     """Plays, in several processes, and prints one JSON line."""
     os.nice(10)  # what has to keep time beside it goes first
-    many, first, processes = (int(word) for word in (*sys.argv[1:], "1000", "0", str(os.cpu_count()))[:3])
+    given = [int(word) for word in sys.argv[1:]]
+    many, first, processes = (*given, *(1000, 0, os.cpu_count() or 1)[len(given) :])
     size = max(1, min(2500, many // processes))
     begun = time.monotonic()
     with ProcessPoolExecutor(processes) as pool:
