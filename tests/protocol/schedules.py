@@ -437,10 +437,9 @@ class World:
         """Puts a message on its line."""
         site_name, message, payload, minor = command
         name = who or site_name
-        kind = type(message)
-        if kind is m.Want and message.have:
+        if type(message) is m.Want and message.have:
             self.stats["asked for less"] += 1
-        elif kind is m.Accepted:
+        elif type(message) is m.Accepted:
             self.acknowledge(name, message)
         if self.encoded:
             message = m.joined(m.decode(m.encode(message, minor)), m.beside(message, minor))
@@ -451,7 +450,7 @@ class World:
         if payload and "flip" in self.kinds and self.now < FAULTS_END and self.random() < self.chance["flip"] / 3:
             self.stats["flip"] += 1
             payload = bytes(reversed(payload))
-        if kind is m.Offer and "misfit" in self.kinds and who == self.spoilt and self.random() < 0.2:
+        if type(message) is m.Offer and "misfit" in self.kinds and who == self.spoilt and self.random() < 0.2:
             self.stats["misfit"] += 1
             message = message._replace(blob=message.blob._replace(schema_digest="6" * 64))
         if self.loss and self.random() < self.loss:
