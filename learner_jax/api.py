@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from learner_jax import algorithms, failpoints, specs
+from learner_jax import algorithms, failpoints, spans, specs
 from learner_jax import models as models_
 from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
@@ -169,6 +169,7 @@ def simulate(
     workdir: str | Path | None = None,
     on_event: Observer = silent,
     resume: bool = True,
+    profile: str | None = None,
     **fields: Any,
 ) -> Run:
     """Trains a study with all sites in this process.
@@ -181,6 +182,7 @@ def simulate(
         None keeps everything in memory.
       on_event: told what happens.
       resume: False refuses a folder that holds a run.
+      profile: rounds of which a trace and a table are written to the run's profile/: "3:5" is rounds 3, 4 and 5.
       **fields: in place of the study's own: `rounds=50`, `algorithm=lr.scaffold(local_lr=0.05)`.
 
     Returns:
@@ -189,9 +191,12 @@ def simulate(
     Raises:
       ConfigError, DataError, StudyError, StorageError: each says in one line what was expected and what came.
     """
+    from learner_jax.engines.profiler import profiled
+
     study = checked_task(study) if isinstance(study, Task) else study
     task = study if isinstance(study, Task) else None
     study = _study(study, fields)
+    _check_profile(profile, study)
     folder = None if workdir is None else Path(workdir)
     if folder is not None:
         finished = _already(study, folder, resume, on_event, task)
@@ -200,7 +205,8 @@ def simulate(
         on_event = _written(folder, on_event)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds}))
-    return _run(study, task, sites, folder, on_event, started, begun)
+    with profiled(profile, folder, "simulation", on_event) as on_event:
+        return _run(study, task, sites, folder, on_event, started, begun)
 
 
 def _run(
@@ -303,6 +309,7 @@ def local(
     sites: int | None = None,
     on_event: Observer = silent,
     resume: bool = True,
+    profile: str | None = None,
     **fields: Any,
 ) -> Run:
     """Trains a study as real processes on this machine: a coordinator here, and a process for each site.
@@ -313,6 +320,7 @@ def local(
       sites: the first so many of the study's sites; None for all.
       on_event: told what happens.
       resume: False refuses a folder that holds a run.
+      profile: rounds of which a trace and a table are written to the run's profile/: "3:5" is rounds 3, 4 and 5.
       **fields: in place of the study's own.
 
     Returns:
@@ -322,8 +330,10 @@ def local(
       ConfigError, DataError, StudyError, StorageError: each says in one line what was expected and what came.
     """
     from learner_jax.engines.local import run_local
+    from learner_jax.engines.profiler import profiled
 
     study, folder = _first_sites(_study(study, fields), sites), Path(workdir)
+    _check_profile(profile, study)
     finished = _already(study, folder, resume, on_event)
     if finished is not None:
         return finished
@@ -332,7 +342,8 @@ def local(
     parts = built(study)
     frames = frames_of(study)
     _begun(folder, study, tell, True)
-    outcome = run_local(parts, frames, folder, tell, {})
+    with profiled(profile, folder, "coordinator", tell) as tell:
+        outcome = run_local(parts, frames, folder, tell, {}, profile)
     return _over(parts, outcome, folder, tell)
 
 
@@ -347,6 +358,7 @@ def coordinate(
     broker: str | None = None,
     on_event: Observer = silent,
     resume: bool = True,
+    profile: str | None = None,
     **fields: Any,
 ) -> Run:
     """Serves a study to sites elsewhere until it is over.
@@ -360,8 +372,10 @@ def coordinate(
       broker: a broker's join code, to be reached through it and listen nowhere; "" for the broker joined before.
       on_event: told what happens.
       resume: False refuses a folder that holds a run.
+      profile: rounds of which a trace and a table are written to the run's profile/: "3:5" is rounds 3, 4 and 5.
       **fields: in place of the study's own.
     """
+    from learner_jax.engines.profiler import profiled
     from learner_jax.engines.serving import serve
 
     twice = sorted({name for name in sites if list(sites).count(name) > 1})
@@ -369,6 +383,7 @@ def coordinate(
         got = f"'{twice[0]}' twice" if twice else "none"
         raise ConfigError(f"sites: expected the names of the sites that take part, each once, got {got}")
     study, folder = _study(study, fields), Path(workdir)
+    _check_profile(profile, study)
     study = dataclasses.replace(study, data=dataclasses.replace(study.data, sites=tuple(sites)))
     finished = _already(study, folder, resume, on_event)
     if finished is not None:
@@ -386,7 +401,8 @@ def coordinate(
     _begun(folder, study, tell, False)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
-    outcome = serve(parts, sites, folder, tell, host, port, invited, address=address, broker=broker)
+    with profiled(profile, folder, "coordinator", tell) as tell:
+        outcome = serve(parts, sites, folder, tell, host, port, invited, address=address, broker=broker)
     return _over(parts, outcome, folder, tell)
 
 
@@ -399,6 +415,7 @@ def join(
     proxy: Proxy | None = None,
     on_event: Observer = silent,
     release_histograms: bool = False,
+    profile: str | None = None,
 ) -> dict[str, Any]:
     """Takes part in a study with this site's table, until the study is over.
 
@@ -410,6 +427,7 @@ def join(
       proxy: of `learner_jax.network.tunnel`, where it is the only way out.
       on_event: told what happens.
       release_histograms: this site agrees that counts of told chances leave, where the study asks for them.
+      profile: as in `simulate`, of this site's own work; it stays here.
 
     Returns:
       As `learner_jax.engines.worker.take_part`: study, site, algorithm, rounds, seconds, metrics, weights_sha256, ...
@@ -420,9 +438,17 @@ def join(
     frame = read_table(data)
     name = site or Path(data).stem
     tell = _written(Path(workdir), on_event)
-    found = take_part(code, name, frame, Path(workdir), tell, built, agrees(release_histograms), proxy)
+    from learner_jax.engines.profiler import profiled
+
+    with profiled(profile, Path(workdir), name, tell) as tell:
+        found = take_part(code, name, frame, Path(workdir), tell, built, agrees(release_histograms), proxy)
     tell(Event("done", found["study"], None, name, {"result": found}))
     return found
+
+
+def _check_profile(profile: str | None, study: Study) -> None:
+    if profile is not None and spans.rounds_of(profile)[-1] > study.rounds:
+        raise ConfigError(f"profile: expected rounds up to {study.rounds}, those of the study, got {profile!r}")
 
 
 def _first_sites(study: Study, count: int | None) -> Study:

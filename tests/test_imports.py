@@ -5,7 +5,7 @@
     4 joins    tasks  federate  network  storage
     3 methods  data  evaluation  aggregators  algorithms
     2 parts    protocol  models  statistics  privacy
-    1 ground   errors  failpoints  types  leaves  trees  specs  events
+    1 ground   errors  failpoints  spans  types  leaves  trees  specs  events
 
 A room imports from the floors below it and, on its own floor, from the rooms to its left. An import counts wherever
 it stands: at the top of a file, inside a function, or under TYPE_CHECKING. Only for a circle between two files of one
@@ -28,7 +28,7 @@ import pytest
 PACKAGE = "learner_jax"
 FLOORS = (
     # `leaves` (names, shapes and bytes, no jax) stands left of `trees` (jax), which builds on it.
-    ("errors", "failpoints", "types", "leaves", "trees", "specs", "events"),
+    ("errors", "failpoints", "spans", "types", "leaves", "trees", "specs", "events"),
     ("protocol", "models", "statistics", "privacy"),
     ("data", "evaluation", "aggregators", "algorithms"),
     ("tasks", "federate", "network", "storage"),

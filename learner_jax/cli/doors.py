@@ -20,14 +20,16 @@ COHORT = ".cohort.json"
 """How the name of a table's cohort file ends."""
 
 
-def simulate(study: Study, workdir: Path, on_event: Observer, resume: bool) -> None:
+def simulate(study: Study, workdir: Path, on_event: Observer, resume: bool, profile: str | None = None) -> None:
     """Runs the study in this process."""
-    module("api").simulate(study, workdir=workdir, on_event=on_event, resume=resume)
+    module("api").simulate(study, workdir=workdir, on_event=on_event, resume=resume, profile=profile)
 
 
-def local(study: Study, workdir: Path, on_event: Observer, resume: bool, sites: int | None) -> None:
+def local(
+    study: Study, workdir: Path, on_event: Observer, resume: bool, sites: int | None, profile: str | None = None
+) -> None:
     """Runs it as processes on this machine."""
-    module("api").local(study, workdir=workdir, sites=sites, on_event=on_event, resume=resume)
+    module("api").local(study, workdir=workdir, sites=sites, on_event=on_event, resume=resume, profile=profile)
 
 
 def coordinator(
@@ -40,9 +42,10 @@ def coordinator(
     port: int | None,
     address: str | None,
     broker: str | None = None,
+    profile: str | None = None,
 ) -> None:
     """Serves it to sites elsewhere."""
-    where = {"host": host, "port": port, "address": address, "broker": broker}
+    where = {"host": host, "port": port, "address": address, "broker": broker, "profile": profile}
     module("api").coordinate(study, workdir=workdir, sites=sites, on_event=on_event, resume=resume, **where)
 
 
@@ -77,6 +80,7 @@ def join(
     proxy: Proxy | None,
     on_event: Observer,
     release_histograms: bool,
+    profile: str | None = None,
 ) -> None:
     """Takes part with this site's data."""
     module("api").join(
@@ -87,6 +91,7 @@ def join(
         proxy=proxy,
         on_event=on_event,
         release_histograms=release_histograms,
+        profile=profile,
     )
 
 
@@ -126,6 +131,12 @@ def restore(file: Path, workdir: Path) -> Result:
 def table(result: Result) -> str:
     """The end table and its sentences, as plain text."""
     return module("reports.table").text(result)
+
+
+def profile_table(folder: Path) -> str | None:
+    """Where the time of a run's profiled rounds went, as plain text; None where it has no profile."""
+    found = module("engines.profiler").load(folder)
+    return None if found is None else module("reports.profile").text(found)
 
 
 def page(result: Result, path: Path) -> None:
@@ -207,6 +218,12 @@ def write_cells(
 def compare(results: Sequence[Result]) -> str:
     """Runs side by side, as plain text."""
     return module("reports.compare").text(results)
+
+
+def profiles_compared(folders: Sequence[Path]) -> str | None:
+    """The runs' profiles side by side, as plain text; None where one of them has none."""
+    found = [module("engines.profiler").load(folder) for folder in folders]
+    return None if None in found else module("reports.profile").compared(found)
 
 
 def compare_page(results: Sequence[Result], folders: Sequence[str], path: Path) -> None:

@@ -30,12 +30,14 @@ class Command(NamedTuple):
     words: str = ""
 
 
+_PROFILE = Flag("profile", str, "rounds to profile, such as 3:5: a trace and a table in the folder's profile/")
 _RUN = (
     Flag("workdir", str, "folder of the run; the same command goes on there (default: a name of its own in runs/)"),
     Flag("resume", bool, "do not go on with a run: refuse a folder that holds one", True),
     Flag("report", bool, "write no report.html at the end", True),
     Flag("json", bool, "the last line of stdout is one JSON object; everything for people goes to stderr", False),
     Flag("tensorboard", bool, "also write for TensorBoard (pip install 'learner-jax[tensorboard]')", False),
+    _PROFILE,
 )
 _PROXY = (
     Flag("proxy", str, "an HTTP proxy that is the only way out: http://HOST:PORT, https://USER@HOST:PORT"),
@@ -67,7 +69,8 @@ COMMANDS = {
     ),
     "compare": Command(
         "two runs side by side",
-        "Sets the results of two or more runs side by side: metrics, seconds, bytes; with --out also as one HTML page.",
+        "Sets the results of two or more runs side by side: metrics, seconds, bytes; with --out also as one HTML page. "
+        "Runs with a profile (--profile=3:8) are held against the first by phase: what changed beyond noise.",
         ("learner compare runs/demo runs/scaffold", "learner compare runs/demo runs/scaffold --out=both.html"),
         (_OUT, Flag("json", bool, "one JSON object in place of the table", False)),
         words="RUN RUN...",
@@ -239,6 +242,7 @@ COMMANDS = {
                 "agree that counts of told chances leave, where the study asks for it",
                 False,
             ),
+            _PROFILE,
             Flag("with_parent", bool, "leave when standard input ends: for whoever starts workers", False),
             Flag("json", bool, "the last line of stdout is one JSON object; words for people go to stderr", False),
         ),

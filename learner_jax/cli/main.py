@@ -23,6 +23,7 @@ from learner_jax.cli.sentences import size, wrapped
 from learner_jax.cli.stopping import Stopped, stoppable
 from learner_jax.errors import ConfigError, CryptoError, DataError, LearnerError
 from learner_jax.events import Event, Observer
+from learner_jax.spans import rounds_of
 from learner_jax.specs import Study, manifest_digest, near
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def _simulate(parsed: Parsed) -> int:
     study = _study(parsed)
     folder = _workdir(parsed, study, "")
     resume = parsed.values["resume"]
-    return _run(parsed, study, folder, lambda tell: doors.simulate(study, folder, tell, resume))
+    profile = _profile(parsed)
+    return _run(parsed, study, folder, lambda tell: doors.simulate(study, folder, tell, resume, profile))
 
 
 def _local(parsed: Parsed) -> int:
@@ -111,7 +113,8 @@ def _local(parsed: Parsed) -> int:
         raise ConfigError(f"--sites: expected at least 1, got {sites}")
     study = _study(parsed, one_site=True)
     folder = _workdir(parsed, study, "-local" if sites is None else f"-local-{sites}")
-    return _run(parsed, study, folder, lambda tell: doors.local(study, folder, tell, parsed.values["resume"], sites))
+    resume, profile = parsed.values["resume"], _profile(parsed)
+    return _run(parsed, study, folder, lambda tell: doors.local(study, folder, tell, resume, sites, profile))
 
 
 def _coordinator(parsed: Parsed) -> int:
@@ -123,12 +126,12 @@ def _coordinator(parsed: Parsed) -> int:
         raise ConfigError(f"--port: expected 0 to 65535, got {port}")
     sites = _names(parsed.values["sites"], study)
     broker = _broker_code(parsed.values["broker_file"], folder)
-    resume, address = parsed.values["resume"], parsed.values["address"]
+    resume, address, profile = parsed.values["resume"], parsed.values["address"], _profile(parsed)
     return _run(
         parsed,
         study,
         folder,
-        lambda tell: doors.coordinator(study, folder, tell, resume, sites, host, port, address, broker),
+        lambda tell: doors.coordinator(study, folder, tell, resume, sites, host, port, address, broker, profile),
     )
 
 
@@ -207,7 +210,7 @@ def _join(parsed: Parsed) -> int:
     folder, site = Path(parsed.values["workdir"]), parsed.values["site"]
     # once it has joined, a code is of no use, and its file may be gone: the same command goes on
     code = None if doors.has_joined(folder) else _join_code(parsed.values["join_file"])
-    proxy = proxy_of(parsed.values)
+    proxy, profile = proxy_of(parsed.values), _profile(parsed)
     if parsed.values["with_parent"]:
         _leave_with_parent()
     environment.apply(environment.for_one_site())
@@ -215,7 +218,7 @@ def _join(parsed: Parsed) -> int:
         parsed,
         None,
         folder,
-        lambda tell: doors.join(code, data, folder, site, proxy, tell, parsed.values["release_histograms"]),
+        lambda tell: doors.join(code, data, folder, site, proxy, tell, parsed.values["release_histograms"], profile),
     )
 
 
@@ -226,6 +229,14 @@ def _doctor(parsed: Parsed) -> int:
     study = _study(parsed, one_site=True) if parsed.config or parsed.overrides else None
     file = parsed.values["join_file"]
     return doctor.run(parsed.values, study, _join_code(file) if file else None)
+
+
+def _profile(parsed: Parsed) -> str | None:
+    """The rounds to profile, looked at before anything is started."""
+    text = parsed.values["profile"]
+    if text is not None:
+        rounds_of(text)
+    return text
 
 
 def _no_code_in_argv(parsed: Parsed) -> None:
@@ -300,6 +311,10 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
         print(f"stopped{where}; the same command goes on", file=people)
     elif study is not None:
         _show(tally.result or doors.result_of(workdir), workdir, people, values["report"])
+    if values["profile"] is not None:
+        told = doors.profile_table(workdir)
+        nothing = "No profile: none of these rounds was run."
+        print(f"\n{told}\n\nThe trace: {workdir / 'profile'}" if told else f"\n{nothing}", file=people)
     if values["json"]:
         print(progress.as_json(progress.summary(study, tally) | ({"stopped": True} if stopped else {})), flush=True)
     return 0 if stopped is None else 143 if isinstance(stopped, Stopped) else 130
@@ -355,7 +370,8 @@ def _compare(parsed: Parsed) -> int:
     if parsed.values["json"]:
         print(json.dumps([dict(result, run=word) for word, result in zip(parsed.words, results, strict=True)]))
     else:
-        print(doors.compare(results) + (f"\n\nThe page: {out}" if out else ""))
+        profiles = doors.profiles_compared([Path(word) for word in parsed.words])
+        print("\n\n".join(filter(None, [doors.compare(results), profiles, f"The page: {out}" if out else ""])))
     return 0
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from learner_jax import failpoints, trees
+from learner_jax import failpoints, spans, trees
 from learner_jax.data import plans
 from learner_jax.engines import calibrate
 from learner_jax.engines.expected import line_of, peak_bytes, sizes_of
@@ -387,39 +387,53 @@ def run_study(
         by_id = {number: name for name, number in ids.items()}
         while number < study.rounds and not history.over:
             number += 1
-            cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
-            opened, (had_in, had_out) = time.perf_counter(), traffic()
-            accepted, lost = rounds.run(Phase(number, "train", cohort, send(server), sent, expected, buffered=True))
-            shares = rounds.shares(accepted, number)
-            wires = rounds.leaves(accepted, expected)
-            failpoints.here("coordinator.round.before_reduce")
-            before, (server, sums, digest) = server, reducer(server, wires, len(accepted), number, len(cohort), shares)
-            failpoints.here("coordinator.round.after_reduce")
-            figures = values(sums, parts.task.metrics)
-            best = look_at(keeper, history, figures, before, best)
-            del before
-            now_in, now_out = traffic()
-            row = {
-                "seconds": time.perf_counter() - opened,
-                "bytes_up": now_in - had_in,
-                "bytes_down": now_out - had_out,
-                "sites": [site for site, _ in accepted],
-                "lost": lost,
-            }
-            if shares is not None:
-                row["late"] = {site: late for site, late in rounds.stores.journal.staleness(number).items() if late}
-            history.add(figures, **row)
-            if number == SEEN < study.rounds:
-                on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
-            told = keeper.commit(number, trees.digest_hex(digest), history.said(), Aggregated(number, "train"))
-            history.stands(told)
-            row |= {name: history.curve[-1][name] for name in row}
-            newest = number, server, (), history.to_json()
-            on_event(  # before its step: a run that goes on after a step has said all rounds up to it
-                Event("round_closed", study.name, number, data={"metrics": figures, "rounds": study.rounds, **row})
-            )
-            keeper.step(*newest)
-            _sweep(rounds, keeper)
+            with spans.span("round", number):
+                with spans.span("plan"):
+                    cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
+                opened, (had_in, had_out) = time.perf_counter(), traffic()
+                with spans.span("encode"):
+                    packed = send(server)
+                with spans.span("wait"):
+                    accepted, lost = rounds.run(Phase(number, "train", cohort, packed, sent, expected, buffered=True))
+                del packed
+                shares = rounds.shares(accepted, number)
+                wires = rounds.leaves(accepted, expected)
+                failpoints.here("coordinator.round.before_reduce")
+                with spans.span("aggregate"):
+                    before = server
+                    server, sums, digest = reducer(server, wires, len(accepted), number, len(cohort), shares)
+                    if spans.listening():
+                        jax.block_until_ready(digest)
+                failpoints.here("coordinator.round.after_reduce")
+                with spans.span("evaluate"):
+                    figures = values(sums, parts.task.metrics)
+                    best = look_at(keeper, history, figures, before, best)
+                del before
+                now_in, now_out = traffic()
+                row = {
+                    "seconds": time.perf_counter() - opened,
+                    "bytes_up": now_in - had_in,
+                    "bytes_down": now_out - had_out,
+                    "sites": [site for site, _ in accepted],
+                    "lost": lost,
+                }
+                if shares is not None:
+                    late = rounds.stores.journal.staleness(number)
+                    row["late"] = {site: rounds_late for site, rounds_late in late.items() if rounds_late}
+                history.add(figures, **row)
+                if number == SEEN < study.rounds:
+                    on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
+                with spans.span("journal"):
+                    row_of = Aggregated(number, "train")
+                    history.stands(keeper.commit(number, trees.digest_hex(digest), history.said(), row_of))
+                row |= {name: history.curve[-1][name] for name in row}
+                newest = number, server, (), history.to_json()
+                with spans.span("tell"):  # before its step: a run that goes on has said all rounds up to it
+                    said = {"metrics": figures, "rounds": study.rounds, **row}
+                    on_event(Event("round_closed", study.name, number, data=said))
+                keeper.step(*newest)
+                with spans.span("checkpoint"):
+                    _sweep(rounds, keeper)
         # ---- the last model looked at by everyone; the best one judged beside each site's own
         history.ended = True
         looked = wire_shape(federated, template, rows, parts.local, look=True)

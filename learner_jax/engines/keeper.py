@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learner_jax import specs, trees
+from learner_jax import spans, specs, trees
 from learner_jax.engines.history import History, said
 from learner_jax.errors import StorageError, StudyError
 from learner_jax.leaves import schema_of
@@ -172,14 +172,15 @@ class Keeper:
         """Saves a step, if one is due; True if it was. meta: of the history, as of this round."""
         if self._steps is None or (not last and round_number % self._checkpoint.every):
             return False
-        items = {
-            "server": trees.named_leaves(server),
-            "sites": trees.named_leaves(states),
-            "meta": {**meta, "rows": self._rows},
-        }
-        steps, wait = self._steps, last or self._checkpoint.wait
-        copy = not wait and bool(items["sites"])  # the simulator donates its states to the next round
-        return self._write(lambda: steps.save(round_number, items, wait=wait, copy=copy))
+        with spans.span("checkpoint"):
+            items = {
+                "server": trees.named_leaves(server),
+                "sites": trees.named_leaves(states),
+                "meta": {**meta, "rows": self._rows},
+            }
+            steps, wait = self._steps, last or self._checkpoint.wait
+            copy = not wait and bool(items["sites"])  # the simulator donates its states to the next round
+            return self._write(lambda: steps.save(round_number, items, wait=wait, copy=copy))
 
     def _write(self, act: Callable[[], T]) -> T:
         return act() if self._say is None else patiently(act, self._say)
@@ -188,9 +189,10 @@ class Keeper:
         """Saves the best round's model; what is to be held of it: its round where it lies on disk, else all of it."""
         if self._best is None:
             return server
-        best, items = self._best, {"server": trees.named_leaves(server), "meta": {}}
-        self._write(lambda: best.save(round_number, items, wait=True, copy=False))
-        self._best.drop_before(self._oldest_needed())
+        with spans.span("checkpoint"):
+            best, items = self._best, {"server": trees.named_leaves(server), "meta": {}}
+            self._write(lambda: best.save(round_number, items, wait=True, copy=False))
+            self._best.drop_before(self._oldest_needed())
         return round_number
 
     def best_of(self, held: PyTree, like: PyTree) -> PyTree:

@@ -6,9 +6,11 @@ is gone, however it went, the pipe ends and the site leaves; the same command br
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +26,8 @@ from learner_jax.events import Event, Observer
 from learner_jax.network.enrol import load_membership
 from learner_jax.network.keys import write_private
 
+_PROFILES_S = 120.0
+"""How long sites that have left the study may take to write their profiles."""
 _STOPPED = {130: "Ctrl-C", 143: "SIGTERM"}
 """Exit codes of a worker that somebody stopped on purpose: it is not for us to start it again."""
 
@@ -34,6 +38,7 @@ def run_local(
     folder: Path,
     on_event: Observer,
     environment: Mapping[str, str],
+    profile: str | None = None,
 ) -> Outcome:
     """Runs a study as processes.
 
@@ -43,6 +48,7 @@ def run_local(
       folder: the run's; sites have theirs in sites/.
       on_event: told what happens.
       environment: variables of the sites' processes, beside this one's.
+      profile: rounds that the sites profile, each in its folder.
 
     Raises:
       StudyError: a site's process ended before the study did.
@@ -52,7 +58,7 @@ def run_local(
     study = parts.study
     named = {name: as_named(frame, study.data.split_column) for name, frame in frames.items()}
     tables = {name: site_table(home / name, frame) for name, frame in named.items()}
-    processes = Processes(environment, lambda text: on_event(Event("note", study.name, data={"text": text})))
+    processes = Processes(environment, lambda text: on_event(Event("note", study.name, data={"text": text})), profile)
 
     def invited(files: Mapping[str, Path], address: str) -> None:
         for name in frames:
@@ -60,10 +66,13 @@ def run_local(
             processes.start(name, home / name, tables[name], files.get(name))
 
     try:
-        return serve(
+        found = serve(
             parts, tuple(frames), folder, on_event, study.federation.host,
             study.federation.port, invited, processes.check,
         )  # fmt: skip
+        if profile is not None:
+            processes.wait(_PROFILES_S)
+        return found
     finally:
         processes.stop()
 
@@ -113,10 +122,16 @@ class Processes:
     Args:
       environment: variables beside this process's own.
       say: told in words what happens to one.
+      profile: rounds that each profiles.
     """
 
-    def __init__(self, environment: Mapping[str, str], say: Callable[[str], None] = lambda text: None):
-        self._environment, self._say = {**os.environ, **environment}, say
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        say: Callable[[str], None] = lambda text: None,
+        profile: str | None = None,
+    ):
+        self._environment, self._say, self._profile = {**os.environ, **environment}, say, profile
         self._running: dict[str, _Running] = {}
 
     def start(self, name: str, folder: Path, table: Path, code: Path | None, again: bool = False) -> None:
@@ -125,6 +140,7 @@ class Processes:
             *(sys.executable, "-m", "learner_jax", "join", f"--data={table}", f"--workdir={folder}", f"--site={name}"),
             *("--with_parent", "--release_histograms"),  # all of it is one person's, on this machine
             *([f"--join_file={code}"] if code else []),
+            *([f"--profile={self._profile}"] if self._profile else []),
         ]
         log = folder / "worker.log"
         with log.open("ab") as out:
@@ -153,6 +169,13 @@ class Processes:
                 said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
                 words = said[-1].removeprefix("learner join: ")
                 raise StudyError(f"the process of site '{name}' ended with {ended}: {words} (see {log})")
+
+    def wait(self, seconds: float) -> None:
+        """Lets those that are about to end by themselves do so."""
+        until = time.monotonic() + seconds
+        for process, *_ in self._running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
 
     def stop(self) -> None:
         """Ends what still runs: first by closing its input, then by force."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from learner_jax import spans, trees
 from learner_jax.data import plans
 from learner_jax.engines import rounds
 from learner_jax.engines.rounds import Draw
 from learner_jax.engines.world import Deal, Local, World, deal, fixed_draws, train_capacity, train_draws
 from learner_jax.federate import Federated, Server
-from learner_jax.types import PyTree
+from learner_jax.types import Batch, PyTree
 
 
 class Plan(NamedTuple):
@@ -28,6 +30,14 @@ class Plan(NamedTuple):
 
     streams: int = 1
     lanes: int = 1
+
+
+_ROUND = (
+    "server", "states", "rows", "batches", "first", "steps", "slots", "ids", "count", "position", "number", "cohort",
+    "once",
+)  # fmt: skip
+_LOCAL = ("broadcast", "states", "rows", "batches", "first", "steps", "ids", "count", "number", "cohort")
+"""What the arguments of the compiled programs are called in a profile."""
 
 
 class Outcome(NamedTuple):
@@ -44,6 +54,16 @@ class Outcome(NamedTuple):
     states: PyTree
     metrics: PyTree
     digest: Any
+
+
+def _anew(f: Callable[..., Any], donated: tuple[int, ...]) -> Any:
+    """The function jitted as if for the first time: jax takes it for another one."""
+
+    @functools.wraps(f)
+    def again(*given):
+        return f(*given)
+
+    return jax.jit(again, donate_argnums=donated)
 
 
 class Program:
@@ -133,11 +153,64 @@ class Program:
           number: from 1.
           cohort: int32, places of the sites asked, ascending.
         """
-        dealt = self.deal(cohort)
-        return self._simulate(
-            server, states, self._rows, *self.draws(dealt, number), dealt.slots, self._ids(dealt.slots),
-            dealt.used, self._padded(dealt.position), np.int32(number), np.int32(len(cohort)), np.int32(1),
+        with spans.span("plan"):
+            dealt = self.deal(cohort)
+            draws = self.draws(dealt, number)
+        given = (
+            server, states, self._rows, *draws, dealt.slots, self._ids(dealt.slots), dealt.used,
+            self._padded(dealt.position), np.int32(number), np.int32(len(cohort)), np.int32(1),
         )  # fmt: skip
+        return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, draws)
+
+    def _ran(
+        self,
+        program: Any,
+        again: Callable[[], Any],
+        names: tuple[str, ...],
+        given: tuple[Any, ...],
+        draws: tuple[Any, ...],
+    ) -> Any:
+        """Calls a compiled round; whoever profiles hears of it, and waits for it here."""
+        if not spans.listening():
+            return program(*given)
+        with spans.span("profile"):
+            arguments = dict(zip(names, given, strict=True))
+            spans.called(lambda: spans.Called("a round", program, arguments, again, self.step_cost))
+            spans.counted(**self.amounts(draws))
+        with spans.span("compute"):
+            return jax.block_until_ready(program(*given))
+
+    def step_cost(self) -> dict[str, float]:
+        """Floating-point operations, and bytes that pass between memory and arithmetic, of a learning step: XLA's own
+        account of that step compiled by itself, the mean over the passes."""
+        federated, size = self.federated, self.local.batch_size
+        broadcast = jax.eval_shape(
+            lambda w: federated.receive(federated.send(federated.init(w, jax.random.key(0)))), self.template
+        )
+        site, found = jax.eval_shape(federated.enrol, self.template), ()
+        rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), self.world.rows)
+        batch = jax.eval_shape(lambda rows: Batch(rows, jnp.ones(size, bool), jax.random.key(0), jnp.int32(0)), rows)
+        told = []
+        for p in federated.passes:
+            carry = jax.eval_shape(lambda *given, begin=p.begin: trees.strong(begin(*given)), broadcast, site, found)
+            told.append(jax.jit(p.step).lower(broadcast, site, carry, batch).compile().cost_analysis() or {})
+            found = carry
+        return {
+            "flops": sum(one.get("flops", 0.0) for one in told) / len(told),
+            "bytes": sum(one.get("bytes accessed", 0.0) for one in told) / len(told),
+        }
+
+    def amounts(self, draws: tuple[Any, ...]) -> dict[str, float]:
+        """Of a round's learning passes: steps, rows, and places of rows (B a step, padding included; with lanes as many
+        steps as the longest of a row of lanes)."""
+        steps = rows = places = 0
+        for p, index, count in zip(self._passes[self._offset :], draws[0][self._offset :], draws[2][self._offset :],
+                                   strict=True):  # fmt: skip
+            abreast = count.reshape(*count.shape[:-1], -1, self.plan.lanes).max(-1) * self.plan.lanes
+            steps, places = steps + int(count.sum()), places + int(abreast.sum()) * index.shape[-1]
+            # a fixed plan holds the rows of all sites, and a round takes those of some
+            rows += int(np.sum(index >= 0)) if p.batches == "train" else int(count.sum()) * index.shape[-1]
+        return {"steps": steps, "rows": rows, "places": places}
 
     def _ids(self, slots: np.ndarray) -> np.ndarray:
         return np.append(self.world.ids, np.uint32(0))[slots]
@@ -150,22 +223,26 @@ class Program:
     def _round(self, server, states, rows, index, first, steps, slots, ids, count, position, number, cohort, once):
         federated, template = self.federated, self.template
         round = self._record(number, cohort)
-        broadcast = federated.send(server)
-        here = jax.tree.map(lambda column: jnp.take(column, slots, axis=0, mode="clip"), states)
+        with rounds.scope("server"):
+            broadcast = federated.send(server)
+        with rounds.scope("boundary"):
+            here = jax.tree.map(lambda column: jnp.take(column, slots, axis=0, mode="clip"), states)
         loop = self._streams(broadcast, here, rows, index, first, steps, ids, slots, count, round, once)
-        if federated.additive:
-            term = jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else jnp.sum(x, 0, dtype=x.dtype), loop.sum)
-        else:
-            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), loop.stack)
-            wires = jax.tree.map(lambda x: jnp.take(x, position, axis=0, mode="clip"), flat)
-            terms = jax.vmap(lambda wire: federated.lift(wire, template))(wires)
-            term = federated.reduce(terms, (position >= 0).astype(jnp.float32), server)
+        with rounds.scope("aggregate"):
+            if federated.additive:
+                term = jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else jnp.sum(x, 0, dtype=x.dtype), loop.sum)
+            else:
+                flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), loop.stack)
+                wires = jax.tree.map(lambda x: jnp.take(x, position, axis=0, mode="clip"), flat)
+                terms = jax.vmap(lambda wire: federated.lift(wire, template))(wires)
+                term = federated.reduce(terms, (position >= 0).astype(jnp.float32), server)
         server, metrics, digest = rounds.server_step(federated, template, server, term, round, once)
-        states = jax.tree.map(
-            lambda whole, part: whole.at[slots.reshape(-1)].set(part.reshape(-1, *part.shape[2:]), mode="drop"),
-            states,
-            loop.states,
-        )
+        with rounds.scope("boundary"):
+            states = jax.tree.map(
+                lambda whole, part: whole.at[slots.reshape(-1)].set(part.reshape(-1, *part.shape[2:]), mode="drop"),
+                states,
+                loop.states,
+            )
         return Outcome(server, states, metrics, digest)
 
     def _record(self, number, cohort):
@@ -207,11 +284,13 @@ class Program:
         """The part of the world's only site in a round: (Wire, new state). The simulator's loop, one turn long."""
         dealt = self.deal(np.zeros(1, np.int32))
         states = jax.tree.map(lambda x: x[None], state)
-        index, first, steps = self.draws(dealt, number)
-        return self._local(
-            broadcast, states, self.world.rows, index, first, steps, self._ids(dealt.slots), dealt.used,
-            np.int32(number), np.int32(cohort),
+        with spans.span("plan"):
+            draws = self.draws(dealt, number)
+        given = (
+            broadcast, states, self.world.rows, *draws, self._ids(dealt.slots), dealt.used, np.int32(number),
+            np.int32(cohort),
         )  # fmt: skip
+        return self._ran(self._local, lambda: _anew(self._one, ()), _LOCAL, given, draws)
 
     def _one(self, broadcast, states, rows, index, first, steps, ids, count, number, cohort):
         round = self._record(number, cohort)

@@ -24,6 +24,14 @@ from learner_jax import trees
 from learner_jax.federate import Federated, Server, Site, Wire
 from learner_jax.types import Batch, Pass, PyTree, Round, Session
 
+SCOPE = "learner."
+"""What the names begin with by which a profile knows the parts of a compiled round: one of `spans.PHASES` follows."""
+
+
+def scope(phase: str) -> Any:
+    """Names the operations within, for a profile; they are the same operations."""
+    return jax.named_scope(SCOPE + phase)
+
 
 class Draw(NamedTuple):
     """The batches of one pass, for several sites.
@@ -106,10 +114,12 @@ def local_round(
     key, broadcast = jax.random.fold_in(round.key, site_id), federated.receive(broadcast)
     looked, found = (), ()
     if federated.watch is not None:
-        looked = fold(federated.watch, broadcast, site, (), draws[0], rows, jax.random.fold_in(key, 0))
+        with scope("evaluate"):
+            looked = fold(federated.watch, broadcast, site, (), draws[0], rows, jax.random.fold_in(key, 0))
         draws = draws[1:]
     for number, (p, draw) in enumerate(zip(federated.passes, draws, strict=True), 1):
-        found = fold(p, broadcast, site, found, draw, rows, jax.random.fold_in(key, number), f"pass {number - 1}")
+        with scope("step"):
+            found = fold(p, broadcast, site, found, draw, rows, jax.random.fold_in(key, number), f"pass {number - 1}")
     return federated.finish(broadcast, site, looked, found, Session(round, site_id, federated.zero(template)))
 
 
@@ -182,10 +192,13 @@ def stream(
         )
 
     def turn(r, loop: Loop):
-        wire, new = row(r)
-        total = accumulate(federated, template, lanes, loop.sum, rounded(wire, zero)) if summed else ()
-        stack = () if federated.additive else put(loop.stack, wire, r)
-        return Loop(total, () if summed else wire, stack, put(loop.states, new, r))
+        with scope("boundary"):
+            wire, new = row(r)
+            stack = () if federated.additive else put(loop.stack, wire, r)
+            states = put(loop.states, new, r)
+        with scope("aggregate"):
+            total = accumulate(federated, template, lanes, loop.sum, rounded(wire, zero)) if summed else ()
+        return Loop(total, () if summed else wire, stack, states)
 
     term = jax.eval_shape(lambda w: federated.lift(w, template), single)
     slots = ids.shape[0]
@@ -196,7 +209,8 @@ def stream(
         () if federated.additive else stack,
         states,
     )
-    return jax.lax.fori_loop(0, count, turn, start)
+    with scope("boundary"):
+        return jax.lax.fori_loop(0, count, turn, start)
 
 
 def accumulate(federated: Federated, template: PyTree, lanes: int, total: PyTree, pending: PyTree) -> PyTree:
@@ -255,7 +269,8 @@ def server_step(
         server = federated.step(server, term, round, template)
         return server, trees.digest(server)
 
-    server, digest = sealed(step, once, server, term)
+    with scope("server"):
+        server, digest = sealed(step, once, server, term)
     return server, term.metrics, digest
 
 

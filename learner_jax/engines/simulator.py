@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from learner_jax import trees
+from learner_jax import spans, trees
 from learner_jax.data import plans
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.history import History
@@ -137,20 +137,27 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     try:
         while number < study.rounds and not history.over:
             number += 1
-            cohort = np.searchsorted(world.ids, plans.cohort(study.seed, number, world.ids, size)).astype(np.int32)
-            names = [world.names[place] for place in cohort]
-            on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
-            begun = time.perf_counter()
-            outcome = program.round(server, states, number, cohort)
-            before, server, states = server, outcome.server, outcome.states
-            figures = values(outcome.metrics, parts.task.metrics)
-            traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
-            best = look_at(keeper, history, figures, before, best)
-            history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)
-            history.stands(keeper.commit(number, trees.digest_hex(outcome.digest), history.said()))
-            newest = number, server, states, history.to_json()
-            on_event(_closed(study, number, history, figures))  # before its step: see the coordinator
-            keeper.step(*newest)
+            with spans.span("round", number):
+                with spans.span("plan"):
+                    ids = plans.cohort(study.seed, number, world.ids, size)
+                    cohort = np.searchsorted(world.ids, ids).astype(np.int32)
+                    names = [world.names[place] for place in cohort]
+                with spans.span("tell"):
+                    on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
+                begun = time.perf_counter()
+                outcome = program.round(server, states, number, cohort)
+                before, server, states = server, outcome.server, outcome.states
+                with spans.span("evaluate"):
+                    figures = values(outcome.metrics, parts.task.metrics)
+                    traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
+                    best = look_at(keeper, history, figures, before, best)
+                    history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)
+                with spans.span("journal"):
+                    history.stands(keeper.commit(number, trees.digest_hex(outcome.digest), history.said()))
+                    newest = number, server, states, history.to_json()
+                with spans.span("tell"):
+                    on_event(_closed(study, number, history, figures))  # before its step: see the coordinator
+                keeper.step(*newest)
     except KeyboardInterrupt:
         keeper.interrupted(newest)
         raise

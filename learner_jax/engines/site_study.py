@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learner_jax import failpoints, specs, trees
+from learner_jax import failpoints, spans, specs, trees
 from learner_jax.data.sites import SiteData
 from learner_jax.data.tables import with_split
 from learner_jax.data.ways import Labels
@@ -165,9 +165,12 @@ class SiteStudy:
     def _train(self, asked: Open, data: bytes | memoryview, committed: bytes | None) -> Answer:
         program = self._running(asked.enrolled)
         failpoints.here("site.round.before_training")
-        wire, state = program.local_round(self._broadcast(data), self._state(committed), asked.round, asked.cohort)
+        with spans.span("decode"):
+            broadcast, before = self._broadcast(data), self._state(committed)
+        wire, state = program.local_round(broadcast, before, asked.round, asked.cohort)
         failpoints.here("site.round.mid_training")  # jax has been told what to compute, and is at it
-        answer = _answer(trees.named_leaves(wire), pack(trees.named_leaves(state)))
+        with spans.span("encode"):
+            answer = _answer(trees.named_leaves(wire), pack(trees.named_leaves(state)))
         failpoints.here("site.round.after_training")
         return answer
 

@@ -6,13 +6,14 @@ thread computes.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learner_jax import __version__
+from learner_jax import __version__, spans
 from learner_jax.engines.answers import Answers, own_figures
 from learner_jax.engines.site_study import SiteStudy, study_of
 from learner_jax.engines.tap import tap_to
@@ -193,8 +194,11 @@ class _Part:
             if isinstance(asked, c.Approve):
                 self._drive.post(self._approved(asked))
             else:
-                self._drive.post(self._worked(asked))
-                self._drive.post(self._stored(asked))
+                learns = asked.open.phase == "train"
+                with spans.span("round", asked.open.round) if learns else contextlib.nullcontext():
+                    self._drive.post(self._worked(asked))
+                    with spans.span("journal"):
+                        self._drive.post(self._stored(asked))
         except LearnerError as error:
             self._drive.post(c.Stop(str(error)))
             raise

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 RUN = """
 import numpy as np
 import learner_jax as lr
@@ -18,6 +20,7 @@ print(run.result["rounds"])
 """
 
 
+@pytest.mark.soak
 def test_a_round_of_ridge_ends_on_two_host_devices():
     environment = {**os.environ, "NPROC": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     ran = subprocess.run(

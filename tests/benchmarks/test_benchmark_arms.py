@@ -116,7 +116,7 @@ def test_site_sizes_are_those_of_the_issue():
     assert len(rows) == 1000 and rows.min() >= 1 and 90 < rows.mean() < 110 and rows.max() > 10 * np.median(rows)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_quick_run_prints_one_line(root, tmp_path):
     out = tmp_path / "lines.jsonl"
     command = [sys.executable, "-m", "benchmarks.simulator", "--quick", "--repeats", "3", "--out", str(out)]

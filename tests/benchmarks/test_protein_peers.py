@@ -79,6 +79,7 @@ def test_the_split_of_the_whole_file_is_the_published_one():
     assert all(list(sites[name].obs.index) == list(others[name].obs.index) for name in others)
 
 
+@pytest.mark.soak
 def test_shuffled_proteins_are_seen_in_an_arm_of_each_kind(sample, monkeypatch):
     monkeypatch.setattr(peers, "PENALTIES", (1.0,))
     setting = {**SETTING, "hidden": ()}

@@ -42,7 +42,7 @@ def engine(monkeypatch):
     """An engine that tells of two rounds; the table and the page are given, too."""
     calls = []
 
-    def simulate(study, workdir, on_event, resume):
+    def simulate(study, workdir, on_event, resume, profile):
         calls.append((study, workdir, resume))
         workdir.mkdir(parents=True, exist_ok=True)
         on_event(Event("start", study.name))
@@ -307,7 +307,7 @@ def test_a_coordinator_knows_who_takes_part(capsys, monkeypatch, engine, flag, n
     line += ["--address=there.example"]
     code, _, err = run(capsys, *line, *([flag] if flag else ["--config.data.sites=h00,h01"]))
     assert (code, err) == (0, "")
-    assert asked == [(True, names, "0.0.0.0", 7443, "there.example", None)]
+    assert asked == [(True, names, "0.0.0.0", 7443, "there.example", None, None)]
 
 
 ENDLESS = """
@@ -316,7 +316,7 @@ ENDLESS = """
     from learner_jax.cli.main import main
     from learner_jax.events import Event
 
-    def simulate(study, workdir, tell, resume):
+    def simulate(study, workdir, tell, resume, profile):
         for number in (1, 2):
             tell(Event("round_closed", study.name, number, None, {"seconds": 1.0}))
         workdir.mkdir()

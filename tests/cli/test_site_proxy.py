@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line(url, file, words, tmp_path):
 def test_learner_join_hands_it_on_and_says_it_to_nobody(tmp_path, monkeypatch, capsys):
     got: list[Proxy | None] = []
 
-    def join(code, data, workdir, site, proxy, tell, release_histograms):
+    def join(code, data, workdir, site, proxy, tell, release_histograms, profile):
         got.append(proxy)
         raise ConfigError(f"cannot connect to {proxy}")
 

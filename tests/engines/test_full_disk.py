@@ -37,6 +37,7 @@ def learner(folder: Path) -> tuple[int, str, str]:
     return ran.returncode, ran.stdout, ran.stderr
 
 
+@pytest.mark.soak
 def test_a_full_disk_stops_a_run_and_more_room_lets_it_go_on(small_disk, tmp_path):
     code, _, err = learner(small_disk / "run")
     assert code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import learner_jax as lr
 from benchmarks import population
@@ -20,6 +21,7 @@ COLUMNS = (
 )
 
 
+@pytest.mark.soak
 def test_records_and_their_table_give_the_same_bits(tmp_path, capsys):
     made, features = population.make(120, seed=31), tmp_path / "features"
     population.to_meds(made, tmp_path / "meds")

@@ -103,6 +103,7 @@ def close(found, wanted):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_references_of_newton_are_newton():
     """A site alone is the study of that site alone, and one place the study of one site: trained as hard."""
     sites, study = make_sites((20, 17, 40), 0), newton_study()

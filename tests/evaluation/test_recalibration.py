@@ -128,8 +128,9 @@ def test_arrays_take_their_outcomes_beside_them():
     task = lr.Task(logistic(), optax.sigmoid_binary_cross_entropy, (lr.auroc,))
     sites = {"a": (x[:400], y[:400]), "b": (x[400:], y[400:])}
     run = lr.simulate(
-        task, sites=sites, rounds=2, batch_size=32, algorithm=lr.fedavg(local_lr=0.1), target="valid/auroc"
-    )
+        task, sites=sites, rounds=2, batch_size=32, algorithm=lr.fedavg(local_lr=0.1), target="valid/auroc",
+        references=(),
+    )  # fmt: skip
     moved = run.model.recalibrated(x, y)
     assert moved.predict(x).mean() == pytest.approx(y.mean(), abs=1e-6)
     with pytest.raises(DataError, match="expected y, an outcome of 0 or 1 for each of 800 rows"):

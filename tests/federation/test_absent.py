@@ -35,7 +35,7 @@ class Leaving(SiteStudy):
         return super().work(asked, data, committed)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_site_stays_away_and_comes_back(source, tmp_path, monkeypatch):
     deadline = 4.0
     study = small(source, "scaffold", rounds=12, federation=Federation(quorum=2, deadline_s=deadline))

@@ -132,7 +132,7 @@ def _awkward(source: Path) -> Path:
     return source
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_odd_tables_train_and_the_engines_agree(tmp_path):
     study = small(_awkward(tmp_path / "tables"), rounds=3, target="valid/loss")
     ended = federated(study, tmp_path)

@@ -67,6 +67,7 @@ def test_four_processes_with_four_kinds_of_records_train_one_model(tables, tmp_p
     assert ended["weights_sha256"] == one["weights_sha256"]
 
 
+@pytest.mark.soak
 def test_the_report_of_a_simulation_tells_how_each_tables_rows_were_chosen(tables, tmp_path):
     run = lr.simulate(study(tables, rounds=2, references=(), data=Data(
         source=str(tables), site_column=None, split_column=None, sites=("fhir", "omop")

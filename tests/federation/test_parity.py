@@ -89,7 +89,7 @@ def _both(study: Study, folder: Path) -> tuple[dict, dict]:
     return first, Process("launch.local", flags(study, folder / "local"), folder / "local-log").last_line()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_processes_of_another_method_and_rule_than_those_that_are_killed(source, tmp_path):
     study = small(source, "fedavg", "median", rounds=5, data=_sites(2, source))
     ended = Process("launch.local", flags(study, tmp_path / "run"), tmp_path / "log").last_line()

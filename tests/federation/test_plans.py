@@ -35,7 +35,7 @@ def _plans_agree(method: str, rule: str, source: Path) -> None:
     assert max(apart.values()) < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_streams_and_lanes_agree_in_float64(source):
     _plans_agree("scaffold", "mean", source)
 

@@ -165,7 +165,7 @@ def test_a_site_and_the_coordinator_die_between_two_rounds_of_statistics(cells, 
     assert ended.sha256 == simulated(study).sha256
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_processes_that_read_a_file_each_end_with_the_simulators_weights(three, tmp_path):
     data = Data(source=str(three), site_column=None, split_column="held_out")
     study = study_of(three, "variable genes", rounds=3, data=data)

@@ -72,6 +72,7 @@ def test_more_layers_are_more_weights_and_no_more_program():
     assert sizes[1] < 1.2 * sizes[0]  # one that is written out would be more than twice as long
 
 
+@pytest.mark.soak
 def test_remat_gives_the_same_slopes():
     rows, found = _rows(), []
     for remat in (False, True):
@@ -155,6 +156,7 @@ def _folder(path):
     return Data(source=str(path), site_column=None, split_column=None)
 
 
+@pytest.mark.soak
 def test_a_federation_learns_what_only_time_tells(tmp_path):
     model = Spec("models", "transformer", {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0})
     run = lr.simulate(_study(model, _folder(tmp_path), rounds=25))

@@ -112,6 +112,7 @@ def test_a_number_that_another_socket_has_now_is_left_alone(link):
         assert watch.check() == 0
 
 
+@pytest.mark.soak
 def test_reports_are_read_while_nobody_else_does():
     """libzmq's own thread would wait for room for its reports: 3,000 connections that nobody looks at stop nothing."""
     with CoordinatorLink("127.0.0.1", 0, SERVER, {A.curve_public: "a"}) as link:
