@@ -8,7 +8,7 @@ first for many sites: all abreast, each padded to the longest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +18,71 @@ Weights = tuple[tuple[Any, Any], ...]
 
 
 def loss(weights: Weights, x: Any, y: Any, mask: Any) -> Any:
-    """Mean softmax cross-entropy over the unmasked rows; 0 where there are none.
+    """Mean cross-entropy over the unmasked rows, of classes, or with one output of yes and no; 0 where there are none.
 
     Args:
       weights: ((kernel [i, o], bias [o]), ...).
       x: float[B, i].
-      y: int32[B].
+      y: int32[B]; float[B] of 0 and 1 with one output.
       mask: bool[B].
     """
     for kernel, bias in weights[:-1]:
         x = jnp.maximum(x @ kernel + bias, 0)
     kernel, bias = weights[-1]
     logits = x @ kernel + bias
+    if logits.shape[-1] == 1:
+        z = logits[:, 0]
+        each = jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
+        return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
     told = jnp.sum(jnp.where(y[:, None] == jnp.arange(logits.shape[-1]), logits, 0), -1)
     each = jnp.log(jnp.sum(jnp.exp(logits), -1)) - told
     return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def descend(weights: Weights, x: Any, y: Any, mask: Any, lr: float) -> Weights:
-    """One step of SGD."""
-    grads = jax.grad(loss)(weights, x, y, mask)
-    return jax.tree.map(lambda w, g: w - lr * g, weights, grads)
+class Rule(NamedTuple):
+    """An optimizer.
+
+    Attributes:
+      begin: (weights) -> what it remembers.
+      move: (weights, grads, memory) -> weights, memory.
+    """
+
+    begin: Callable[[Weights], Any]
+    move: Callable[[Weights, Weights, Any], tuple[Weights, Any]]
+
+
+def sgd(lr: float) -> Rule:
+    """Plain gradient descent."""
+
+    def move(weights, grads, memory):
+        return jax.tree.map(lambda w, g: w - lr * g, weights, grads), memory
+
+    return Rule(lambda weights: (), move)
+
+
+def adam(lr: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
+    """Kingma and Ba, ICLR 2015, algorithm 1."""
+
+    def begin(weights):
+        return jax.tree.map(jnp.zeros_like, weights), jax.tree.map(jnp.zeros_like, weights), jnp.int32(0)
+
+    def move(weights, grads, memory):
+        first, second, count = memory
+        count = count + 1
+        first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, first, grads)
+        second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, second, grads)
+        c1, c2 = 1 - b1 ** count.astype(jnp.float32), 1 - b2 ** count.astype(jnp.float32)
+        weights = jax.tree.map(lambda w, m, v: w - lr * (m / c1) / (jnp.sqrt(v / c2) + eps), weights, first, second)
+        return weights, (first, second, count)
+
+    return Rule(begin, move)
+
+
+def descend(rule: Rule, state: tuple[Weights, Any], x: Any, y: Any, mask: Any) -> tuple[Weights, Any]:
+    """One step: (weights, memory) before and after."""
+    weights, memory = state
+    return rule.move(weights, jax.grad(loss)(weights, x, y, mask), memory)
 
 
 def rows(x: Any, y: Any, index: Any) -> tuple[Any, Any, Any]:
@@ -47,49 +90,56 @@ def rows(x: Any, y: Any, index: Any) -> tuple[Any, Any, Any]:
     return jnp.take(x, index, axis=0, mode="clip"), jnp.take(y, index, axis=0, mode="clip"), index >= 0
 
 
-def scan(lr: float, unroll: int = 1) -> Callable[..., Weights]:
+def scan(rule: Rule, unroll: int = 1) -> Callable[..., Weights]:
     """(weights, x [M, i], y [M], index int32[T, B]) -> weights: one `lax.scan` in one jit."""
 
     def run(weights, x, y, index):
-        def step(weights, batch):
-            return descend(weights, *rows(x, y, batch), lr), None
+        def step(state, batch):
+            return descend(rule, state, *rows(x, y, batch)), None
 
-        return jax.lax.scan(step, weights, index, unroll=unroll)[0]
+        return jax.lax.scan(step, (weights, rule.begin(weights)), index, unroll=unroll)[0][0]
 
     return jax.jit(run)
 
 
-def gathered_scan(lr: float) -> Callable[..., Weights]:
+def gathered_scan(rule: Rule) -> Callable[..., Weights]:
     """(weights, x [T, B, i], y [T, B], mask [T, B]) -> weights: the batches lie in memory one after the other."""
 
     def run(weights, x, y, mask):
-        return jax.lax.scan(lambda w, batch: (descend(w, *batch, lr), None), weights, (x, y, mask))[0]
+        start = weights, rule.begin(weights)
+        return jax.lax.scan(lambda state, batch: (descend(rule, state, *batch), None), start, (x, y, mask))[0][0]
 
     return jax.jit(run)
 
 
-def per_step(lr: float) -> Callable[..., Weights]:
+def per_step(rule: Rule) -> Callable[..., Weights]:
     """(weights, x, y, index) -> weights: one call of a donating jit for each batch; `weights` is kept."""
 
-    def step(weights, x, y, batch):
-        return descend(weights, *rows(x, y, batch), lr)
+    def step(state, x, y, batch):
+        return descend(rule, state, *rows(x, y, batch))
 
     jitted = jax.jit(step, donate_argnums=(0,))
 
     def run(weights, x, y, index):
-        weights = jax.tree.map(jnp.copy, weights)
+        state = jax.tree.map(jnp.copy, weights), rule.begin(weights)
         for batch in index:
-            weights = jitted(weights, x, y, batch)
-        return weights
+            state = jitted(state, x, y, batch)
+        return state[0]
 
     return run
 
 
-def padded_vmap(lr: float) -> Callable[..., Weights]:
+def padded_vmap(rule: Rule) -> Callable[..., Weights]:
     """(weights, x, y, index int32[S, T, B]) -> weights: FedAvg of S sites abreast, all-padding batches included."""
 
     def site(weights, x, y, index):
-        return jax.lax.scan(lambda w, batch: (descend(w, *rows(x, y, batch), lr), None), weights, index)[0]
+        def step(state, batch):
+            new = descend(rule, state, *rows(x, y, batch))
+            if state[1]:  # what is remembered would move it on batches that are all padding
+                new = jax.tree.map(lambda now, before: jnp.where(batch[0] >= 0, now, before), new, state)
+            return new, None
+
+        return jax.lax.scan(step, (weights, rule.begin(weights)), index)[0][0]
 
     def run(weights, x, y, index):
         each = jax.vmap(site, (None, None, None, 0))(weights, x, y, index)

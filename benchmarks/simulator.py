@@ -1,12 +1,16 @@
 """A simulated FedAvg round against plain JAX loops over exactly the same batches.
 
     python -m benchmarks.simulator                    the figures of docs/benchmarks.md (2 minutes); one JSON line
+    python -m benchmarks.simulator --work=W2          another piece of work
     python -m benchmarks.simulator --quick            tiny sizes: does it run, do the results agree
 
-200 of 1,000 sites of log-normal size (100 rows in the mean), a perceptron 784-200-200-62, batches of 20, one epoch.
-The inputs are made up: what is measured is time, not learning. Each arm runs the same round in each repeat: the same
-cohort, start and batches. Times are of one call that has run before: host plans, the compiled round, and waiting for
-the new weights. Before anything is timed, the arms' final weights are compared; a difference ends the run.
+W1: 200 of 1,000 sites of log-normal size (100 rows in the mean), a perceptron 784-200-200-62, batches of 20, SGD.
+W2: 8 sites of 5,000 rows, a perceptron 512-256-128-1, batches of 64, Adam.
+W3: 500 of 1,000 such sites as in W1, logistic regression 60-10, batches of 20, SGD.
+One epoch each. The inputs are made up: what is measured is time, not learning. Each arm runs the same round in each
+repeat: the same cohort, start and batches. Times are of one call that has run before: the compiled round, waiting for
+the new weights, and the plan of the next round, which the engine makes meanwhile. Before anything is timed, the arms'
+final weights are compared; a difference ends the run.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from benchmarks import loops
     from learner_jax.engines.program import Program
 
-ROUND, OTHER_ROUND, LR, SEED = 2, 3, 0.05, 0
+ROUND, OTHER_ROUND, SEED = 2, 3, 0
 
 # A process of its own for each arrangement of threads and devices: (threads of a device, devices, arms).
 ARRANGEMENTS = {
@@ -52,9 +56,21 @@ class Sizes(NamedTuple):
     spread: float = 1.0
     batch_size: int = 20
     widths: tuple[int, ...] = (784, 200, 200, 62)
+    optimizer: str = "sgd"
+    lr: float = 0.05
 
 
+WORKS = {
+    "W1": Sizes(),
+    "W2": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "adam", 1e-3),
+    "W3": Sizes(cohort=500, widths=(60, 10)),
+}
 QUICK = Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(12, 8, 8, 5))
+QUICKS = {
+    "W1": QUICK,
+    "W2": Sizes(3, 3, 9.0, 0.0, 4, (6, 5, 1), "adam", 1e-3),
+    "W3": Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(6, 3)),
+}
 
 
 def site_rows(sizes: Sizes) -> np.ndarray:
@@ -65,12 +81,14 @@ def site_rows(sizes: Sizes) -> np.ndarray:
 
 
 def made_up_sites(sizes: Sizes) -> dict[str, Any]:
-    """name -> SiteData: uniform inputs, uniform labels."""
+    """name -> SiteData: uniform inputs, uniform labels; of yes and no with one output."""
     from learner_jax.data.sites import SiteData
 
     counts, draw = site_rows(sizes), np.random.default_rng(SEED + 1)
     x = draw.random((counts.sum(), sizes.widths[0]), np.float32)
-    y = draw.integers(0, sizes.widths[-1], len(x), np.int32)
+    binary = sizes.widths[-1] == 1
+    y = draw.integers(0, 2 if binary else sizes.widths[-1], len(x), np.int32)
+    y = y.astype(np.float32) if binary else y
     ends = np.cumsum(counts)
     return {
         f"s{k:04d}": SiteData({"x": x[end - n : end], "y": y[end - n : end]}, np.zeros(n, np.int8), np.arange(n), {})
@@ -98,8 +116,9 @@ class Arms:
         model = mlp(hidden=sizes.widths[1:-1], outputs=sizes.widths[-1])
         params, stats = model.init(jax.random.key(SEED), jax.tree.map(lambda column: column[:2], self.world.rows))
         self.start = {"params": params, "stats": stats}
-        loss = objective(model, optax.softmax_cross_entropy_with_integer_labels)
-        self.federated = federate(fedavg(loss, local_lr=LR))
+        binary = sizes.widths[-1] == 1
+        score = optax.sigmoid_binary_cross_entropy if binary else optax.softmax_cross_entropy_with_integer_labels
+        self.federated = federate(fedavg(objective(model, score), local_lr=sizes.lr, local=sizes.optimizer))
         self.local = Local(sizes.batch_size, 1, None, SEED)
         self.x, self.y = self.world.rows["x"], self.world.rows["y"]
         # ---- the round's batches, from the plan that the engine itself follows
@@ -138,6 +157,7 @@ class Arms:
 
         def run(number: int = ROUND) -> list[Any]:
             outcome = program.round(server, states, number, self.cohort(number))
+            program.prepare(number, self.cohort(number))  # of the next round, while this one runs
             layers = _layers(outcome.server.learned.weights["params"])
             return [leaf for layer in layers for leaf in (layer["kernel"], layer["bias"])]
 
@@ -150,6 +170,7 @@ class Arms:
         from benchmarks import loops
 
         x, y, index, weights = self.x, self.y, self.index, self.weights
+        rule = getattr(loops, self.sizes.optimizer)(self.sizes.lr)
         name = name.removesuffix("_2_threads")
         engines = {"sequential": (1, 1), "lanes_4": (1, 4), "streams_2": (2, 1)}
         if name in engines:
@@ -158,16 +179,16 @@ class Arms:
             program = self.program()
             return lambda: program.draws(program.deal(self.cohort(ROUND)), ROUND) and []
         if name == "by_hand":
-            step = loops.per_step(LR)
+            step = loops.per_step(rule)
             return lambda: loops.averaged(step, weights, x, y, index, self.first, self.steps)
         if name == "padded_vmap":
-            run, index = loops.padded_vmap(LR), loops.pad(index, self.first, self.steps)
+            run, index = loops.padded_vmap(rule), loops.pad(index, self.first, self.steps)
         elif name == "gathered_scan":
             batches = loops.rows(x, y, index)
-            run = loops.gathered_scan(LR)
+            run = loops.gathered_scan(rule)
             return lambda: jax.tree.leaves(run(weights, *batches))
         else:
-            run = loops.per_step(LR) if name == "per_step" else loops.scan(LR, int(name.partition("_")[2] or 1))
+            run = loops.per_step(rule) if name == "per_step" else loops.scan(rule, int(name.partition("_")[2] or 1))
         return lambda: jax.tree.leaves(run(weights, x, y, index))
 
 
@@ -253,7 +274,7 @@ def agreement(leaves: dict[str, list[np.ndarray]], start: list[np.ndarray]) -> d
     }
 
 
-def run(sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict[str, Any]:
+def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict[str, Any]:
     """One run's line.
 
     Raises:
@@ -261,13 +282,13 @@ def run(sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict[str, Any]:
     """
     load = os.getloadavg()[0]
     processes = {
-        name: common.Process("benchmarks.simulator", ["--serve", *arguments], threads, devices)
-        for name, (threads, devices, _) in ARRANGEMENTS.items()
+        place: common.Process("benchmarks.simulator", ["--serve", *arguments], threads, devices)
+        for place, (threads, devices, _) in ARRANGEMENTS.items()
     }
-    home = {arm: processes[name] for name, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}
+    home = {arm: processes[place] for place, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}
     try:
         # ---- start, compile, compare
-        work = {name: process.ask({"do": "describe"}) for name, process in processes.items()}
+        work = {place: process.ask({"do": "describe"}) for place, process in processes.items()}
         first, leaves, start = _first_calls(home)
         agreed = agreement(leaves, start)
         again = {
@@ -285,13 +306,14 @@ def run(sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict[str, Any]:
             process.close()
     return {
         "benchmark": "simulator",
+        "name": name,
         "inputs": "synthetic",
         "sizes": sizes._asdict(),
         "work": {key: value for key, value in work["one core"].items() if key not in ("start_up_s", "devices")},
         "n": repeats,
         **_ratios(measured),
-        "arms": _arms(measured, first, {arm: name for name, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}),
-        "start_up_s": {name: part["start_up_s"] for name, part in work.items()},
+        "arms": _arms(measured, first, {arm: place for place, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}),
+        "start_up_s": {place: part["start_up_s"] for place, part in work.items()},
         "agreement": agreed,
         "compiled_again": sum(again.values()),
         "load_before": common.rounded(load),
@@ -379,15 +401,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="benchmarks.simulator", description="A simulated round against plain JAX loops."
     )
     parser.add_argument("--repeats", type=int, help="how often each arm is timed (11; with --quick 2)")
+    parser.add_argument("--work", choices=WORKS, default="W1", help="what is run (W1)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; the times mean nothing")
     parser.add_argument("--out", type=Path, help="a file that the JSON line is added to")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args(argv)
-    sizes = QUICK if flags.quick else Sizes()
+    sizes = (QUICKS if flags.quick else WORKS)[flags.work]
     if flags.serve:
         common.serve(answer_for(sizes, time.perf_counter()))
         return
-    line = run(sizes, flags.repeats or (2 if flags.quick else 11), ["--quick"] if flags.quick else [])
+    handed_on = [f"--work={flags.work}", *(["--quick"] if flags.quick else [])]
+    line = run(flags.work, sizes, flags.repeats or (2 if flags.quick else 11), handed_on)
     print("\n".join(told(line)), file=sys.stderr)
     common.emit(line, flags.out)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.plant import Plant
 from tests.plants_of_cells import CELLS
+from tests.plants_of_speed import SPEED
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,8 +95,8 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "a lasting loader starts anew in each round",
         "learner_jax/engines/world.py",
-        "first = (round_number - 1) * local.steps",
-        "first = 0",
+        "begin = (round_number - 1) * local.steps",
+        "begin = 0",
         ("tests/data/test_plans.py",),
     ),
     # ---- figures from sums
@@ -344,9 +345,11 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         "resume: a round is said after its step, and by a kill between them never",
         "learner_jax/engines/simulator.py",
-        "            on_event(_closed(study, number, history, figures))  # before its step: see the coordinator\n"
-        "            keeper.step(*newest)\n",
-        "            keeper.step(*newest)\n            on_event(_closed(study, number, history, figures))\n",
+        "                    on_event(_closed(study, number, history, figures))  "
+        "# before its step: see the coordinator\n"
+        "                keeper.step(*newest)\n",
+        "                    keeper.step(*newest)\n"
+        "                on_event(_closed(study, number, history, figures))\n",
         (*_RESUME, "-k", "no_round_is_missing"),
     ),
     Plant(
@@ -2345,6 +2348,7 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/engines/test_predict_events.py",),
     ),
     *CELLS,
+    *SPEED,
 )
 
 

@@ -7,6 +7,8 @@ the site's own rows; -1 marks padding, which comes only at the end of a batch, a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 LASTING = 2**32
@@ -20,6 +22,27 @@ def generator(seed: int, site: int, round_number: int, pass_number: int) -> np.r
     """
     bits = np.random.Philox(key=[seed % 2**64, site], counter=[0, 0, round_number, pass_number])
     return np.random.Generator(bits)
+
+
+class Generators:
+    """`generator`, for many at once: one is set anew in place of making the next, in an eighth of the time.
+
+    Args:
+      seed: of them all.
+    """
+
+    def __init__(self, seed: int):
+        self._bits = np.random.Philox(key=[seed % 2**64, 0], counter=[0, 0, 0, 0])
+        self._fresh: Any = self._bits.state
+        self._counter, self._key = self._fresh["state"]["counter"], self._fresh["state"]["key"]
+        self._draw = np.random.Generator(self._bits)
+
+    def at(self, site: int, round_number: int, pass_number: int) -> np.random.Generator:
+        """As `generator` makes it; it is the one of the call before, set anew."""
+        self._key[1] = site
+        self._counter[2], self._counter[3] = round_number, pass_number
+        self._bits.state = self._fresh
+        return self._draw
 
 
 def steps_of(rows: int, batch_size: int, epochs: int, steps: int | None) -> int:

@@ -40,6 +40,15 @@ _LOCAL = ("broadcast", "states", "rows", "batches", "first", "steps", "ids", "co
 """What the arguments of the compiled programs are called in a profile."""
 
 
+class _Planned(NamedTuple):
+    """A round's plan: of which round, its draws on the host, and what the compiled round is given of it."""
+
+    number: int
+    cohort: np.ndarray
+    draws: tuple[Any, ...]
+    given: tuple[Any, ...]
+
+
 class Outcome(NamedTuple):
     """What a simulated round brings.
 
@@ -99,12 +108,16 @@ class Program:
         self._passes = ([] if federated.watch is None else [federated.watch]) + list(federated.passes)
         self._offset = 0 if federated.watch is None else 1
         self._capacity = train_capacity(world, local, self.size)
+        given = local.batch_size, local.epochs, local.steps
+        self._steps = np.array([plans.steps_of(len(rows), *given) for rows in world.train], np.int32)
         kinds = {p.batches for p in self._passes} - {"train"}
         sizes = {"valid": eval_batch_size, "look": local.batch_size}
         self._fixed = {kind: fixed_draws(world, kind, sizes[kind]) for kind in kinds}
         self._fixed_index = {kind: jnp.asarray(draw.index) for kind, draw in self._fixed.items()}
-        # A copy for each stream, made once: rows on one device would be copied to the others in every round.
-        self._rows = self.place(world.rows) if plan.streams > 1 else world.rows
+        self._rows = world.rows
+        if plan.streams > 1:  # a copy for each, made once: what is on one device would be copied in every round
+            self._rows, self._fixed_index = self.place(world.rows), self.place(self._fixed_index)
+        self._ahead: _Planned | None = None
         self._simulate = jax.jit(self._round, donate_argnums=(1,))
         self._local = jax.jit(self._one)
         self._look = jax.jit(functools.partial(rounds.look_each, federated))
@@ -135,12 +148,7 @@ class Program:
 
     def deal(self, cohort: np.ndarray) -> Deal:
         """Deals a cohort (int32 places, ascending) to streams and lanes."""
-        steps = np.array([self._steps_of(int(place)) for place in cohort], np.int32)
-        return deal(cohort, steps, self.plan.streams, self.plan.lanes, self.size, len(self.world.names))
-
-    def _steps_of(self, place: int) -> int:
-        local = self.local
-        return plans.steps_of(len(self.world.train[place]), local.batch_size, local.epochs, local.steps)
+        return deal(cohort, self._steps[cohort], self.plan.streams, self.plan.lanes, self.size, len(self.world.names))
 
     # ---- a round in one process -----------------------------------------------------------------------------------
 
@@ -153,14 +161,40 @@ class Program:
           number: from 1.
           cohort: int32, places of the sites asked, ascending.
         """
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.number != number or not np.array_equal(ahead.cohort, cohort):
+            ahead = self._planned(number, cohort)
+        given = (server, states, self._rows, *ahead.given)
+        return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, ahead.draws)
+
+    def prepare(self, number: int, cohort: np.ndarray) -> None:
+        """Makes a round's plan, and sends it to the device, while the round before runs there.
+
+        Args:
+          number, cohort: as `round` will be asked.
+        """
+        self._ahead = self._planned(number, cohort)
+
+    def _planned(self, number: int, cohort: np.ndarray) -> _Planned:
         with spans.span("plan"):
             dealt = self.deal(cohort)
             draws = self.draws(dealt, number)
-        given = (
-            server, states, self._rows, *draws, dealt.slots, self._ids(dealt.slots), dealt.used,
-            self._padded(dealt.position), np.int32(number), np.int32(len(cohort)), np.int32(1),
-        )  # fmt: skip
-        return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, draws)
+        with spans.span("transfer"):
+            index = tuple(
+                self._sharded(one) if p.batches == "train" else one
+                for p, one in zip(self._passes, draws[0], strict=True)
+            )
+            given = (
+                index, *draws[1:], dealt.slots, self._ids(dealt.slots), dealt.used, self._padded(dealt.position),
+                np.int32(number), np.int32(len(cohort)), np.int32(1),
+            )  # fmt: skip
+        return _Planned(number, cohort, draws, given)
+
+    def _sharded(self, array: np.ndarray) -> jax.Array:
+        """An array [D, ...], each stream's part on its device."""
+        if self.plan.streams == 1:
+            return jax.device_put(array)
+        return jax.device_put(array, NamedSharding(self._mesh(), PartitionSpec("stream")))
 
     def _ran(
         self,

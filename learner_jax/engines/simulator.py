@@ -138,15 +138,15 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
         while number < study.rounds and not history.over:
             number += 1
             with spans.span("round", number):
-                with spans.span("plan"):
-                    ids = plans.cohort(study.seed, number, world.ids, size)
-                    cohort = np.searchsorted(world.ids, ids).astype(np.int32)
-                    names = [world.names[place] for place in cohort]
+                cohort = _cohort(study, world, number, size)
+                names = [world.names[place] for place in cohort]
                 with spans.span("tell"):
                     on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
                 begun = time.perf_counter()
                 outcome = program.round(server, states, number, cohort)
                 before, server, states = server, outcome.server, outcome.states
+                if number < study.rounds:  # while this one runs
+                    program.prepare(number + 1, _cohort(study, world, number + 1, size))
                 with spans.span("evaluate"):
                     figures = values(outcome.metrics, parts.task.metrics)
                     traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
@@ -172,6 +172,12 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     server, best, states = jax.device_get((server, best, states))
     return Trained(server, best, states, history, sha256_of(federated, server, weights),
                    up, down, seconds)  # fmt: skip
+
+
+def _cohort(study: Study, world: World, number: int, size: int) -> np.ndarray:
+    """int32, places of the sites asked in a round, ascending."""
+    with spans.span("plan"):
+        return np.searchsorted(world.ids, plans.cohort(study.seed, number, world.ids, size)).astype(np.int32)
 
 
 def look_at(keeper: Keeper, history: History, figures: Mapping[str, float], server: PyTree, best: PyTree) -> PyTree:

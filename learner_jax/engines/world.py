@@ -5,6 +5,7 @@ A simulator's world holds every site; a worker's holds one. Both make their plan
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -155,15 +156,20 @@ def deal(cohort: np.ndarray, steps: np.ndarray, streams: int, lanes: int, size: 
     Reference: Graham, "Bounds on Multiprocessing Timing Anomalies", SIAM J. Appl. Math. 1969.
     """
     slots_each = slot_count(size, streams, lanes)
+    slots = np.full((streams, slots_each), enrolled, np.int32)
+    if streams == lanes == 1:
+        slots[0, : len(cohort)] = cohort
+        return Deal(slots, np.array([len(cohort)], np.int32), np.arange(len(cohort), dtype=np.int32))
     longest = np.argsort(-steps, kind="stable")
     piles: list[list[int]] = [[] for _ in range(streams)]
-    loads = np.zeros(streams)
-    for k in longest:
-        open_piles = [d for d in range(streams) if len(piles[d]) < slots_each]
-        d = min(open_piles, key=lambda d: loads[d])
-        piles[d].append(int(k))
-        loads[d] += steps[k] + 1
-    slots = np.full((streams, slots_each), enrolled, np.int32)
+    loads = [(0, d) for d in range(streams)]  # a heap of those with room: the least loaded first, then the first
+    for k, cost in zip(longest.tolist(), (steps[longest] + 1).tolist(), strict=True):
+        load, d = loads[0]
+        piles[d].append(k)
+        if len(piles[d]) < slots_each:
+            heapq.heapreplace(loads, (load + cost, d))
+        else:
+            heapq.heappop(loads)
     position = np.empty(len(cohort), np.int32)
     for d, pile in enumerate(piles):
         order = sorted(pile) if lanes == 1 else pile
@@ -184,30 +190,37 @@ def train_capacity(world: World, local: Local, size: int) -> int:
     return max(1, sum(steps[-size:]))
 
 
-def _train_plan(world: World, local: Local, place: int, round_number: int, pass_number: int) -> np.ndarray:
-    """One site's batches of a pass, int32[steps, B]."""
-    rows, site = world.train[place], int(world.ids[place])
-    if local.lasting and local.steps is not None:
-        first = (round_number - 1) * local.steps
-        return plans.lasting_plan(rows, local.batch_size, local.steps, local.seed, site, first, pass_number)
-    draw = plans.generator(local.seed, site, round_number, pass_number)
-    return plans.train_plan(rows, local.batch_size, local.epochs, local.steps, draw)
-
-
 def train_draws(
     world: World, local: Local, dealt: Deal, round_number: int, pass_number: int, capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A round's shuffled batches: index int32[D, T, B], first int32[D, S], steps int32[D, S]."""
     streams, slots = dealt.slots.shape
-    index = np.full((streams, capacity, local.batch_size), -1, np.int32)
+    size, generators = local.batch_size, plans.Generators(local.seed)
+    index = np.full((streams, capacity, size), -1, np.int32)
     first, steps = np.zeros((streams, slots), np.int32), np.zeros((streams, slots), np.int32)
+    ids = world.ids.tolist()
     for d in range(streams):
-        at = 0
-        for s, place in enumerate(dealt.slots[d]):
-            if place >= len(world.names):
+        at, flat, begins, counts = 0, index[d].reshape(-1), [0] * slots, [0] * slots
+        for s, place in enumerate(dealt.slots[d].tolist()):
+            if place >= len(ids):
                 continue
-            plan = _train_plan(world, local, int(place), round_number, pass_number)
-            index[d, at : at + len(plan)] = plan
-            first[d, s], steps[d, s] = at, len(plan)
-            at += len(plan)
+            rows, site = world.train[place], ids[place]
+            if local.lasting and local.steps is not None:
+                begin = (round_number - 1) * local.steps
+                plan = plans.lasting_plan(rows, size, local.steps, local.seed, site, begin, pass_number)
+                index[d, at : at + len(plan)] = plan
+                many = len(plan)
+            elif local.steps is not None:
+                draw = generators.at(site, round_number, pass_number)
+                plan = plans.train_plan(rows, size, local.epochs, local.steps, draw)
+                index[d, at : at + len(plan)] = plan
+                many = len(plan)
+            else:  # what `train_plan` makes, where it belongs at once
+                draw, each = generators.at(site, round_number, pass_number), -(-len(rows) // size)
+                many = local.epochs * each
+                for start in range(at * size, (at + many) * size, each * size) if each else ():
+                    flat[start : start + len(rows)] = draw.permutation(rows)
+            begins[s], counts[s] = at, many
+            at += many
+        first[d], steps[d] = begins, counts
     return index, first, steps

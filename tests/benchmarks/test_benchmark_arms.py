@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import common, loops, simulator
+
+RULE = loops.sgd(simulator.QUICK.lr)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def test_loss_and_step_equal_numpy(arms):
         return each[mask].mean()
 
     assert float(loops.loss(arms.weights, x.astype(np.float32), y, mask)) == pytest.approx(loss(weights), rel=1e-5)
-    new = loops.descend(arms.weights, x.astype(np.float32), y, mask, 1.0)
+    new, _ = loops.descend(loops.sgd(1.0), (arms.weights, ()), x.astype(np.float32), y, mask)
     bias = np.asarray(new[-1][1], np.float64)
     for k in range(5):
         up, down = ([*weights[:-1], weights[-1] + sign * 1e-5 * np.eye(5)[k]] for sign in (1, -1))
@@ -67,6 +71,26 @@ def test_all_arms_agree(arms, start):
     assert off["centralised"] < simulator.TOLERANCE["centralised"] and off["rounds"] < simulator.TOLERANCE["rounds"]
 
 
+@pytest.mark.parametrize("name", ["W2", "W3"])
+def test_all_arms_of_another_work_agree(name):
+    other = simulator.Arms(simulator.QUICKS[name])
+    names = ("scan", "per_step", "gathered_scan", "padded_vmap", "sequential", "by_hand")
+    found = {arm: leaves(other.make(arm)) for arm in names}
+    simulator.agreement(found, [np.asarray(leaf) for layer in other.weights for leaf in layer])
+
+
+def test_adam_is_optax_adam():
+    rule, theirs = loops.adam(0.01), optax.adam(0.01)
+    weights = ((np.ones((2, 3), np.float32), np.zeros(3, np.float32)),)
+    mine, memory, other, state = weights, rule.begin(weights), weights, theirs.init(weights)
+    for step in range(5):
+        grads = jax.tree.map(lambda w, step=step: np.cos(w + step).astype(np.float32), weights)
+        mine, memory = rule.move(mine, grads, memory)
+        updates, state = theirs.update(grads, state, other)
+        other = optax.apply_updates(other, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), mine, other)
+
+
 @pytest.mark.parametrize("fault", ["one batch twice", "a batch left out", "nothing done", "not a number"])
 def test_a_fault_in_one_loop_is_seen(arms, start, fault):
     index = arms.index.copy()
@@ -75,7 +99,7 @@ def test_a_fault_in_one_loop_is_seen(arms, start, fault):
         index[3] = index[2]
     if fault == "a batch left out":
         index = index[:-1]
-    bad = [np.asarray(x) for layer in loops.scan(simulator.LR)(arms.weights, arms.x, arms.y, index) for x in layer]
+    bad = [np.asarray(x) for layer in loops.scan(RULE)(arms.weights, arms.x, arms.y, index) for x in layer]
     bad = {"nothing done": start, "not a number": [leaf * np.nan for leaf in bad]}.get(fault, bad)
     with pytest.raises(ValueError, match=r"weights of 'unroll_4' within .* of those of 'scan'"):
         simulator.check("centralised", {"scan": good, "unroll_4": bad}, "scan", start)
@@ -84,7 +108,7 @@ def test_a_fault_in_one_loop_is_seen(arms, start, fault):
 @pytest.mark.parametrize("fault", ["another round's batches", "a site left out", "no weights by rows"])
 def test_a_fault_in_a_round_is_seen(arms, start, fault):
     """The engine's round against sites that went through other batches, or were averaged otherwise."""
-    step, (index, first, steps) = loops.per_step(simulator.LR), (arms.index, arms.first, arms.steps)
+    step, (index, first, steps) = loops.per_step(RULE), (arms.index, arms.first, arms.steps)
     if fault == "a site left out":
         first, steps = first[:-1], steps[:-1]
     if fault == "another round's batches":

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner_jax.data import plans
+from learner_jax.data.sites import SiteData
 from learner_jax.engines.world import Local, build_world, deal, fixed_draws, slot_count, train_capacity, train_draws
 from tests.algorithms.studies import make_sites
 
@@ -153,3 +154,54 @@ def test_a_study_with_a_lasting_loader_draws_it_and_without_rows_nothing():
         wanted = plans.lasting_plan(world.train[place], 8, 5, 7, int(world.ids[place]), 10)
         np.testing.assert_array_equal(index[0, first[0, s] : first[0, s] + steps[0, s]], wanted)
         assert len(wanted) == (5 if len(world.train[place]) else 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 900), st.integers(0, 3)), min_size=1, max_size=6),
+    st.integers(0, 2**63),
+)
+def test_a_generator_that_is_set_anew_is_a_fresh_one(keys, seed):
+    """Whatever was drawn from it before, half of a word included."""
+    shared = plans.Generators(seed)
+    for site, number, pass_number in keys:
+        anew, fresh = shared.at(site, number, pass_number), plans.generator(seed, site, number, pass_number)
+        for draw in (anew, fresh):
+            draw.integers(0, 9, dtype=np.int32)
+        assert anew.permutation(23).tolist() == fresh.permutation(23).tolist()
+        assert anew.integers(0, 2**60) == fresh.integers(0, 2**60)
+
+
+@given(st.integers(0, 30), st.integers(1, 7), st.integers(1, 3), st.integers(1, 3))
+def test_a_rounds_batches_are_those_of_each_sites_plan(rows, batch_size, epochs, sites):
+    data = {
+        f"s{k}": SiteData(
+            {"x": np.zeros((rows + k, 1), np.float32)}, np.zeros(rows + k, np.int8), np.arange(rows + k), {}
+        )
+        for k in range(sites)
+    }
+    world, local = build_world(data), Local(batch_size, epochs, None, 3)
+    steps = np.array([plans.steps_of(len(part), batch_size, epochs, None) for part in world.train], np.int32)
+    dealt = deal(np.arange(sites, dtype=np.int32), steps, 1, 1, sites, sites)
+    index, first, counts = train_draws(world, local, dealt, 4, 2, train_capacity(world, local, sites))
+    for place, part in enumerate(world.train):
+        draw = plans.generator(3, int(world.ids[place]), 4, 2)
+        plan = plans.train_plan(part, batch_size, epochs, None, draw)
+        at, many = first[0, place], counts[0, place]
+        assert many == len(plan)
+        np.testing.assert_array_equal(index[0, at : at + many], plan)
+    assert (index[0, counts.sum() :] == -1).all()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(2, 4), st.integers(1, 3))
+def test_a_deal_is_grahams(steps, streams, lanes):
+    """The longest first, each to the stream with the least to do that has room; of equals the first."""
+    count = len(steps)
+    dealt = deal(np.arange(count, dtype=np.int32), np.array(steps, np.int32), streams, lanes, count, count)
+    room, piles, loads = slot_count(count, streams, lanes), [[] for _ in range(streams)], [0] * streams
+    for k in sorted(range(count), key=lambda k: (-steps[k], k)):
+        d = min((d for d in range(streams) if len(piles[d]) < room), key=lambda d: (loads[d], d))
+        piles[d].append(k)
+        loads[d] += steps[k] + 1
+    for d, pile in enumerate(piles):
+        placed = [int(place) for place in dealt.slots[d] if place < count]
+        assert placed == (sorted(pile) if lanes == 1 else pile)

@@ -229,3 +229,17 @@ def test_nothing_compiles_after_round_two(compiled, plan):
         jax.block_until_ready(server)
         assert number <= 2 or len(compiled) == before, f"round {number}, {size} sites"
     assert compiled
+
+
+@pytest.mark.parametrize("plan", [Plan(1, 1), Plan(2, 1)])
+@pytest.mark.parametrize("ahead", [(2, (0, 1, 3)), (3, (0, 1, 3)), (2, (0, 1, 4))])
+def test_a_plan_that_was_made_ahead_changes_nothing(plan, ahead):
+    """Neither that of this round nor one of another round or of other sites."""
+    study, digests = METHODS["fedprox"].start("mean", plan), []
+    cohort = np.array([0, 1, 3], np.int32)
+    for made in (None, ahead):
+        server, states = study.program.place(study.server), study.program.place(study.states)
+        if made is not None:
+            study.program.prepare(made[0], np.array(made[1], np.int32))
+        digests.append(trees.digest_hex(study.program.round(server, states, 2, cohort).digest))
+    assert digests[0] == digests[1]

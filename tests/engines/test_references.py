@@ -115,6 +115,7 @@ def test_references_of_newton_are_newton():
     jax.tree.map(close, found["pooled"][0], trained.best.learned.weights)
 
 
+@pytest.mark.soak
 def test_all_but_me_is_the_study_of_the_others():
     sites, study = make_sites((20, 17, 40), 10), newton_study(references=("all_but_me",))
     told = []

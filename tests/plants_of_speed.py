@@ -1,0 +1,135 @@
+"""Planted faults of what makes rounds fast and of what says how fast they are: see `tests.plants`, which runs them."""
+
+from __future__ import annotations
+
+from tests.plant import Plant
+
+_PROFILER = ("tests/engines/test_profiler.py", "-k")
+_PLANS = ("tests/data/test_plans.py", "-k")
+_PROGRAM = ("tests/engines/test_program.py", "-k")
+_ARMS = ("tests/benchmarks/test_benchmark_arms.py", "-k")
+
+SPEED: tuple[Plant, ...] = (
+    Plant(
+        "speed: a phase counts what passes in the phases within it",
+        "learner_jax/engines/device_trace.py",
+        "alone[open_[-1]] -= min(end, spans[open_[-1]][1]) - begin",
+        "alone[open_[-1]] -= 0 * (min(end, spans[open_[-1]][1]) - begin)",
+        (*_PROFILER, "add_up or counted_twice"),
+    ),
+    Plant(
+        "speed: the checkpoint of a round is in no phase",
+        "learner_jax/engines/keeper.py",
+        '        with spans.span("checkpoint"):\n            items = {',
+        '        with spans.span("round", round_number):\n            items = {',
+        (*_PROFILER, "comes_late and checkpoint"),
+    ),
+    Plant(
+        "speed: who listens to the journal hears it as telling",
+        "learner_jax/engines/simulator.py",
+        'with spans.span("journal"):',
+        'with spans.span("tell"):',
+        (*_PROFILER, "comes_late and journal"),
+    ),
+    Plant(
+        "speed: steps and the watch have one name on the device",
+        "learner_jax/engines/rounds.py",
+        'with scope("evaluate"):',
+        'with scope("step"):',
+        (*_PROFILER, "a_step_that_takes_long"),
+    ),
+    Plant(
+        "speed: operations without a name are of no scope",
+        "learner_jax/engines/device_trace.py",
+        "            at = caller.get(place[at])",
+        "            at = None",
+        (*_PROFILER, "name_have_that_of_their_loop"),
+    ),
+    Plant(
+        "speed: a step lasts to the next step's begin, whatever lies between",
+        "learner_jax/engines/device_trace.py",
+        "if since is not None and (op.name == marker or not learns):",
+        "if since is not None and op.name == marker:",
+        (*_PROFILER, "a_step_that_takes_long"),
+    ),
+    Plant(
+        "speed: why a round was compiled again is not said",
+        "learner_jax/engines/profiler.py",
+        "            if was.get(path) != is_.get(path):",
+        "            if path not in was:",
+        (*_PROFILER, "compiled_again"),
+    ),
+    Plant(
+        "speed: the first to answer is the one that was waited for",
+        "learner_jax/engines/profiler.py",
+        "last[max(answers, key=lambda site: answers[site])] += 1",
+        "last[min(answers, key=lambda site: answers[site])] += 1",
+        (*_PROFILER, "waited_for"),
+    ),
+    Plant(
+        "speed: any difference of two profiles is a change",
+        "learner_jax/reports/profile.py",
+        "    apart = min(now) > max(before) or max(now) < min(before)",
+        "    apart = True",
+        (*_PROFILER, "side_by_side"),
+    ),
+    Plant(
+        "speed: a stopped run leaves no profile",
+        "learner_jax/engines/profiler.py",
+        '            if self._state == "tracing":\n                self._stop()\n',
+        "",
+        (*_PROFILER, "stopped"),
+    ),
+    Plant(
+        "speed: a plan that was made ahead counts for any round",
+        "learner_jax/engines/program.py",
+        "if ahead is None or ahead.number != number or not",
+        "if ahead is None or not",
+        (*_PROGRAM, "made_ahead"),
+    ),
+    Plant(
+        "speed: a plan that was made ahead counts for any sites",
+        "learner_jax/engines/program.py",
+        " or not np.array_equal(ahead.cohort, cohort):",
+        ":",
+        (*_PROGRAM, "made_ahead"),
+    ),
+    Plant(
+        "speed: a generator goes on where the site before stopped",
+        "learner_jax/data/plans.py",
+        "        self._bits.state = self._fresh\n",
+        '        self._bits.state = {**self._bits.state, "state": self._fresh["state"]}\n',
+        (*_PLANS, "set_anew"),
+    ),
+    Plant(
+        "speed: all passes of a round are shuffled alike",
+        "learner_jax/data/plans.py",
+        "        self._counter[2], self._counter[3] = round_number, pass_number\n",
+        "        self._counter[2], self._counter[3] = round_number, 1\n",
+        (*_PLANS, "set_anew"),
+    ),
+    Plant(
+        "speed: a second epoch takes the order of the first",
+        "learner_jax/engines/world.py",
+        "                for start in range(at * size, (at + many) * size, each * size) if each else ():\n"
+        "                    flat[start : start + len(rows)] = draw.permutation(rows)\n",
+        "                order = draw.permutation(rows)\n"
+        "                for start in range(at * size, (at + many) * size, each * size) if each else ():\n"
+        "                    flat[start : start + len(rows)] = order\n",
+        (*_PLANS, "each_sites_plan"),
+    ),
+    Plant(
+        "speed: the shortest site is dealt first",
+        "learner_jax/engines/world.py",
+        'longest = np.argsort(-steps, kind="stable")',
+        'longest = np.argsort(steps, kind="stable")',
+        (*_PLANS, "grahams"),
+    ),
+    Plant(
+        "speed: the benchmark's Adam corrects no bias",
+        "benchmarks/loops.py",
+        "lr * (m / c1) / (jnp.sqrt(v / c2) + eps)",
+        "lr * m / (jnp.sqrt(v) + eps)",
+        (*_ARMS, "another_work or optax_adam"),
+    ),
+)
