@@ -180,21 +180,24 @@ class Program:
             dealt = self.deal(cohort)
             draws = self.draws(dealt, number)
         with spans.span("transfer"):
+            each, all_ = self._placements()
             index = tuple(
-                self._sharded(one) if p.batches == "train" else one
+                jax.device_put(one, each) if p.batches == "train" else one
                 for p, one in zip(self._passes, draws[0], strict=True)
             )
-            given = (
-                index, *draws[1:], dealt.slots, self._ids(dealt.slots), dealt.used, self._padded(dealt.position),
-                np.int32(number), np.int32(len(cohort)), np.int32(1),
-            )  # fmt: skip
-        return _Planned(number, cohort, draws, given)
+            ids, position = self._ids(dealt.slots), self._padded(dealt.position)
+            scalars = np.int32(number), np.int32(len(cohort)), np.int32(1)
+            (first, steps, ids, used), (slots, position, scalars) = jax.device_put(
+                ((*draws[1:], ids, dealt.used), (dealt.slots, position, scalars)), (each, all_)
+            )
+        return _Planned(number, cohort, draws, (index, first, steps, slots, ids, used, position, *scalars))
 
-    def _sharded(self, array: np.ndarray) -> jax.Array:
-        """An array [D, ...], each stream's part on its device."""
+    def _placements(self) -> tuple[Any, Any]:
+        """Where arrays [D, ...] belong, each stream's part on its device, and where all others do."""
         if self.plan.streams == 1:
-            return jax.device_put(array)
-        return jax.device_put(array, NamedSharding(self._mesh(), PartitionSpec("stream")))
+            return None, None
+        mesh = self._mesh()
+        return NamedSharding(mesh, PartitionSpec("stream")), NamedSharding(mesh, PartitionSpec())
 
     def _ran(
         self,

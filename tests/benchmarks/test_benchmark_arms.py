@@ -76,7 +76,8 @@ def test_all_arms_of_another_work_agree(name):
     other = simulator.Arms(simulator.QUICKS[name])
     names = ("scan", "per_step", "gathered_scan", "padded_vmap", "sequential", "by_hand")
     found = {arm: leaves(other.make(arm)) for arm in names}
-    simulator.agreement(found, [np.asarray(leaf) for layer in other.weights for leaf in layer])
+    start = [np.asarray(leaf) for layer in other.weights for leaf in layer]
+    simulator.agreement(found, start, other.sizes.optimizer)
 
 
 def test_adam_is_optax_adam():
