@@ -7,6 +7,7 @@ from tests.plant import Plant
 _PROFILER = ("tests/engines/test_profiler.py", "-k")
 _PLANS = ("tests/data/test_plans.py", "-k")
 _PROGRAM = ("tests/engines/test_program.py", "-k")
+_CHOOSE = ("tests/engines/test_choose.py", "-k")
 _ARMS = ("tests/benchmarks/test_benchmark_arms.py", "-k")
 
 SPEED: tuple[Plant, ...] = (
@@ -50,7 +51,7 @@ SPEED: tuple[Plant, ...] = (
         "learner_jax/engines/device_trace.py",
         "if since is not None and (op.name == marker or not learns):",
         "if since is not None and op.name == marker:",
-        (*_PROFILER, "a_step_that_takes_long"),
+        (*_PROFILER, "ends_with_its_sites_loop"),
     ),
     Plant(
         "speed: why a round was compiled again is not said",
@@ -79,6 +80,41 @@ SPEED: tuple[Plant, ...] = (
         '            if self._state == "tracing":\n                self._stop()\n',
         "",
         (*_PROFILER, "stopped"),
+    ),
+    Plant(
+        "speed: the slowest plan is taken",
+        "learner_jax/engines/choose.py",
+        "best = min(took, key=lambda plan: took[plan])",
+        "best = max(took, key=lambda plan: took[plan])",
+        (*_CHOOSE, "quickest_is_taken"),
+    ),
+    Plant(
+        "speed: what is hardly quicker is taken",
+        "learner_jax/engines/choose.py",
+        "    if took[best] > CLEARLY * took[plans[0]]:",
+        "    if took[best] > took[plans[0]]:",
+        (*_CHOOSE, "little_quicker"),
+    ),
+    Plant(
+        "speed: a run goes on by the plan that is quickest now",
+        "learner_jax/engines/choose.py",
+        "        return make(kept or plans[0])",
+        "        pass",
+        (*_CHOOSE, "goes_on_by"),
+    ),
+    Plant(
+        "speed: what is found is not kept for the next run",
+        "learner_jax/engines/choose.py",
+        '                    write_json(cache / "plans" / f"{key}.json", plan._asdict())',
+        "                    pass",
+        (*_CHOOSE, "next_run_knows"),
+    ),
+    Plant(
+        "speed: a trial of plans leaves the sites with its states",
+        "learner_jax/engines/choose.py",
+        "        mine = program.place(jax.tree.map(jnp.copy, states))",
+        "        mine = states",
+        (*_CHOOSE, "quickest_is_taken"),
     ),
     Plant(
         "speed: a plan that was made ahead counts for any round",

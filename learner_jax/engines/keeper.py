@@ -64,6 +64,11 @@ class Keeper:
         # a step is of no use without the best model that it names
         self._best = Steps(folder / "best", _ALL, 0, point="coordinator.best")
 
+    @property
+    def begun(self) -> bool:
+        """Whether rounds were run in the folder before."""
+        return bool(self._committed)
+
     def restore(
         self, server: PyTree, states: PyTree, history: History
     ) -> tuple[int, PyTree, PyTree, int | None, list[str]]:

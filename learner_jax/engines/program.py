@@ -31,6 +31,13 @@ class Plan(NamedTuple):
     streams: int = 1
     lanes: int = 1
 
+    def said(self) -> str:
+        """In words."""
+        if self == Plan(1, 1):
+            return "one site after the other"
+        devices = f"on {self.streams} devices" if self.streams > 1 else "on one device"
+        return f"{self.lanes} sites abreast {devices}" if self.lanes > 1 else f"one site after the other {devices}"
+
 
 _ROUND = (
     "server", "states", "rows", "batches", "first", "steps", "slots", "ids", "count", "position", "number", "cohort",
@@ -109,7 +116,7 @@ class Program:
         self._offset = 0 if federated.watch is None else 1
         self._capacity = train_capacity(world, local, self.size)
         given = local.batch_size, local.epochs, local.steps
-        self._steps = np.array([plans.steps_of(len(rows), *given) for rows in world.train], np.int32)
+        self.steps = np.array([plans.steps_of(len(rows), *given) for rows in world.train], np.int32)
         kinds = {p.batches for p in self._passes} - {"train"}
         sizes = {"valid": eval_batch_size, "look": local.batch_size}
         self._fixed = {kind: fixed_draws(world, kind, sizes[kind]) for kind in kinds}
@@ -148,7 +155,7 @@ class Program:
 
     def deal(self, cohort: np.ndarray) -> Deal:
         """Deals a cohort (int32 places, ascending) to streams and lanes."""
-        return deal(cohort, self._steps[cohort], self.plan.streams, self.plan.lanes, self.size, len(self.world.names))
+        return deal(cohort, self.steps[cohort], self.plan.streams, self.plan.lanes, self.size, len(self.world.names))
 
     # ---- a round in one process -----------------------------------------------------------------------------------
 
@@ -248,6 +255,10 @@ class Program:
             # a fixed plan holds the rows of all sites, and a round takes those of some
             rows += int(np.sum(index >= 0)) if p.batches == "train" else int(count.sum()) * index.shape[-1]
         return {"steps": steps, "rows": rows, "places": places}
+
+    def steps_in(self, cohort: np.ndarray) -> int:
+        """Learning steps of a round of these sites, of one pass."""
+        return int(self.steps[cohort].sum())
 
     def _ids(self, slots: np.ndarray) -> np.ndarray:
         return np.append(self.world.ids, np.uint32(0))[slots]

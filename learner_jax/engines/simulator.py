@@ -13,6 +13,7 @@ import numpy as np
 from learner_jax import spans, trees
 from learner_jax.data import plans
 from learner_jax.data.sites import SiteData
+from learner_jax.engines import choose
 from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
@@ -67,6 +68,11 @@ def plan_of(engine: Engine, sites: int) -> Plan:
     return Plan(max(1, min(streams, sites)), max(1, engine.lanes or 1))
 
 
+def _is_free(engine: Engine) -> bool:
+    """Whether nothing of the plan is the user's own."""
+    return engine.plan == "auto" and engine.streams is None and engine.lanes is None
+
+
 def cohort_size(study: Study, sites: int) -> int:
     """Sites asked in a round."""
     if study.cohort is None:
@@ -115,19 +121,31 @@ def simulate(
 
 def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Trained:
     study, federated = parts.study, parts.federated
+
+    def say(text: str) -> None:
+        on_event(Event("note", study.name, data={"text": text}))
+
     size, sites = cohort_size(study, len(world.names)), len(world.names)
     # ---- the start, or the newest step
     weights = parts.init_weights(template_rows(world))
     parts.check_inputs(weights, template_rows(world))
-    program = Program(
-        federated, trees.shapes(weights), world, parts.local, plan_of(study.engine, sites), size, parts.number
-    )
     server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, sites)
+
+    def by(plan: Plan) -> Program:
+        return Program(federated, trees.shapes(weights), world, parts.local, plan, size, parts.number)
+
+    plan = plan_of(study.engine, sites)
+    if _is_free(study.engine):
+        first = _cohort(study, world, 1, size)
+        tried = choose.candidates(plan, len(jax.devices()), size)
+        program = choose.chosen(study, tried, by, server, states, first, keeper.folder, keeper.begun, say)
+    else:
+        program = by(plan)
     history = History(parts)
     done, server, states, best, notes = keeper.restore(server, states, history)
     server, states = program.place(server), program.place(states)
     for note in notes:
-        on_event(Event("note", study.name, data={"text": f"a step was passed over: {note}"}))
+        say(f"a step was passed over: {note}")
     if done:
         on_event(Event("resumed", study.name, done, data={"rounds": study.rounds}))
     started = time.perf_counter()
