@@ -64,7 +64,12 @@ class Data:
 @by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How a machine computes; says nothing about what. cache: folder of compiled programs, None for none."""
+    """How a machine computes; says nothing about what.
+
+    plan: "sequential" one site after the other; "streams" the same on each device of the host; "lanes" several abreast;
+    "auto" the second on a CPU and the third elsewhere, or what is clearly quicker by trying where the rounds take a
+    minute and more. cache: folder of compiled programs and of plans that were tried, None for none.
+    """
 
     plan: Literal["auto", "sequential", "streams", "lanes"] = "auto"
     streams: int | None = None
