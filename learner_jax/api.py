@@ -205,7 +205,7 @@ def simulate(
         on_event = _written(folder, on_event)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds}))
-    with profiled(profile, folder, "simulation", on_event) as on_event:
+    with profiled(profile, folder, "simulation", on_event, study.name) as on_event:
         return _run(study, task, sites, folder, on_event, started, begun)
 
 
@@ -342,7 +342,7 @@ def local(
     parts = built(study)
     frames = frames_of(study)
     _begun(folder, study, tell, True)
-    with profiled(profile, folder, "coordinator", tell) as tell:
+    with profiled(profile, folder, "coordinator", tell, study.name) as tell:
         outcome = run_local(parts, frames, folder, tell, {}, profile)
     return _over(parts, outcome, folder, tell)
 
@@ -401,7 +401,7 @@ def coordinate(
     _begun(folder, study, tell, False)
     host = study.federation.host if host is None else host
     port = study.federation.port if port is None else port
-    with profiled(profile, folder, "coordinator", tell) as tell:
+    with profiled(profile, folder, "coordinator", tell, study.name) as tell:
         outcome = serve(parts, sites, folder, tell, host, port, invited, address=address, broker=broker)
     return _over(parts, outcome, folder, tell)
 
@@ -440,7 +440,7 @@ def join(
     tell = _written(Path(workdir), on_event)
     from learner_jax.engines.profiler import profiled
 
-    with profiled(profile, Path(workdir), name, tell) as tell:
+    with profiled(profile, Path(workdir), name, tell, name) as tell:
         found = take_part(code, name, frame, Path(workdir), tell, built, agrees(release_histograms), proxy)
     tell(Event("done", found["study"], None, name, {"result": found}))
     return found

@@ -61,7 +61,11 @@ class Listener(Protocol):
 
     def began(self, name: str, detail: Any) -> None: ...
 
-    def ended(self, name: str, detail: Any) -> None: ...
+    def ended(self, name: str, detail: Any, failed: bool) -> None: ...
+
+    def within(self) -> bool: ...
+
+    def over(self) -> None: ...
 
     def called(self, what: Called) -> None: ...
 
@@ -78,8 +82,14 @@ def listen(listener: Listener | None) -> None:
 
 
 def listening() -> bool:
-    """Whether somebody does: the time to wait for a device, so that its time is counted where it is spent."""
-    return _listener is not None
+    """Whether somebody does, in a round: the time to wait for a device, whose time is counted where it is spent."""
+    return _listener is not None and _listener.within()
+
+
+def over() -> None:
+    """Says that no round follows: what comes now is another phase of the study."""
+    if _listener is not None:
+        _listener.over()
 
 
 class span:
@@ -103,19 +113,19 @@ class span:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._heard is not None:
-            self._heard.ended(self._name, self._detail)
+            self._heard.ended(self._name, self._detail, error is not None)
 
 
 def called(what: Callable[[], Called]) -> None:
     """Says that a compiled program is about to be called; `what` is asked where somebody listens."""
-    if _listener is not None:
-        _listener.called(what())
+    if listening():
+        _listener.called(what())  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def counted(**amounts: float) -> None:
     """Says how much a round's plan holds: steps, rows, places of rows."""
-    if _listener is not None:
-        _listener.counted(amounts)
+    if listening():
+        _listener.counted(amounts)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def rounds_of(text: str) -> range:

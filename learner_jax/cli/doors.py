@@ -133,10 +133,13 @@ def table(result: Result) -> str:
     return module("reports.table").text(result)
 
 
-def profile_table(folder: Path) -> str | None:
-    """Where the time of a run's profiled rounds went, as plain text; None where it has no profile."""
+def profile_table(folder: Path, rounds: str) -> str | None:
+    """Where the time of a run's profiled rounds went, as plain text; None where it has no profile of these."""
     found = module("engines.profiler").load(folder)
-    return None if found is None else module("reports.profile").text(found)
+    asked = module("spans").rounds_of(rounds)
+    if found is None or not set(found["rounds"]) <= set(asked):
+        return None
+    return module("reports.profile").text(found)
 
 
 def page(result: Result, path: Path) -> None:

@@ -312,7 +312,7 @@ def _run(parsed: Parsed, study: Study | None, workdir: Path, engine: Callable[[O
     elif study is not None:
         _show(tally.result or doors.result_of(workdir), workdir, people, values["report"])
     if values["profile"] is not None:
-        told = doors.profile_table(workdir)
+        told = doors.profile_table(workdir, values["profile"])
         nothing = "No profile: none of these rounds was run."
         print(f"\n{told}\n\nThe trace: {workdir / 'profile'}" if told else f"\n{nothing}", file=people)
     if values["json"]:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learner_jax import specs, trees
+from learner_jax.engines.outcome import machine
 from learner_jax.engines.program import Plan, Program
 from learner_jax.errors import CorruptError, StorageError
 from learner_jax.specs import Study
@@ -75,6 +76,7 @@ def chosen(
     known = None if cache is None else _read(cache / "plans" / f"{key}.json")
     if known is not None and known in plans:
         plan, program = known, first if known == plans[0] else make(known)
+        say(f"plan: {plan.said()} (the quickest when it was tried on this machine)")
     else:
         plan, program, told = _tried(study, plans, first, make, server, states, cohort)
         if told:
@@ -120,7 +122,8 @@ def _seconds(program: Program, server: PyTree, states: PyTree, cohort: np.ndarra
     """The least of some calls after the first, which compiles."""
     best, placed = float("inf"), program.place(server)
     for turn in range(1 + times):
-        mine = program.place(jax.tree.map(jnp.copy, states))
+        # they are consumed; one stream's `place` makes a copy itself
+        mine = program.place(states if program.plan.streams == 1 else jax.tree.map(jnp.copy, states))
         program.prepare(1, cohort)
         jax.block_until_ready((placed, mine))
         begun = time.perf_counter()
@@ -134,6 +137,7 @@ def _key(study: Study, program: Program, server: PyTree, states: PyTree, cohort:
     device = jax.devices()[0]
     told = {
         "device": [device.platform, device.device_kind, len(jax.devices())],
+        "machine": machine(),
         "jax": jax.__version__,
         "server": [str(leaf) for leaf in trees.schema(server)],
         "states": [str(leaf) for leaf in trees.schema(states)],

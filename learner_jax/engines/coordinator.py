@@ -436,6 +436,7 @@ def run_study(
                     _sweep(rounds, keeper)
         # ---- the last model looked at by everyone; the best one judged beside each site's own
         history.ended = True
+        spans.over()
         looked = wire_shape(federated, template, rows, parts.local, look=True)
         look = trees.schema(looked)
         accepted, _ = rounds.run(Phase(number + 1, "look", names, send(server), sent, look))

@@ -151,7 +151,7 @@ def read(folder: Path) -> Rounds:
                     windows[int(stats["round"])] = begin, end
                 elif "hlo_op" in stats:
                     module = str(stats.get("hlo_module", ""))
-                    ops.append(Op(_device(plane.name, stats), module, name, begin, end))
+                    ops.append(Op(_device(plane.name, stats), module, str(stats["hlo_op"]), begin, end))
     return Rounds(windows, ops, transfers)
 
 
@@ -170,7 +170,7 @@ def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], s
       number: of the round.
       module: the compiled round's name in the trace.
       scopes: of its operations.
-      steps: learning steps of the round, on all devices; tells which operation comes once a step.
+      steps: how often learning steps are run in the round, on all devices; tells which operation comes once a step.
     """
     begin, end = rounds.windows[number]
     by_device: dict[int, list[Op]] = defaultdict(list)
@@ -197,6 +197,22 @@ def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], s
         found,
         sum(nested(handed)[0]) / 1e9,
     )
+
+
+def together(rounds: Rounds, scopes: Mapping[str, str]) -> list[tuple[int, str, float, float]]:
+    """(device, phase, began, ended), ns: what each device did in these rounds, neighbours of one phase as one."""
+    found: list[tuple[int, str, float, float]] = []
+    windows = rounds.windows.values()
+    for device in sorted({op.device for op in rounds.ops}):
+        mine = [op for op in rounds.ops if op.device == device and any(a <= op.began < b for a, b in windows)]
+        for op in sorted(mine, key=lambda op: op.began):
+            phase = scopes.get(op.name, "boundary")
+            last = found[-1] if found and found[-1][0] == device else None
+            if last is not None and last[1] == phase:
+                found[-1] = device, phase, last[2], max(last[3], op.ended)
+            elif last is None or op.ended > last[3]:  # not within a loop of another phase
+                found.append((device, phase, max(op.began, last[3]) if last else op.began, op.ended))
+    return found
 
 
 def _marker(by_device: Mapping[int, list[Op]], scopes: Mapping[str, str], steps: int) -> str | None:

@@ -8,10 +8,12 @@ it may overlap less than one that is not looked at.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import re
 import resource
+import shutil
 import statistics
 import sys
 import threading
@@ -29,10 +31,10 @@ from learner_jax import spans
 from learner_jax.engines import device_trace
 from learner_jax.errors import ConfigError
 from learner_jax.events import Event, Observer, fan_out
-from learner_jax.storage.atomic import write_json
+from learner_jax.storage.atomic import read_json, write_bytes, write_json
 
 SCHEMA = 1
-FILE = "profile.json"
+FILE, PERFETTO = "profile.json", "perfetto.json.gz"
 _COMPILING = "/jax/core/compile/"
 _CACHE = {"/jax/compilation_cache/cache_hits": "hits", "/jax/compilation_cache/cache_misses": "misses"}
 
@@ -64,8 +66,12 @@ class Profiler:
         self._causes: list[dict[str, Any]] = []
         self._cache = {"hits": 0, "misses": 0}
         self._called: dict[str, spans.Called] = {}
+        self._signatures: dict[str, list[dict[str, str]]] = defaultdict(list)  # of each program, the last call's last
         self._amounts: dict[int, dict[str, float]] = {}
         self._answers: dict[int, dict[str, float]] = defaultdict(dict)  # of each round, when a site's update counted
+        self._lost: dict[int, list[str]] = {}
+        self.problem = ""
+        """Why there is no profile, in a line."""
         self._state = "before"
         self._current = 0
         self._memory: tuple[int, int | None] = (0, None)
@@ -75,6 +81,8 @@ class Profiler:
     def began(self, name: str, detail: Any) -> None:
         if name == "round":
             self._current = int(detail)
+            if self._current > self.rounds[-1]:  # this process has not taken part in the last one
+                self.over()
             if self._current in self.rounds and self._state == "before":
                 self._start()
             self._at[self._current] = time.time()
@@ -85,7 +93,14 @@ class Profiler:
             mark.__enter__()
         self._open[threading.get_ident()].append((name, detail, time.perf_counter(), mark))
 
-    def ended(self, name: str, detail: Any) -> None:
+    def within(self) -> bool:
+        return bool(self._open[threading.get_ident()])
+
+    def over(self) -> None:
+        if self._state == "tracing":
+            self._stop()
+
+    def ended(self, name: str, detail: Any, failed: bool) -> None:
         ended = time.perf_counter()
         stack = self._open[threading.get_ident()]
         if not stack:
@@ -95,30 +110,38 @@ class Profiler:
             mark.__exit__(None, None, None)
         if name == "round":
             number = int(detail)
-            self._walls[number] = began, ended
-            if number == self.rounds[-1] and self._state == "tracing":
-                self._stop()
+            if not failed:  # half of a round is none
+                self._walls[number] = began, ended
+            if number >= self.rounds[-1]:
+                self.over()
         elif stack:  # within a round, or something else that is looked at
             self._spans.append(_Span(name, self._current, began, ended))
 
     def called(self, what: spans.Called) -> None:
-        if not self._open[threading.get_ident()]:
-            return  # a reference's round, after the study's own
         shapes = {argument: jax.tree.map(_shape, tree) for argument, tree in what.arguments.items()}
-        before = self._called.get(what.name)
-        if before is not None and before.program is what.program:
-            for argument, was, now in _changed(before.arguments, shapes):
-                cause = {"program": what.name, "round": self._current, "argument": argument, "was": was, "is": now}
-                self._causes.append(cause)
+        known = self._signatures[what.name]
+        signature = {argument + path: said for argument, tree in shapes.items() for path, said in _leaves(tree).items()}
+        if known and signature not in known:
+            before = known[-1]
+            for argument in sorted(before.keys() | signature.keys()):
+                was, now = before.get(argument, "nothing"), signature.get(argument, "nothing")
+                if was != now:
+                    about = {"program": what.name, "round": self._current}
+                    self._causes.append({**about, "argument": argument, "was": was, "is": now})
+        if signature in known:
+            known.remove(signature)
+        known.append(signature)
         self._called[what.name] = what._replace(arguments=shapes)  # the arrays themselves may be large
 
     def counted(self, amounts: Mapping[str, float]) -> None:
         self._amounts[self._current] = dict(amounts)
 
     def heard(self, event: Event) -> None:
-        """What a coordinator's machine tells: whose update counted when."""
+        """What a coordinator tells: whose update counted when, and whose did not."""
         if event.kind == "site_done" and event.round and event.site and "accepted" in event.data:
             self._answers[event.round].setdefault(event.site, time.perf_counter())
+        elif event.kind == "round_closed" and event.round:
+            self._lost[event.round] = list(event.data.get("lost", ()))
 
     def _duration(self, event: str, duration_secs: float, **about: Any) -> None:
         if not event.startswith(_COMPILING):
@@ -141,30 +164,45 @@ class Profiler:
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        jax.profiler.start_trace(str(self.folder), create_perfetto_trace=True, profiler_options=options)
         self._state = "tracing"
+        with self._harmless():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            jax.profiler.start_trace(str(self.folder), profiler_options=options)
 
     def _stop(self) -> None:
         self._memory = _host_peak(), _device_peak()  # before the trace is written, which takes some itself
-        jax.profiler.stop_trace()
         self._state = "traced"
+        with self._harmless():
+            jax.profiler.stop_trace()
+
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """What goes wrong with a profile ends no study: it is said at the end, and there is no profile."""
+        try:
+            yield
+        except Exception as error:
+            self.problem = self.problem or " ".join(f"{type(error).__name__}: {error}".split())
+            self._state = "failed"
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Profiler]:
         """Hears everything within, and writes what it found at the end, also of a run that was stopped."""
         jax.monitoring.register_event_duration_secs_listener(self._duration)
         jax.monitoring.register_event_listener(self._event)
+        with self._harmless():
+            for name in (FILE, PERFETTO):
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "plugins", ignore_errors=True)
         spans.listen(self)
         try:
             yield self
         finally:
             spans.listen(None)
             _unregister(self._duration, self._event)
-            if self._state == "tracing":
-                self._stop()
-            if self._state == "traced":
-                write_json(self.folder / FILE, self.found(), mode=0o600)
+            self.over()
+            if self._state == "traced" and self._walls.keys() & set(self.rounds):
+                with self._harmless():
+                    write_json(self.folder / FILE, self.found(), mode=0o600)
 
     # ---- what it found ----------------------------------------------------------------------------------------------
 
@@ -173,6 +211,7 @@ class Profiler:
         numbers = [number for number in self.rounds if number in self._walls]
         trace = device_trace.read(self.folder)
         module, scopes = self._scopes()
+        self._perfetto(trace, scopes)
         phases: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(numbers))
         walls, unnamed, steps, busy, learning = [], [], [], [], 0.0
         for at, number in enumerate(numbers):
@@ -182,8 +221,10 @@ class Profiler:
             alone, _ = device_trace.nested([(span.began, span.ended) for span in mine])
             for span, own in zip(mine, alone, strict=True):
                 phases[span.name][at] += own
-            if number in trace.windows and module:
-                told = device_trace.split(trace, number, module, scopes, int(self._amounts[number]["steps"]))
+            if number in trace.windows and module and number in self._amounts:
+                told = device_trace.split(trace, number, module, scopes, int(self._amounts[number]["turns"]))
+                if not told.busy:
+                    raise LookupError(f"the trace has no operations of {module}")
                 _settle(phases, at, told)
                 steps += told.steps
                 busy.append(told.busy)
@@ -203,37 +244,72 @@ class Profiler:
             "amounts": amounts,
             "padding": _padding(amounts),
             "streams": _streams(busy),
-            "cost": self._cost(amounts, learning),
-            "sites": self._sites(numbers),
+            "cost": self._cost(amounts, learning, max((len(one) for one in busy), default=1)),
+            "timeline": (timeline := self._timeline(numbers)),
+            "sites": self._sites(timeline),
             "memory": {"host_peak_bytes": self._memory[0], "device_peak_bytes": self._memory[1]},
             "machine": {"device": jax.devices()[0].device_kind, "devices": len(jax.devices()), "cpus": os.cpu_count(),
                         "jax": jax.__version__},
         }  # fmt: skip
 
-    def _sites(self, numbers: list[int]) -> dict[str, Any]:
-        """Of each site: how long after a round's begin its update counted, in how many rounds it was the last, and how
-        long its own work took, where its own profile lies on this machine (`learner local`)."""
-        after: dict[str, list[float]] = defaultdict(list)
-        last: dict[str, int] = defaultdict(int)
+    def _perfetto(self, trace: device_trace.Rounds, scopes: Mapping[str, str]) -> None:
+        """Writes the rounds for ui.perfetto.dev: phases of the host, and of each device, neighbours of one as one."""
+        events = []
+        for number, (began, ended) in self._walls.items():
+            if number not in trace.windows:
+                continue
+            at = trace.windows[number][0] / 1e3 - began * 1e6  # the trace's clock less ours, us
+            mine = [_Span(f"round {number}", number, began, ended), *(s for s in self._spans if s.round == number)]
+            events += [_complete(one.name, 0, one.began * 1e6 + at, (one.ended - one.began) * 1e6) for one in mine]
+        for device, name, begin, end in device_trace.together(trace, scopes):
+            events.append(_complete(name, 1 + device, begin / 1e3, (end - begin) / 1e3))
+        names = {0: "host", **{1 + device: f"device {device}" for device in {op.device for op in trace.ops}}}
+        events += [
+            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}} for pid, name in names.items()
+        ]
+        text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
+        write_bytes(self.folder / PERFETTO, gzip.compress(text.encode(), 6, mtime=0), mode=0o600)
+
+    def _timeline(self, numbers: list[int]) -> list[dict[str, Any]]:
+        """Of each round and site, in seconds from the round's begin: when its update counted (None: it was lost), and
+        when its own work began and how long it took, where its own profile lies on this machine (`learner local`)."""
+        rows = []
         for number in numbers:
             answers = self._answers.get(number, {})
-            for site, at in answers.items():
-                after[site].append(at - self._walls[number][0])
-            if answers:
-                last[max(answers, key=lambda site: answers[site])] += 1
-        found = {}
-        for site, times in sorted(after.items()):
-            own = load(self.folder.parent / "sites" / site)
-            worked = (
-                [took for number, took in zip(own["rounds"], own["wall_s"], strict=True) if number in numbers]
-                if own
-                else []
-            )
+            for site in sorted({*answers, *self._lost.get(number, ())}):
+                row: dict[str, Any] = {
+                    "round": number,
+                    "site": site,
+                    "answered_s": None,
+                    "began_s": None,
+                    "work_s": None,
+                }
+                if site in answers:
+                    row["answered_s"] = answers[site] - self._walls[number][0]
+                own = load(self.folder.parent / "sites" / site)
+                if own and number in own["rounds"]:
+                    at = own["rounds"].index(number)
+                    row["began_s"], row["work_s"] = own["began"][at] - self._at[number], own["wall_s"][at]
+                rows.append(row)
+        return rows
+
+    def _sites(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Of each site over the rounds: when its update counted, how long its work took, how often it was waited for
+        last (who was lost was waited for to the end), and how often it was lost."""
+        found: dict[str, Any] = {}
+        by_round: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            by_round[row["round"]].append(row)
+        for site in sorted({row["site"] for row in rows}):
+            mine = [row for row in rows if row["site"] == site]
+            answered = [row["answered_s"] for row in mine if row["answered_s"] is not None]
+            worked = [row["work_s"] for row in mine if row["work_s"] is not None]
             found[site] = {
-                "answered_s": statistics.median(times),
-                "last": last[site],
-                "rounds": len(times),
+                "answered_s": statistics.median(answered) if answered else None,
                 "work_s": statistics.median(worked) if worked else None,
+                "last": sum(_waited(row) >= max(map(_waited, by_round[row["round"]])) for row in mine),
+                "lost": len(mine) - len(answered),
+                "rounds": len(mine),
             }
         return found
 
@@ -265,13 +341,15 @@ class Profiler:
         with _named_anew():
             return called.again().lower(*called.arguments.values()).compile()  # type: ignore[attr-defined]
 
-    def _cost(self, amounts: list[dict[str, float]], learning: float) -> dict[str, Any] | None:
+    def _cost(self, amounts: list[dict[str, float]], learning: float, devices: int) -> dict[str, Any] | None:
         """What a learning step takes by the compiler's account, and how near that comes to what a device can do."""
         steps = sum(one["steps"] for one in amounts)
         if not learning or not steps:
             return None
         told = self._called["a round"].cost()
-        peak, a_second = _peak(), told["flops"] * steps / learning
+        # a product of matrices takes all cores of a host, whose devices share them
+        share = devices if jax.devices()[0].platform == "cpu" else 1
+        peak, a_second = _peak() / share, told["flops"] * steps / learning
         return {
             "flops_a_step": told["flops"],
             "bytes_a_step": told["bytes"],
@@ -280,6 +358,15 @@ class Profiler:
             "peak_flops_s": peak,
             "mfu": a_second / peak,
         }
+
+
+def _complete(name: str, process: int, began_us: float, took_us: float) -> dict[str, Any]:
+    """A complete event of the trace-event format."""
+    return {"name": name, "ph": "X", "pid": process, "tid": 0, "ts": round(began_us, 3), "dur": round(took_us, 3)}
+
+
+def _waited(row: Mapping[str, Any]) -> float:
+    return float("inf") if row["answered_s"] is None else row["answered_s"]
 
 
 def _settle(phases: dict[str, list[float]], at: int, told: device_trace.Split) -> None:
@@ -302,23 +389,14 @@ def _shape(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(argument, what it was, what it is) of arguments of another shape, dtype or structure."""
-    found = []
-    for name in now:
-        was, is_ = _leaves(before.get(name)), _leaves(now[name])
-        for path in sorted(was.keys() | is_.keys()):
-            if was.get(path) != is_.get(path):
-                found.append((name + path, was.get(path, "nothing"), is_.get(path, "nothing")))
-    return found
-
-
 def _leaves(tree: Any) -> dict[str, str]:
     return {jax.tree_util.keystr(path): _said(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _said(leaf: Any) -> str:
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+    weak = " weakly typed" if getattr(leaf, "weak_type", False) else ""
+    placed = getattr(leaf, "sharding", None)
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]{weak}" + ("" if placed is None else f" on {placed}")
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float] | None:
@@ -344,17 +422,21 @@ def _streams(busy: list[dict[int, float]]) -> dict[str, Any] | None:
     return {"busy_s": each, "imbalance": max(each) / mean - 1 if mean else 0.0}
 
 
-def _peak(size: int = 1024, repeats: int = 5) -> float:
-    """Floating-point operations a second of one device, by the quickest of some products of matrices (float32)."""
-    left = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda a, b: a @ b)
-    product(left, left).block_until_ready()
-    best = float("inf")
-    for _ in range(repeats):
-        begun = time.perf_counter()
+def _peak(least_s: float = 0.01, repeats: int = 5) -> float:
+    """Floating-point operations a second, by the quickest of some products of float32 matrices, as large as takes ten
+    milliseconds."""
+    product, size = jax.jit(lambda a, b: a @ b), 1024
+    while True:
+        left = jnp.ones((size, size), jnp.float32)
         product(left, left).block_until_ready()
-        best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best
+        best = float("inf")
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            product(left, left).block_until_ready()
+            best = min(best, time.perf_counter() - begun)
+        if best >= least_s or size >= 16384:
+            return 2 * size**3 / best
+        size *= 2
 
 
 def _host_peak() -> int:
@@ -385,7 +467,7 @@ def _unregister(duration: Any, event: Any) -> None:
 
 
 @contextlib.contextmanager
-def profiled(text: str | None, folder: Path | None, who: str, on_event: Observer) -> Iterator[Observer]:
+def profiled(text: str | None, folder: Path | None, who: str, on_event: Observer, study: str) -> Iterator[Observer]:
     """Profiles what runs within, where `text` says which rounds.
 
     Args:
@@ -393,6 +475,7 @@ def profiled(text: str | None, folder: Path | None, who: str, on_event: Observer
       folder: the run's; the profile lies in its profile/.
       who: see `Profiler`.
       on_event: who listens.
+      study: its name.
 
     Returns:
       Who is to be told instead: the profiler listens too.
@@ -407,11 +490,19 @@ def profiled(text: str | None, folder: Path | None, who: str, on_event: Observer
     if folder is None:
         raise ConfigError("profile: expected a run's folder (workdir), where the trace is written, got none")
     profiler = Profiler(rounds, folder / "profile", who)
-    with profiler.listening():
-        yield fan_out(profiler.heard, on_event)
+    try:
+        with profiler.listening():
+            yield fan_out(profiler.heard, on_event)
+    finally:
+        if profiler.problem:
+            on_event(Event("note", study, data={"text": f"no profile: {profiler.problem}"}))
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """What a run's profile says; None where it has none."""
+    """What a run's profile says; None where it has none.
+
+    Raises:
+      CorruptError: it is damaged.
+    """
     path = folder / "profile" / FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None

@@ -48,10 +48,11 @@ _LOCAL = ("broadcast", "states", "rows", "batches", "first", "steps", "ids", "co
 
 
 class _Planned(NamedTuple):
-    """A round's plan: of which round, its draws on the host, and what the compiled round is given of it."""
+    """A round's plan: of which round, its slots and draws on the host, and what the compiled round is given of it."""
 
     number: int
     cohort: np.ndarray
+    slots: np.ndarray
     draws: tuple[Any, ...]
     given: tuple[Any, ...]
 
@@ -172,7 +173,7 @@ class Program:
         if ahead is None or ahead.number != number or not np.array_equal(ahead.cohort, cohort):
             ahead = self._planned(number, cohort)
         given = (server, states, self._rows, *ahead.given)
-        return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, ahead.draws)
+        return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, ahead.slots, ahead.draws)
 
     def prepare(self, number: int, cohort: np.ndarray) -> None:
         """Makes a round's plan, and sends it to the device, while the round before runs there.
@@ -197,7 +198,7 @@ class Program:
             (first, steps, ids, used), (slots, position, scalars) = jax.device_put(
                 ((*draws[1:], ids, dealt.used), (dealt.slots, position, scalars)), (each, all_)
             )
-        return _Planned(number, cohort, draws, (index, first, steps, slots, ids, used, position, *scalars))
+        return _Planned(number, cohort, dealt.slots, draws, (index, first, steps, slots, ids, used, position, *scalars))
 
     def _placements(self) -> tuple[Any, Any]:
         """Where arrays [D, ...] belong, each stream's part on its device, and where all others do."""
@@ -212,6 +213,7 @@ class Program:
         again: Callable[[], Any],
         names: tuple[str, ...],
         given: tuple[Any, ...],
+        slots: np.ndarray,
         draws: tuple[Any, ...],
     ) -> Any:
         """Calls a compiled round; whoever profiles hears of it, and waits for it here."""
@@ -220,7 +222,7 @@ class Program:
         with spans.span("profile"):
             arguments = dict(zip(names, given, strict=True))
             spans.called(lambda: spans.Called("a round", program, arguments, again, self.step_cost))
-            spans.counted(**self.amounts(draws))
+            spans.counted(**self.amounts(slots, draws))
         with spans.span("compute"):
             return jax.block_until_ready(program(*given))
 
@@ -244,17 +246,19 @@ class Program:
             "bytes": sum(one.get("bytes accessed", 0.0) for one in told) / len(told),
         }
 
-    def amounts(self, draws: tuple[Any, ...]) -> dict[str, float]:
+    def amounts(self, slots: np.ndarray, draws: tuple[Any, ...]) -> dict[str, float]:
         """Of a round's learning passes: steps, rows, and places of rows (B a step, padding included; with lanes as many
-        steps as the longest of a row of lanes)."""
-        steps = rows = places = 0
+        steps as the longest of a row of lanes); turns: how often the first pass's step runs, a row of lanes at once."""
+        steps = rows = places = turns = 0
+        sizes = np.array([*(len(part) for part in self.world.train), 0])
         for p, index, count in zip(self._passes[self._offset :], draws[0][self._offset :], draws[2][self._offset :],
                                    strict=True):  # fmt: skip
-            abreast = count.reshape(*count.shape[:-1], -1, self.plan.lanes).max(-1) * self.plan.lanes
-            steps, places = steps + int(count.sum()), places + int(abreast.sum()) * index.shape[-1]
+            longest = count.reshape(*count.shape[:-1], -1, self.plan.lanes).max(-1)
+            turns = turns or int(longest.sum())
+            steps, places = steps + int(count.sum()), places + int(longest.sum()) * self.plan.lanes * index.shape[-1]
             # a fixed plan holds the rows of all sites, and a round takes those of some
-            rows += int(np.sum(index >= 0)) if p.batches == "train" else int(count.sum()) * index.shape[-1]
-        return {"steps": steps, "rows": rows, "places": places}
+            rows += int(np.sum(index >= 0)) if p.batches == "train" else int(sizes[slots].sum())
+        return {"steps": steps, "rows": rows, "places": places, "turns": turns}
 
     def steps_in(self, cohort: np.ndarray) -> int:
         """Learning steps of a round of these sites, of one pass."""
@@ -338,7 +342,7 @@ class Program:
             broadcast, states, self.world.rows, *draws, self._ids(dealt.slots), dealt.used, np.int32(number),
             np.int32(cohort),
         )  # fmt: skip
-        return self._ran(self._local, lambda: _anew(self._one, ()), _LOCAL, given, draws)
+        return self._ran(self._local, lambda: _anew(self._one, ()), _LOCAL, given, dealt.slots, draws)
 
     def _one(self, broadcast, states, rows, index, first, steps, ids, count, number, cohort):
         round = self._record(number, cohort)

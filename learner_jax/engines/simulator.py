@@ -181,6 +181,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
         raise
     # ---- the last model, looked at by everyone
     history.ended = True
+    spans.over()
     _, sums = program.look(jax.jit(federated.send)(server), states, number + 1)
     best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
     keeper.step(number, server, states, history.to_json(), last=True)

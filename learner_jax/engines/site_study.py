@@ -120,6 +120,8 @@ class SiteStudy:
         """
         if asked.phase == "train":
             return self._train(asked, data, committed)
+        if asked.round:
+            spans.over()
         if asked.phase in STATISTICS:
             leaves = self._measure(asked.phase, data)
         elif asked.phase == "look" and asked.round == 0:

@@ -11,8 +11,9 @@ from learner_jax.reports.plain import clip, grid
 from learner_jax.spans import PHASES
 
 Profile = Mapping[str, Any]
-_LEAST = 0.05
-"""A phase changed if all its rounds of one run lie apart from all of the other, by this share of the shorter one."""
+_ROUNDS, _LEAST, _SMALL = 5, 0.05, 0.01
+"""A phase has changed if all its rounds of one run lie apart from all of the other, with so many rounds each, by this
+share of the shorter middle, and by this share of a round."""
 
 
 def text(profile: Profile) -> str:
@@ -81,62 +82,77 @@ def _compiled(told: Mapping[str, Any]) -> list[str]:
 
 
 def _timeline(sites: Mapping[str, Any]) -> list[str]:
-    """Each site's part in the middle round, the last one first, and who was waited for."""
+    """Each site's part in the middle round, who was waited for longest first, and who that was."""
     if not sites:
         return []
+
+    def late(one: Mapping[str, Any]) -> tuple[float, float]:
+        return one["last"], float("inf") if one["answered_s"] is None else one["answered_s"]
+
     rows = [
-        [clip(name), _ms(one["answered_s"]), _ms(one["work_s"]) if one.get("work_s") is not None else "-",
-         f"{one['last']} of {one['rounds']}"]
-        for name, one in sorted(sites.items(), key=lambda item: -item[1]["answered_s"])
-    ]  # fmt: skip
-    name, worst = max(sites.items(), key=lambda item: (item[1]["last"], item[1]["answered_s"]))
-    others = [one["answered_s"] for site, one in sites.items() if site != name]
-    said = ["", grid(["site", "answered after", "its own work", "was the last"], rows)]
-    if others:
+        [clip(name), _ms(one["answered_s"]), _ms(one["work_s"]), f"{one['last']} of {one['rounds']}", str(one["lost"])]
+        for name, one in sorted(sites.items(), key=lambda item: late(item[1]), reverse=True)
+    ]
+    name, worst = max(sites.items(), key=lambda item: late(item[1]))
+    said = ["", grid(["site", "answered after", "its own work", "was the last", "lost"], rows)]
+    others = [one["answered_s"] for site, one in sites.items() if site != name and one["answered_s"] is not None]
+    text = f"Waited for most often: {clip(name)}, the last in {worst['last']} of {worst['rounds']} rounds"
+    if worst["answered_s"] is None:
+        text += ", of which none counted"
+    elif others:
         later = worst["answered_s"] - statistics.median(others)
-        said += ["", f"Waited for most often: {clip(name)}, the last in {worst['last']} of {worst['rounds']} rounds, "
-                     f"{_ms(abs(later))} {'after' if later >= 0 else 'before'} the others' middle."]  # fmt: skip
-    return said
+        text += f", {_ms(abs(later))} {'after' if later >= 0 else 'before'} the others' middle"
+    return [*said, "", text + "."]
 
 
-def changes(profiles: Sequence[Profile]) -> list[tuple[str, list[str], str]]:
+def changes(profiles: Sequence[Profile]) -> list[tuple[str, list[str], list[str]]]:
     """Profiles side by side.
 
     Args:
       profiles: two or more; the first is what the others are held against.
 
     Returns:
-      [(phase, one time a profile, what changed)]. "Beyond noise" is: the rounds of one lie wholly apart from those of
-      the other, three rounds each at least, and their middles differ by 5 % or more.
+      [(phase, one time a profile, what changed in each after the first)]. "Beyond noise" is: the rounds of one lie
+      wholly apart from those of the other, five rounds each at least (by chance: 8 in 1,000), their middles differ by
+      5 % or more, and by 1 % of a round.
     """
     names = dict.fromkeys(name for name in PHASES if any(name in one["phases_s"] for one in profiles))
     rows = [(name, [one["phases_s"].get(name, []) for one in profiles]) for name in names]
     rows.append(("a round", [one["wall_s"] for one in profiles]))
-    return [(name, [_ms(statistics.median(took)) if took else "-" for took in each], _verdict(each[0], each[-1]))
-            for name, each in rows]  # fmt: skip
+    least = _SMALL * min(statistics.median(one["wall_s"]) for one in profiles)
+    return [
+        (
+            name,
+            [_ms(statistics.median(took) if took else None) for took in each],
+            [_verdict(each[0], other, least) for other in each[1:]],
+        )
+        for name, each in rows
+    ]
 
 
-def _verdict(before: Sequence[float], now: Sequence[float]) -> str:
+def _verdict(before: Sequence[float], now: Sequence[float], least: float) -> str:
     if not before or not now:
         return "only in one"
-    if min(len(before), len(now)) < 3:
+    if min(len(before), len(now)) < _ROUNDS:
         return "too few rounds to tell"
     middle, other = statistics.median(before), statistics.median(now)
     apart = min(now) > max(before) or max(now) < min(before)
-    if not apart or abs(other - middle) < _LEAST * min(middle, other):
+    if not apart or abs(other - middle) < max(least, _LEAST * min(middle, other)):
         return "within noise"
-    return f"{_ms(abs(other - middle))} {'more' if other > middle else 'less'} (x {other / middle:.2f})"
+    factor = f" (x {other / middle:.2f})" if middle else ""
+    return f"{_ms(abs(other - middle))} {'more' if other > middle else 'less'}{factor}"
 
 
 def compared(profiles: Sequence[Profile]) -> str:
     """Profiles side by side, as plain text."""
-    rows = [[name, *each, verdict] for name, each, verdict in changes(profiles)]
+    rows = [[name, *each, *verdicts] for name, each, verdicts in changes(profiles)]
     names = [f"run {at}" for at in range(1, len(profiles) + 1)]
-    last = f"run {len(profiles)} beside run 1"
-    return "Where a round's time went\n" + grid(["", *names, last], rows)
+    return "Where a round's time went\n" + grid(["", *names, *(f"{name} beside run 1" for name in names[1:])], rows)
 
 
-def _ms(seconds: float) -> str:
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
     if abs(seconds) >= 10:
         return f"{seconds:.1f} s"
     return f"{1000 * seconds:.1f} ms" if abs(seconds) >= 1e-3 else f"{1e6 * seconds:.0f} us"

@@ -76,7 +76,8 @@ def test_the_next_run_knows_it_and_another_workload_is_tried_anew(quickest, tmp_
     monkeypatch.setattr(choose, "_seconds", None)  # nothing is tried again
     told: list[Event] = []
     run(tmp_path / "other", told)
-    assert not said(told) and json.loads((tmp_path / "other" / "plan.json").read_text()) == Plan(1, 4)._asdict()
+    assert said(told) == ["plan: 4 sites abreast on one device (the quickest when it was tried on this machine)"]
+    assert json.loads((tmp_path / "other" / "plan.json").read_text()) == Plan(1, 4)._asdict()
     with pytest.raises(TypeError):
         run(tmp_path / "third", batch_size=8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 
 import learner_jax as lr
 from learner_jax import spans
+from learner_jax.cli import doors
 from learner_jax.engines import device_trace, keeper, profiler, simulator
-from learner_jax.errors import ConfigError
+from learner_jax.errors import ConfigError, CorruptError
 from learner_jax.events import Event
 from learner_jax.models import logistic
 from learner_jax.reports import profile as reports
@@ -62,7 +64,11 @@ def test_phases_add_up_to_the_rounds_and_the_weights_are_those_of_a_run_that_nob
     assert told["cost"]["flops_a_step"] >= 2 * 64 * 3 and 0 < told["cost"]["mfu"] < 1
     assert profiled.workdir is not None
     written = [path.name for path in (profiled.workdir / "profile").rglob("*.*") if path.is_file()]
-    assert any(name.endswith(".xplane.pb") for name in written) and "perfetto_trace.json.gz" in written
+    assert any(name.endswith(".xplane.pb") for name in written)
+    drawn = json.loads(gzip.decompress((profiled.workdir / "profile" / "perfetto.json.gz").read_bytes()))["traceEvents"]
+    assert {"step", "evaluate", "checkpoint", "round 4"} <= {event["name"] for event in drawn}
+    within = [event["dur"] for event in drawn if event["name"] == "step" and event["pid"] == 1]
+    assert 0 < sum(within) / 1e6 < sum(told["wall_s"])
     assert profiled.weights_sha256 == run(None).weights_sha256
     assert not spans.listening()
 
@@ -127,36 +133,39 @@ def test_a_step_that_takes_long_is_in_the_row_of_steps(plain, tmp_path):
 def test_why_a_round_was_compiled_again_is_said_by_the_arguments_name(tmp_path):
     program = jax.jit(lambda rows, batches: rows.sum() + batches.sum())
     cost = lambda: {"flops": 1.0, "bytes": 1.0}  # noqa: E731
-    listener = profiler.Profiler(range(1, 4), tmp_path / "profile", "simulation")
+    listener = profiler.Profiler(range(1, 5), tmp_path / "profile", "simulation")
     with listener.listening():
-        for number, steps in enumerate((4, 4, 5), 1):
+        for number, steps in enumerate((4, 4, 5, 4), 1):
             arguments = {"rows": jnp.ones(3), "batches": jnp.ones((steps, 2), jnp.int32)}
             with spans.span("round", number):
                 spans.called(lambda a=arguments: spans.Called("a round", program, a, lambda: program, cost))
-                spans.counted(steps=steps, rows=steps, places=steps)
+                spans.counted(steps=steps, rows=steps, places=steps, turns=steps)
                 with spans.span("compute"):
                     program(*arguments.values()).block_until_ready()
     told = json.loads((tmp_path / "profile" / "profile.json").read_text())
-    assert told["compile"]["causes"] == [
-        {"program": "a round", "round": 3, "argument": "batches", "was": "int32[4,2]", "is": "int32[5,2]"}
-    ]
+    (cause,) = told["compile"]["causes"]  # going back to shapes that were there before compiles nothing
+    assert (cause["round"], cause["argument"]) == (3, "batches")
+    assert cause["was"].startswith("int32[4,2]") and cause["is"].startswith("int32[5,2]")
     assert told["phases_s"]["compile"][2] > 0 and told["phases_s"]["compile"][1] == 0
-    said = reports.text(told)
-    assert "Round 3 was compiled again: batches was int32[4,2], is int32[5,2]." in said
+    assert "Round 3 was compiled again: batches was int32[4,2]" in reports.text(told)
 
 
-def test_who_was_waited_for_is_named(tmp_path):
-    listener = profiler.Profiler(range(1, 3), tmp_path / "profile", "coordinator")
+def test_who_was_waited_for_is_named_also_if_it_never_came(tmp_path):
+    listener = profiler.Profiler(range(1, 4), tmp_path / "profile", "coordinator")
     with listener.listening():
-        for number in (1, 2):
+        for number in (1, 2, 3):
             with spans.span("round", number), spans.span("wait"):
                 for site, late in (("near", 0.0), ("far", 0.05)):
                     time.sleep(late)
                     listener.heard(Event("site_done", "s", number, site, {"accepted": 1}))
+                gone = ["away"] if number == 3 else []
+                listener.heard(Event("round_closed", "s", number, data={"lost": gone}))
     told = json.loads((tmp_path / "profile" / "profile.json").read_text())
     assert told["sites"]["far"]["last"] == 2 and told["sites"]["near"]["last"] == 0
+    assert told["sites"]["away"] == {"answered_s": None, "last": 1, "lost": 1, "rounds": 1, "work_s": None}
     assert told["sites"]["far"]["answered_s"] >= 0.05
-    assert "Waited for most often: far, the last in 2 of 2 rounds" in reports.text(told)
+    assert [row["site"] for row in told["timeline"]] == ["far", "near"] * 2 + ["away", "far", "near"]
+    assert "Waited for most often: far, the last in 2 of 3 rounds" in reports.text(told)
 
 
 def test_time_within_is_not_counted_twice():
@@ -214,12 +223,17 @@ def test_profiles_side_by_side_say_what_changed_beyond_noise():
         walls = [a + b for a, b in zip(plan, step, strict=True)]
         return {"phases_s": {"plan": plan, "step": step}, "wall_s": walls}
 
-    before, now = of([0.010, 0.011, 0.012], [0.1, 0.13, 0.12]), of([0.021, 0.022, 0.020], [0.11, 0.14, 0.135])
-    rows = {name: verdict for name, _, verdict in reports.changes([before, now])}
-    assert rows["plan"] == "10.0 ms more (x 1.91)" and rows["step"] == "within noise"
-    assert "plan" in reports.compared([before, now])
-    few = reports.changes([of([0.1], [0.1]), of([0.9], [0.1])])
-    assert few[0][2] == "too few rounds to tell"
+    before = of([0.010, 0.011, 0.012, 0.011, 0.011], [0.1, 0.13, 0.12, 0.12, 0.12])
+    now = of([0.021, 0.022, 0.020, 0.021, 0.021], [0.11, 0.14, 0.135, 0.135, 0.135])
+    rows = {name: verdicts for name, _, verdicts in reports.changes([before, now, before])}
+    assert rows["plan"] == ["10.0 ms more (x 1.91)", "within noise"] and rows["step"] == ["within noise"] * 2
+    assert "run 3 beside run 1" in reports.compared([before, now, before])
+    few = reports.changes([of([0.1] * 3, [0.1] * 3), of([0.9] * 3, [0.1] * 3)])
+    assert few[0][2] == ["too few rounds to tell"]
+    never = of([0.0, 0.0, 0.0, 0.0, 0.003], [0.1] * 5)  # a phase of one round in five
+    assert reports.changes([never, now])[0][2] == ["21.0 ms more"]
+    small = of([1e-5] * 5, [0.1] * 5), of([2e-5] * 5, [0.1] * 5)
+    assert reports.changes(small)[0][2] == ["within noise"], "of no weight in the round"
 
 
 @pytest.mark.parametrize("text", ["", "0", "5:3", "a:b", "3:", "1:2:3", "-1"])
@@ -236,11 +250,69 @@ def test_rounds_that_the_study_has_not_and_a_run_that_is_kept_nowhere(tmp_path):
         run(None, profile="2")
 
 
-def test_a_stopped_run_leaves_the_profile_of_what_was_run(tmp_path):
+@pytest.mark.parametrize("kind", ["round_open", "round_closed"])
+def test_a_stopped_run_leaves_the_profile_of_what_was_run(kind, tmp_path):
+    """Half of a round is none."""
+
     def stop(event: Event) -> None:
-        if event.kind == "round_closed" and event.round == 4:
+        if event.kind == kind and event.round == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", profile="3:5", on_event=stop)
-    assert found(tmp_path / "run")["rounds"] == [3, 4]
+    assert found(tmp_path / "run")["rounds"] == [3]
+
+
+def test_a_trace_ends_with_the_rounds_where_the_last_one_is_not_run(tmp_path, monkeypatch):
+    """A study that ended early, and a process that has no part in the last round asked for."""
+    states = []
+    monkeypatch.setattr(profiler.Profiler, "_stop", lambda self: states.append(self._state) or stop(self))
+    stop = _stop
+    run(tmp_path / "run", profile="2:5", patience=1, algorithm=lr.fedavg(local_lr=0.0), references=("pooled",))
+    told = found(tmp_path / "run")
+    assert told["rounds"][-1] < 5 and states == ["tracing"]
+    listener = profiler.Profiler(range(3, 6), tmp_path / "profile", "a")
+    with listener.listening():
+        for number in (3, 4, 6):
+            with spans.span("round", number):
+                assert (listener._state == "tracing") == (number < 6)
+    assert json.loads((tmp_path / "profile" / "profile.json").read_text())["rounds"] == [3, 4]
+
+
+_stop = profiler.Profiler._stop
+
+
+def test_references_have_no_part_in_the_last_rounds_figures(plain, tmp_path):
+    run(tmp_path / "run", profile="5", references=("local_only", "pooled"))
+    assert found(tmp_path / "run")["amounts"] == plain[1]["amounts"][-1:]
+
+
+def test_lanes_have_steps_and_padding_of_their_own(tmp_path):
+    run(tmp_path / "run", profile="2:3", engine=Engine(plan="lanes", lanes=2))
+    told = found(tmp_path / "run")
+    assert told["step"] is not None and told["step"]["n"] == sum(one["turns"] for one in told["amounts"])
+    assert told["amounts"][0]["turns"] < told["amounts"][0]["steps"] and told["padding"] > 0.1
+
+
+def test_what_goes_wrong_with_a_profile_is_a_line_and_ends_no_run(tmp_path, monkeypatch):
+    def full(*ignored):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jax.profiler, "stop_trace", full)
+    told: list[Event] = []
+    done = run(tmp_path / "run", profile="3:4", on_event=told.append)
+    monkeypatch.undo()
+    jax.profiler.stop_trace()
+    assert done.weights_sha256 == run(None).weights_sha256
+    assert [event.data["text"] for event in told if "no profile" in str(event.data.get("text"))] == [
+        "no profile: OSError: [Errno 28] No space left on device"
+    ]
+    assert not (tmp_path / "run" / "profile" / "profile.json").exists()
+
+
+def test_a_profile_of_before_is_not_taken_for_that_of_now(tmp_path):
+    run(tmp_path / "run", profile="1:2")
+    assert doors.profile_table(tmp_path / "run", "1:2") and doors.profile_table(tmp_path / "run", "4:5") is None
+    (tmp_path / "run" / "profile" / "profile.json").write_text("{")
+    with pytest.raises(CorruptError):
+        doors.profile_table(tmp_path / "run", "1:2")
