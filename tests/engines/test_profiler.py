@@ -263,23 +263,23 @@ def test_a_stopped_run_leaves_the_profile_of_what_was_run(kind, tmp_path):
     assert found(tmp_path / "run")["rounds"] == [3]
 
 
-def test_a_trace_ends_with_the_rounds_where_the_last_one_is_not_run(tmp_path, monkeypatch):
+def test_a_trace_ends_with_the_rounds_where_the_last_one_is_not_run(tmp_path):
     """A study that ended early, and a process that has no part in the last round asked for."""
     states = []
-    monkeypatch.setattr(profiler.Profiler, "_stop", lambda self: states.append(self._state) or stop(self))
-    stop = _stop
-    run(tmp_path / "run", profile="2:5", patience=1, algorithm=lr.fedavg(local_lr=0.0), references=("pooled",))
-    told = found(tmp_path / "run")
-    assert told["rounds"][-1] < 5 and states == ["tracing"]
+
+    def look(event: Event) -> None:
+        if event.kind in ("reference", "evaluation"):
+            states.append(spans._listener._state)
+
+    fields = {"patience": 1, "algorithm": lr.fedavg(local_lr=0.0), "references": ("pooled",)}
+    run(tmp_path / "run", profile="2:5", on_event=look, **fields)
+    assert found(tmp_path / "run")["rounds"][-1] < 5 and set(states) == {"traced"}
     listener = profiler.Profiler(range(3, 6), tmp_path / "profile", "a")
     with listener.listening():
         for number in (3, 4, 6):
             with spans.span("round", number):
                 assert (listener._state == "tracing") == (number < 6)
     assert json.loads((tmp_path / "profile" / "profile.json").read_text())["rounds"] == [3, 4]
-
-
-_stop = profiler.Profiler._stop
 
 
 def test_references_have_no_part_in_the_last_rounds_figures(plain, tmp_path):
