@@ -269,6 +269,7 @@ def test_a_trace_ends_with_the_rounds_where_the_last_one_is_not_run(tmp_path):
 
     def look(event: Event) -> None:
         if event.kind in ("reference", "evaluation"):
+            assert isinstance(spans._listener, profiler.Profiler)
             states.append(spans._listener._state)
 
     fields = {"patience": 1, "algorithm": lr.fedavg(local_lr=0.0), "references": ("pooled",)}
