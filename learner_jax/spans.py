@@ -118,14 +118,14 @@ class span:
 
 def called(what: Callable[[], Called]) -> None:
     """Says that a compiled program is about to be called; `what` is asked where somebody listens."""
-    if listening():
-        _listener.called(what())  # pyright: ignore[reportOptionalMemberAccess]
+    if _listener is not None and _listener.within():
+        _listener.called(what())
 
 
 def counted(**amounts: float) -> None:
     """Says how much a round's plan holds: steps, rows, places of rows."""
-    if listening():
-        _listener.counted(amounts)  # pyright: ignore[reportOptionalMemberAccess]
+    if _listener is not None and _listener.within():
+        _listener.counted(amounts)
 
 
 def rounds_of(text: str) -> range:

@@ -62,7 +62,7 @@ SPEED: tuple[Plant, ...] = (
     ),
     Plant(
         "speed: the first to answer is the one that was waited for",
-        "learner_jax/engines/profiler.py",
+        "learner_jax/engines/profile_account.py",
         "sum(_waited(row) >= max(map(_waited, by_round[",
         "sum(_waited(row) <= min(map(_waited, by_round[",
         (*_PROFILER, "waited_for"),

@@ -424,8 +424,8 @@ def run_study(
                 if number == SEEN < study.rounds:
                     on_event(Event("forecast", study.name, number, data=seen(expecting, line_of(study), history.curve)))
                 with spans.span("journal"):
-                    row_of = Aggregated(number, "train")
-                    history.stands(keeper.commit(number, trees.digest_hex(digest), history.said(), row_of))
+                    summed = Aggregated(number, "train")
+                    history.stands(keeper.commit(number, trees.digest_hex(digest), history.said(), summed))
                 row |= {name: history.curve[-1][name] for name in row}
                 newest = number, server, (), history.to_json()
                 with spans.span("tell"):  # before its step: a run that goes on has said all rounds up to it

@@ -107,21 +107,18 @@ def scopes_of(text: str) -> dict[str, str]:
     return scopes
 
 
-def nested(spans: Sequence[tuple[float, float]]) -> tuple[list[float], list[int]]:
-    """Of each (began, ended), in any order: its length without those within it, and the one that it stands in (-1:
-    none)."""
+def exclusive(spans: Sequence[tuple[float, float]]) -> list[float]:
+    """Of each (began, ended), in any order, its length without those within it."""
     alone = [end - begin for begin, end in spans]
-    inside = [-1] * len(spans)
     open_: list[int] = []
     for at in sorted(range(len(spans)), key=lambda at: (spans[at][0], -spans[at][1])):
         begin, end = spans[at]
         while open_ and spans[open_[-1]][1] <= begin:
             open_.pop()
         if open_:
-            inside[at] = open_[-1]
             alone[open_[-1]] -= min(end, spans[open_[-1]][1]) - begin
         open_.append(at)
-    return [max(0.0, one) for one in alone], inside
+    return [max(0.0, one) for one in alone]
 
 
 def read(folder: Path) -> Rounds:
@@ -181,7 +178,7 @@ def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], s
     found: list[float] = []
     marker = _marker(by_device, scopes, steps)
     for device, ops in by_device.items():  # not by thread: a CPU's program passes from one to another
-        alone, _ = nested([(op.began, op.ended) for op in ops])
+        alone = exclusive([(op.began, op.ended) for op in ops])
         mine: dict[str, float] = defaultdict(float)
         for op, took in zip(ops, alone, strict=True):
             mine[scopes.get(op.name, "boundary")] += took / 1e9
@@ -195,7 +192,7 @@ def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], s
         busy,
         sum(mine.get("step", 0.0) for mine in phases.values()),
         found,
-        sum(nested(handed)[0]) / 1e9,
+        sum(exclusive(handed)) / 1e9,
     )
 
 

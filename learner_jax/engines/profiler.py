@@ -8,27 +8,23 @@ it may overlap less than one that is not looked at.
 from __future__ import annotations
 
 import contextlib
-import gzip
-import json
-import os
 import re
-import resource
 import shutil
-import statistics
-import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.monitoring
-import jax.numpy as jnp
 
 from learner_jax import spans
 from learner_jax.engines import device_trace
+from learner_jax.engines import profile_account as account
+from learner_jax.engines.expected import peak_bytes
+from learner_jax.engines.outcome import machine, versions
 from learner_jax.errors import ConfigError
 from learner_jax.events import Event, Observer, fan_out
 from learner_jax.storage.atomic import read_json, write_bytes, write_json
@@ -37,13 +33,6 @@ SCHEMA = 1
 FILE, PERFETTO = "profile.json", "perfetto.json.gz"
 _COMPILING = "/jax/core/compile/"
 _CACHE = {"/jax/compilation_cache/cache_hits": "hits", "/jax/compilation_cache/cache_misses": "misses"}
-
-
-class _Span(NamedTuple):
-    name: str
-    round: int
-    began: float
-    ended: float
 
 
 class Profiler:
@@ -59,7 +48,7 @@ class Profiler:
         self.rounds, self.folder, self.who = rounds, folder, who
         self._lock = threading.Lock()
         self._open: dict[int, list[tuple[str, Any, float, Any]]] = defaultdict(list)  # of each thread, innermost last
-        self._spans: list[_Span] = []
+        self._spans: list[account.Span] = []
         self._walls: dict[int, tuple[float, float]] = {}  # round -> (began, ended), of the host's clock in s
         self._at: dict[int, float] = {}  # round -> when it began, of the wall clock
         self._compiles: list[dict[str, Any]] = []
@@ -115,7 +104,7 @@ class Profiler:
             if number >= self.rounds[-1]:
                 self.over()
         elif stack:  # within a round, or something else that is looked at
-            self._spans.append(_Span(name, self._current, began, ended))
+            self._spans.append(account.Span(name, self._current, began, ended))
 
     def called(self, what: spans.Called) -> None:
         shapes = {argument: jax.tree.map(_shape, tree) for argument, tree in what.arguments.items()}
@@ -153,7 +142,7 @@ class Profiler:
             said = {"what": what, "program": program, "seconds": duration_secs, "round": self._current if inside else 0}
             self._compiles.append(said)
             if inside:
-                self._spans.append(_Span("compile", self._current, ended - duration_secs, ended))
+                self._spans.append(account.Span("compile", self._current, ended - duration_secs, ended))
 
     def _event(self, event: str, **about: Any) -> None:
         if event in _CACHE:
@@ -170,7 +159,7 @@ class Profiler:
             jax.profiler.start_trace(str(self.folder), profiler_options=options)
 
     def _stop(self) -> None:
-        self._memory = _host_peak(), _device_peak()  # before the trace is written, which takes some itself
+        self._memory = int(peak_bytes()), _device_peak()  # before the trace is written, which takes some itself
         self._state = "traced"
         with self._harmless():
             jax.profiler.stop_trace()
@@ -211,107 +200,49 @@ class Profiler:
         numbers = [number for number in self.rounds if number in self._walls]
         trace = device_trace.read(self.folder)
         module, scopes = self._scopes()
-        self._perfetto(trace, scopes)
+        walls = {number: self._walls[number] for number in numbers}
+        drawn = account.perfetto(walls, self._spans, trace, scopes)
+        write_bytes(self.folder / PERFETTO, drawn, mode=0o600)
         phases: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(numbers))
-        walls, unnamed, steps, busy, learning = [], [], [], [], 0.0
-        for at, number in enumerate(numbers):
-            began, ended = self._walls[number]
-            walls.append(ended - began)
+        unnamed, steps, busy, learning = [], [], [], 0.0
+        for at, (number, (began, ended)) in enumerate(walls.items()):
             mine = [span for span in self._spans if span.round == number and began <= span.began <= ended]
-            alone, _ = device_trace.nested([(span.began, span.ended) for span in mine])
+            alone = device_trace.exclusive([(span.began, span.ended) for span in mine])
             for span, own in zip(mine, alone, strict=True):
                 phases[span.name][at] += own
             if number in trace.windows and module and number in self._amounts:
                 told = device_trace.split(trace, number, module, scopes, int(self._amounts[number]["turns"]))
                 if not told.busy:
                     raise LookupError(f"the trace has no operations of {module}")
-                _settle(phases, at, told)
+                account.settle(phases, at, told)
                 steps += told.steps
                 busy.append(told.busy)
                 learning += told.learning
-            unnamed.append(walls[-1] - sum(row[at] for row in phases.values()))
+            unnamed.append(ended - began - sum(row[at] for row in phases.values()))
         amounts = [self._amounts[number] for number in numbers if number in self._amounts]
+        names = {name for number in numbers for name in (*self._answers.get(number, ()), *self._lost.get(number, ()))}
+        own = {name: found for name in names if (found := load(self.folder.parent / "sites" / name)) is not None}
+        timeline = account.timeline(walls, self._at, self._answers, self._lost, own)
         return {
             "schema": SCHEMA,
             "who": self.who,
             "rounds": numbers,
             "began": [self._at[number] for number in numbers],
-            "wall_s": walls,
+            "wall_s": [ended - began for began, ended in walls.values()],
             "phases_s": {name: phases[name] for name in spans.PHASES if any(phases[name])},
             "unnamed_s": unnamed,
             "compile": self._compile(),
-            "step": _quantiles(steps),
+            "step": account.quantiles(steps),
             "amounts": amounts,
-            "padding": _padding(amounts),
-            "streams": _streams(busy),
+            "padding": account.padding(amounts),
+            "streams": account.streams(busy),
             "cost": self._cost(amounts, learning, max((len(one) for one in busy), default=1)),
-            "timeline": (timeline := self._timeline(numbers)),
-            "sites": self._sites(timeline),
+            "timeline": timeline,
+            "sites": account.sites(timeline),
             "memory": {"host_peak_bytes": self._memory[0], "device_peak_bytes": self._memory[1]},
-            "machine": {"device": jax.devices()[0].device_kind, "devices": len(jax.devices()), "cpus": os.cpu_count(),
-                        "jax": jax.__version__},
-        }  # fmt: skip
-
-    def _perfetto(self, trace: device_trace.Rounds, scopes: Mapping[str, str]) -> None:
-        """Writes the rounds for ui.perfetto.dev: phases of the host, and of each device, neighbours of one as one."""
-        events = []
-        for number, (began, ended) in self._walls.items():
-            if number not in trace.windows:
-                continue
-            at = trace.windows[number][0] / 1e3 - began * 1e6  # the trace's clock less ours, us
-            mine = [_Span(f"round {number}", number, began, ended), *(s for s in self._spans if s.round == number)]
-            events += [_complete(one.name, 0, one.began * 1e6 + at, (one.ended - one.began) * 1e6) for one in mine]
-        for device, name, begin, end in device_trace.together(trace, scopes):
-            events.append(_complete(name, 1 + device, begin / 1e3, (end - begin) / 1e3))
-        names = {0: "host", **{1 + device: f"device {device}" for device in {op.device for op in trace.ops}}}
-        events += [
-            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}} for pid, name in names.items()
-        ]
-        text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
-        write_bytes(self.folder / PERFETTO, gzip.compress(text.encode(), 6, mtime=0), mode=0o600)
-
-    def _timeline(self, numbers: list[int]) -> list[dict[str, Any]]:
-        """Of each round and site, in seconds from the round's begin: when its update counted (None: it was lost), and
-        when its own work began and how long it took, where its own profile lies on this machine (`learner local`)."""
-        rows = []
-        for number in numbers:
-            answers = self._answers.get(number, {})
-            for site in sorted({*answers, *self._lost.get(number, ())}):
-                row: dict[str, Any] = {
-                    "round": number,
-                    "site": site,
-                    "answered_s": None,
-                    "began_s": None,
-                    "work_s": None,
-                }
-                if site in answers:
-                    row["answered_s"] = answers[site] - self._walls[number][0]
-                own = load(self.folder.parent / "sites" / site)
-                if own and number in own["rounds"]:
-                    at = own["rounds"].index(number)
-                    row["began_s"], row["work_s"] = own["began"][at] - self._at[number], own["wall_s"][at]
-                rows.append(row)
-        return rows
-
-    def _sites(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Of each site over the rounds: when its update counted, how long its work took, how often it was waited for
-        last (who was lost was waited for to the end), and how often it was lost."""
-        found: dict[str, Any] = {}
-        by_round: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for row in rows:
-            by_round[row["round"]].append(row)
-        for site in sorted({row["site"] for row in rows}):
-            mine = [row for row in rows if row["site"] == site]
-            answered = [row["answered_s"] for row in mine if row["answered_s"] is not None]
-            worked = [row["work_s"] for row in mine if row["work_s"] is not None]
-            found[site] = {
-                "answered_s": statistics.median(answered) if answered else None,
-                "work_s": statistics.median(worked) if worked else None,
-                "last": sum(_waited(row) >= max(map(_waited, by_round[row["round"]])) for row in mine),
-                "lost": len(mine) - len(answered),
-                "rounds": len(mine),
-            }
-        return found
+            "machine": machine(),
+            "versions": versions(),
+        }
 
     def _compile(self) -> dict[str, Any]:
         """How often and how long, over the whole run, and why again."""
@@ -349,7 +280,7 @@ class Profiler:
         told = self._called["a round"].cost()
         # a product of matrices takes all cores of a host, whose devices share them
         share = devices if jax.devices()[0].platform == "cpu" else 1
-        peak, a_second = _peak() / share, told["flops"] * steps / learning
+        peak, a_second = account.peak_flops() / share, told["flops"] * steps / learning
         return {
             "flops_a_step": told["flops"],
             "bytes_a_step": told["bytes"],
@@ -358,28 +289,6 @@ class Profiler:
             "peak_flops_s": peak,
             "mfu": a_second / peak,
         }
-
-
-def _complete(name: str, process: int, began_us: float, took_us: float) -> dict[str, Any]:
-    """A complete event of the trace-event format."""
-    return {"name": name, "ph": "X", "pid": process, "tid": 0, "ts": round(began_us, 3), "dur": round(took_us, 3)}
-
-
-def _waited(row: Mapping[str, Any]) -> float:
-    return float("inf") if row["answered_s"] is None else row["answered_s"]
-
-
-def _settle(phases: dict[str, list[float]], at: int, told: device_trace.Split) -> None:
-    """Replaces the time that the host waited for the device by what the device did in it."""
-    waited = phases["compute"][at]
-    phases["compute"][at] = 0.0
-    on_device = sum(told.phases.values())
-    share = min(1.0, waited / on_device) if on_device else 0.0
-    for name, seconds in told.phases.items():
-        phases[name][at] += seconds * share
-    transfer = min(told.transfer, max(0.0, waited - on_device))
-    phases["transfer"][at] += transfer
-    phases["launch"][at] += max(0.0, waited - on_device - transfer)
 
 
 def _shape(leaf: Any) -> Any:
@@ -397,51 +306,6 @@ def _said(leaf: Any) -> str:
     weak = " weakly typed" if getattr(leaf, "weak_type", False) else ""
     placed = getattr(leaf, "sharding", None)
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]{weak}" + ("" if placed is None else f" on {placed}")
-
-
-def _quantiles(seconds: list[float]) -> dict[str, float] | None:
-    if len(seconds) < 2:
-        return None
-    cuts = statistics.quantiles(seconds, n=20, method="inclusive")
-    return {"n": len(seconds), "p50_s": statistics.median(seconds), "p95_s": cuts[-1]}
-
-
-def _padding(amounts: list[dict[str, float]]) -> float | None:
-    """The share of places in batches that hold no row."""
-    places = sum(one["places"] for one in amounts)
-    return 1 - sum(one["rows"] for one in amounts) / places if places else None
-
-
-def _streams(busy: list[dict[int, float]]) -> dict[str, Any] | None:
-    """Seconds of each device, and how much longer the busiest takes than their mean."""
-    if not busy:
-        return None
-    devices = sorted({device for one in busy for device in one})
-    each = [sum(one.get(device, 0.0) for one in busy) for device in devices]
-    mean = sum(each) / len(each) if each else 0.0
-    return {"busy_s": each, "imbalance": max(each) / mean - 1 if mean else 0.0}
-
-
-def _peak(least_s: float = 0.01, repeats: int = 5) -> float:
-    """Floating-point operations a second, by the quickest of some products of float32 matrices, as large as takes ten
-    milliseconds."""
-    product, size = jax.jit(lambda a, b: a @ b), 1024
-    while True:
-        left = jnp.ones((size, size), jnp.float32)
-        product(left, left).block_until_ready()
-        best = float("inf")
-        for _ in range(repeats):
-            begun = time.perf_counter()
-            product(left, left).block_until_ready()
-            best = min(best, time.perf_counter() - begun)
-        if best >= least_s or size >= 16384:
-            return 2 * size**3 / best
-        size *= 2
-
-
-def _host_peak() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _device_peak() -> int | None:

@@ -190,6 +190,18 @@ def train_capacity(world: World, local: Local, size: int) -> int:
     return max(1, sum(steps[-size:]))
 
 
+def _plan_of_steps(
+    rows: np.ndarray, site: int, local: Local, generators: plans.Generators, round_number: int, pass_number: int
+) -> np.ndarray:
+    """One site's batches where a study says how many there are, int32[steps, B]."""
+    assert local.steps is not None
+    if local.lasting:
+        begin = (round_number - 1) * local.steps
+        return plans.lasting_plan(rows, local.batch_size, local.steps, local.seed, site, begin, pass_number)
+    draw = generators.at(site, round_number, pass_number)
+    return plans.train_plan(rows, local.batch_size, local.epochs, local.steps, draw)
+
+
 def train_draws(
     world: World, local: Local, dealt: Deal, round_number: int, pass_number: int, capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -205,14 +217,8 @@ def train_draws(
             if place >= len(ids):
                 continue
             rows, site = world.train[place], ids[place]
-            if local.lasting and local.steps is not None:
-                begin = (round_number - 1) * local.steps
-                plan = plans.lasting_plan(rows, size, local.steps, local.seed, site, begin, pass_number)
-                index[d, at : at + len(plan)] = plan
-                many = len(plan)
-            elif local.steps is not None:
-                draw = generators.at(site, round_number, pass_number)
-                plan = plans.train_plan(rows, size, local.epochs, local.steps, draw)
+            if local.steps is not None:
+                plan = _plan_of_steps(rows, site, local, generators, round_number, pass_number)
                 index[d, at : at + len(plan)] = plan
                 many = len(plan)
             else:  # what `train_plan` makes, where it belongs at once

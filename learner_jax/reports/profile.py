@@ -1,4 +1,4 @@
-"""Where the time of profiled rounds went: a table in plain text, and two of them side by side."""
+"""Where the time of profiled rounds went: a table in plain text, and several profiles side by side."""
 
 from __future__ import annotations
 

@@ -169,8 +169,7 @@ def test_who_was_waited_for_is_named_also_if_it_never_came(tmp_path):
 
 
 def test_time_within_is_not_counted_twice():
-    alone, inside = device_trace.nested([(0, 10), (2, 5), (3, 4), (6, 7), (12, 13)])
-    assert alone == [6, 2, 1, 1, 1] and inside == [-1, 0, 1, 0, -1]
+    assert device_trace.exclusive([(0, 10), (2, 5), (3, 4), (6, 7), (12, 13)]) == [6, 2, 1, 1, 1]
 
 
 PROGRAM = """HloModule jit_f, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
