@@ -70,7 +70,8 @@ COMMANDS = {
     "compare": Command(
         "two runs side by side",
         "Sets the results of two or more runs side by side: metrics, seconds, bytes; with --out also as one HTML page. "
-        "Runs with a profile (--profile=3:8) are held against the first by phase: what changed beyond noise.",
+        "Runs with a profile (--profile=3:8) are held against the first by phase, in the terminal: what changed beyond "
+        "noise.",
         ("learner compare runs/demo runs/scaffold", "learner compare runs/demo runs/scaffold --out=both.html"),
         (_OUT, Flag("json", bool, "one JSON object in place of the table", False)),
         words="RUN RUN...",
