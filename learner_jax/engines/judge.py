@@ -21,7 +21,7 @@ from learner_jax.engines.world import World, build_world
 from learner_jax.errors import DataError
 from learner_jax.evaluation import evaluate
 from learner_jax.events import Event, Observer
-from learner_jax.types import PyTree
+from learner_jax.types import Model, PyTree
 
 CHUNK = 2048
 
@@ -174,10 +174,14 @@ def judgeable(parts: Parts, sites: Mapping[str, SiteData]) -> bool:
     return held and (parts.task.judging is not None or is_binary(parts, sites))
 
 
+def compiled(model: Model) -> Any:
+    """(weights, rows [n, ...]) -> the model's output, jitted."""
+    return jax.jit(lambda weights, rows: model.apply(weights["params"], weights["stats"], rows, None, False)[0])
+
+
 def predictor(parts: Parts) -> Callable[[PyTree, PyTree], Any]:
     """(weights, rows [n, ...]) -> the model's output, leaves [n, ...], in chunks of one shape."""
-    model = parts.model
-    run = jax.jit(lambda weights, rows: model.apply(weights["params"], weights["stats"], rows, None, False)[0])
+    run = compiled(parts.model)
 
     def predict(weights: PyTree, rows: PyTree) -> Any:
         def first(output: PyTree, count: int) -> PyTree:
