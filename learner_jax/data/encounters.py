@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from learner_jax.data import icd9
+from learner_jax.data.once import once
 from learner_jax.data.schema import Column, conform
 from learner_jax.data.ways import UNKNOWN, Labels, Parting, label
 
@@ -127,6 +128,7 @@ class Encounters(NamedTuple):
     test: np.ndarray | None
 
 
+@once
 def describe(frame: pd.DataFrame) -> Encounters:
     """Features of every encounter of a table in canonical form (`schema.conform` with `COLUMNS`)."""
     rows = len(frame)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from learner_jax.data import told_events
+from learner_jax.data.once import once
 from learner_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -182,11 +183,20 @@ def conform(frame: pd.DataFrame, columns: Iterable[Column], where: str) -> tuple
     Raises:
       DataError: an empty table, a missing, doubled or misspelt column, a value of the wrong type, range or code.
     """
-    import pandas as pd
-
-    columns = tuple(columns)
     if len(frame) == 0:
         raise DataError(f"{where}: expected at least one row, got an empty table")
+    table, problems, warnings = _conformed(frame, tuple(columns))
+    refuse(list(problems), where)
+    return table, [f"{where}: {warning}" for warning in warnings]
+
+
+@once
+def _conformed(
+    frame: pd.DataFrame, columns: tuple[Column, ...]
+) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
+    """(the declared columns in canonical form, problems, warnings)."""
+    import pandas as pd
+
     known = {alias: c.name for c in columns if c.name not in frame.columns for alias in c.aliases[::-1]}
     frame = frame.rename(columns={alias: known[alias] for alias in known if alias in frame.columns})
     problems, warnings = names_that_differ([str(name) for name in frame.columns], columns)
@@ -195,8 +205,7 @@ def conform(frame: pd.DataFrame, columns: Iterable[Column], where: str) -> tuple
         if column.name in frame.columns and not isinstance(frame[column.name], pd.DataFrame):
             done[column.name], wrong = _canonical(frame[column.name], column)
             problems += wrong
-    refuse(problems, where)
-    return pd.DataFrame(done, index=frame.index), [f"{where}: {warning}" for warning in warnings]
+    return pd.DataFrame({} if problems else done, index=frame.index), tuple(problems), tuple(warnings)
 
 
 def refuse(problems: list[str], where: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from learner_jax.data.once import read_once
 from learner_jax.data.ways import Labels
 from learner_jax.leaves import site_ids
 from learner_jax.statistics import combine
@@ -108,11 +109,12 @@ def encode_sites(
     """
     ids = site_ids(frames)
     names = sorted(frames, key=ids.__getitem__)
-    for name in names:
-        for text in checklist.check(frames[name], f"site '{name}'"):
-            note(text)
-    fitted = fit_all(checklist, [frames[name] for name in names])
-    for name in names if len(names) > 1 else ():
-        for text in checklist.compare(frames[name], fitted):
-            note(f"site '{name}': {text}")
-    return fitted, {name: checklist.encode(frames[name], fitted) for name in names}
+    with read_once():
+        for name in names:
+            for text in checklist.check(frames[name], f"site '{name}'"):
+                note(text)
+        fitted = fit_all(checklist, [frames[name] for name in names])
+        for name in names if len(names) > 1 else ():
+            for text in checklist.compare(frames[name], fitted):
+                note(f"site '{name}': {text}")
+        return fitted, {name: checklist.encode(frames[name], fitted) for name in names}

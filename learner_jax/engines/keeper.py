@@ -7,6 +7,7 @@ it again; each must give the digest that the journal remembers.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from learner_jax import spans, specs, trees
 from learner_jax.engines.history import History, said
 from learner_jax.errors import StorageError, StudyError
-from learner_jax.leaves import schema_of
+from learner_jax.leaves import schema_bytes, schema_of
 from learner_jax.protocol.rows import Committed, Measured, Row
 from learner_jax.specs import Study
 from learner_jax.storage.journal import Journal
@@ -26,6 +27,8 @@ _ALL = 10**9
 _BUSY = 0.2
 """The share of the time that may pass in saving steps: where rounds take milliseconds, some are not saved, and are run
 again after a crash."""
+_SMALL = 64 * 2**20
+"""Bytes of a server's state up to which the best is held in memory until a step that names it is saved."""
 T = TypeVar("T")
 
 
@@ -54,6 +57,7 @@ class Keeper:
         self._committed: dict[int, str] = {}
         self._measured: dict[int, str] = {}  # figures of rounds that may be run again
         self._names: dict[int, int] = {}  # step -> the best round that it names
+        self._held: dict[int, PyTree] = {}  # best rounds that are not on the disk: the newest, and the one before
         if folder is None:
             return
         self._own_journal = journal is None
@@ -185,20 +189,38 @@ class Keeper:
             }
             steps, wait = self._steps, last or self._checkpoint.wait
             copy = not wait and bool(items["sites"])  # the simulator donates its states to the next round
-            return self._write(lambda: steps.save(round_number, items, wait=wait, copy=copy))
+            held = self._held.get(meta["best_round"])
+            first = None if held is None else functools.partial(self._save_best, meta["best_round"], held)
+            return self._write(lambda: steps.save(round_number, items, wait=wait, copy=copy, first=first))
 
     def _write(self, act: Callable[[], T]) -> T:
         return act() if self._say is None else patiently(act, self._say)
 
     def best(self, round_number: int, server: PyTree) -> PyTree:
-        """Saves the best round's model; what is to be held of it: its round where it lies on disk, else all of it."""
+        """Keeps the best round's model; what is to be held of it: its round where it lies on disk, else all of it.
+
+        A step is of no use without the best model that it names, so that is saved before it. A small one is held until
+        then: where rounds take milliseconds, most of the best are surpassed before a step is saved. A large one is
+        saved at once, since its memory is dearer than the wait.
+        """
         if self._best is None:
             return server
+        if self._checkpoint.keep_best <= 1 and schema_bytes(trees.schema(server)) <= _SMALL:
+            newest = max(self._held, default=round_number)
+            self._held = {newest: self._held[newest]} if self._held else {}  # the newest round's step may name it yet
+            self._held[round_number] = server
+            return server
         with spans.span("checkpoint"):
-            best, items = self._best, {"server": trees.named_leaves(server), "meta": {}}
-            self._write(lambda: best.save(round_number, items, wait=True, copy=False))
-            self._best.drop_before(self._oldest_needed())
+            self._write(lambda: self._save_best(round_number, server))
         return round_number
+
+    def _save_best(self, round_number: int, server: PyTree) -> None:
+        """Durable when it returns."""
+        best = self._best
+        assert best is not None
+        if round_number not in best.all():
+            best.save(round_number, {"server": trees.named_leaves(server), "meta": {}}, wait=True, copy=False)
+        best.drop_before(self._oldest_needed())
 
     def best_of(self, held: PyTree, like: PyTree) -> PyTree:
         """The server's state after the best round: what `best` or `restore` gave of it, from the disk where it lies.

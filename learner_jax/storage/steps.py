@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,15 @@ class Steps:
         """The newest durable step; one still in flight is not counted."""
         return max(self.all(), default=None)
 
-    def save(self, step: int, items: Items, wait: bool = False, metric: float | None = None, copy: bool = True) -> bool:
+    def save(
+        self,
+        step: int,
+        items: Items,
+        wait: bool = False,
+        metric: float | None = None,
+        copy: bool = True,
+        first: Callable[[], object] | None = None,
+    ) -> bool:
         """Saves a step in the background.
 
         Args:
@@ -140,6 +148,7 @@ class Steps:
           metric: what `keep_best` looks at.
           copy: copy the arrays before this returns; without it they must neither change nor be donated until the step
             is saved.
+          first: what must be durable before this step is, done where the step is written: in the background.
 
         Returns:
           whether the step was (or is being) saved.
@@ -155,14 +164,23 @@ class Steps:
         arrays = {
             item: {name: _host(leaf, copy) for name, leaf in items[item].items()} for item in items if item != "meta"
         }
-        self._flight = self._worker.submit(self._write, step, arrays, dict(items.get("meta", {})), metric)
+        self._flight = self._worker.submit(self._write, step, arrays, dict(items.get("meta", {})), metric, first)
         if wait:
             self.wait()
         return True
 
-    def _write(self, step: int, items: dict[str, dict[str, np.ndarray]], meta: dict, metric: float | None) -> None:
+    def _write(
+        self,
+        step: int,
+        items: dict[str, dict[str, np.ndarray]],
+        meta: dict,
+        metric: float | None,
+        first: Callable[[], object] | None,
+    ) -> None:
         begun = time.monotonic()
         try:
+            if first is not None:
+                first()
             self._put(step, items, meta, metric)
         finally:
             took = time.monotonic() - begun

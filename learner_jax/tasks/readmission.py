@@ -17,6 +17,7 @@ import numpy as np
 from learner_jax.data import encounters, icd9
 from learner_jax.data.described import described, of_column, of_input
 from learner_jax.data.encounters import COLUMNS, HEART_FAILURE, IGNORED, LABEL
+from learner_jax.data.once import once
 from learner_jax.data.schema import ONE_CLASS, Checklist, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
 from learner_jax.data.ways import Labels
@@ -188,6 +189,7 @@ def checklist(
     return Checklist(COLUMNS, check, zero, measure, fit, template, encode, SAMPLE, LABEL, describe=describe)
 
 
+@once
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=[name for name in IGNORED if name in frame.columns])
 

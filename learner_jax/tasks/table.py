@@ -35,6 +35,7 @@ import numpy as np
 from learner_jax.data import told_events, ways
 from learner_jax.data.declared import Asked, declared
 from learner_jax.data.described import described, of_column
+from learner_jax.data.once import once
 from learner_jax.data.schema import FLAG_WORDS, ONE_CLASS, Checklist, Column, conform, refuse, rows_shown
 from learner_jax.data.sites import TRAIN, SiteData, deal
 from learner_jax.data.suspect import FEWEST, Sums, drift, suspicions
@@ -295,11 +296,18 @@ def _for_prediction(column: Column, asked: Asked) -> Column:
 
 def _spelled(frame: pd.DataFrame, asked: Asked) -> pd.DataFrame:
     """The table with codes spelled as declared (2.0 for "2") and none where a declared value stands for it."""
-    changed = {}
-    for column in asked.columns:
+    return _spelled_by(frame, asked.columns, tuple(asked.absent.items()))
+
+
+@once
+def _spelled_by(
+    frame: pd.DataFrame, columns: tuple[Column, ...], absent: tuple[tuple[str, tuple[str, ...]], ...]
+) -> pd.DataFrame:
+    changed, lost_of = {}, dict(absent)
+    for column in columns:
         closed = () if column.kind == "events" else column.codes
         codes = closed or (FLAG_WORDS if column.kind == "flag" else ())
-        lost = asked.absent.get(column.name, ())
+        lost = lost_of.get(column.name, ())
         for name in (column.name, *column.aliases) if codes or lost else ():
             if name in frame.columns and getattr(frame[name], "ndim", 0) == 1:
                 changed[name] = _respelled(frame[name], codes, lost)
