@@ -6,7 +6,7 @@
 4, 16 and 64 updates of 10 million and of 100 million float32 parameters, in leaves of 4 million at most, as a
 coordinator finds them in its spool: NumPy arrays, one leaf at a time. Four of them are distinct and come in turn, so
 that they fit into memory. Arms: `reducer` (what a coordinator runs: `Reducer`, in order, into a donated sum), `numpy`
-(`np.add(total, leaf, out=total)`), `jnp` (a jitted addition, the sum donated, of arrays that lie on the device already).
+(`np.add(total, leaf, out=total)`), `jnp` (a jitted addition, the sum donated, of arrays that lie on the device).
 GB/s: bytes of all updates over the time. `one thread` and `two` are processes of their own (`NPROC`). The sums are
 compared, bit for bit, before anything is timed.
 """
@@ -14,6 +14,7 @@ compared, bit for bit, before anything is timed.
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import itertools
 import os
@@ -117,6 +118,10 @@ def answer_for(parameters: int, leaf: int) -> Callable[[dict[str, Any]], dict[st
     return answer
 
 
+def _ask(process: common.Process, question: dict[str, Any], arm: str) -> dict[str, Any]:
+    return process.ask({**question, "arm": arm})
+
+
 def measure(millions: float, updates: Sequence[int], leaf: int, repeats: int) -> dict[str, Any]:
     """One size's line.
 
@@ -133,9 +138,8 @@ def measure(millions: float, updates: Sequence[int], leaf: int, repeats: int) ->
                 raise ValueError(f"expected the same sum of all arms, got others with {place}")
             for count in updates:
                 question = {"do": "time", "updates": count}
-                took = common.interleave(
-                    {arm: lambda arm=arm, q=question: process.ask({**q, "arm": arm}) for arm in ARMS}, repeats
-                )
+                ask = functools.partial(_ask, process, question)
+                took = common.interleave({arm: functools.partial(ask, arm) for arm in ARMS}, repeats)
                 told = {
                     arm: common.summary([checked["bytes"] * count / 1e9 / one["wall_s"] for one in runs])
                     for arm, runs in took.items()

@@ -107,9 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     told: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
     with tempfile.TemporaryDirectory() as place:
 
-        def arm(name: str, at: list[int] = [0]) -> dict[str, float]:
-            at[0] += 1
-            folder = None if name == "nothing" else Path(place) / str(at[0])
+        def arm(name: str) -> dict[str, float]:
+            folder = None if name == "nothing" else Path(tempfile.mkdtemp(dir=place)) / "run"
             cpu = time.process_time()
             took, sha256, whole = run(folder, rounds, name == "waited")
             cpu = time.process_time() - cpu
