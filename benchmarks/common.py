@@ -112,19 +112,28 @@ class Process:
       arguments: of the command line.
       threads: of one device, set before jax starts.
       devices: host devices.
+      python: that runs it; this one where it is None.
+      environment: more variables.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], threads: int, devices: int):
-        environment = dict(os.environ)
-        environment |= {
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        threads: int,
+        devices: int,
+        python: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
+        own = {
             "NPROC": str(threads),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python or sys.executable, "-m", module, *arguments],
             cwd=ROOT,
-            env=environment,
+            env={**os.environ, **own, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import common
+from benchmarks import common, peer_work
 
 if TYPE_CHECKING:
     from benchmarks import loops
@@ -133,6 +133,12 @@ class Arms:
         self.index = index[0][: self.steps.sum()]
         self.weights: loops.Weights = tuple((layer["kernel"], layer["bias"]) for layer in _layers(params))
 
+    def work(self) -> peer_work.Work:
+        """The round for other frameworks."""
+        leaves = tuple(np.asarray(leaf) for layer in self.weights for leaf in layer)
+        arrays = {name: np.asarray(getattr(self, name)) for name in peer_work.ARRAYS}
+        return peer_work.Work(**arrays, start=leaves, lr=self.sizes.lr, optimizer=self.sizes.optimizer)
+
     def _heard(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         self.compiled += event == "/jax/core/compile/backend_compile_duration"
 
@@ -204,8 +210,10 @@ def _layers(params: Any) -> list[dict[str, Any]]:
 
 
 def answer_for(sizes: Sizes, began: float) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What a process answers: the work, an arm's first call, its weights, one timed call."""
+    """What a process answers: the work, an arm's first call, its weights, one timed call, its peak memory."""
     import jax
+
+    from benchmarks import loops
 
     arms, made = Arms(sizes), {}
     built_s = time.perf_counter() - began
@@ -228,6 +236,18 @@ def answer_for(sizes: Sizes, began: float) -> Callable[[dict[str, Any]], dict[st
             np.savez(question["into"], *[np.asarray(leaf) for leaf in leaves])
             np.savez(question["start"], *[np.asarray(leaf) for leaf in jax.tree.leaves(arms.weights)])
             return {"first_s": common.rounded(measured["wall_s"] + called["wall_s"])}
+        if question["do"] == "write":  # for `benchmarks.simulator_peers`
+            peer_work.write(Path(question["into"]), arms.work())
+            return {}
+        if question["do"] == "short":
+            short, run = peer_work.shortened(arms.work()), loops.per_step(getattr(loops, sizes.optimizer)(sizes.lr))
+            peer_work.write(Path(question["into"]), short)
+            given = arms.weights, arms.x, arms.y, short.index
+            np.savez(question["by_hand"], *loops.averaged(run, *given, short.first, short.steps))
+            np.savez(question["scan"], *[np.asarray(leaf) for leaf in jax.tree.leaves(run(*given))])
+            return {}
+        if question["do"] == "peak":
+            return peer_work.peak()
         if question["do"] == "other round":
             before = arms.compiled
             jax.block_until_ready(made[name](OTHER_ROUND))

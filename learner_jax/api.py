@@ -19,6 +19,7 @@ from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
 from learner_jax.aggregators import median as median_
 from learner_jax.data.sites import SiteData, encode_sites
+from learner_jax.engines import machines
 from learner_jax.engines.given import check_fit, checked_task, named_sites
 from learner_jax.engines.identity import given_task
 from learner_jax.engines.metrics_log import metrics_file
@@ -172,7 +173,7 @@ def simulate(
     profile: str | None = None,
     **fields: Any,
 ) -> Run:
-    """Trains a study with all sites in this process.
+    """Trains a study with all sites in this process, or in several that `jax.distributed` has joined.
 
     Args:
       study: a Study, the name of a shipped config, the path of a config file, or a Task.
@@ -197,16 +198,24 @@ def simulate(
     task = study if isinstance(study, Task) else None
     study = _study(study, fields)
     _check_profile(profile, study)
-    folder = None if workdir is None else Path(workdir)
+    folder = None if workdir is None or not machines.first() else Path(workdir)
+    finished = None if folder is None else _already(study, folder, resume, on_event, task)
+    if machines.several():  # one keeps the folder and tells; the others go by what it found there
+        result = machines.from_first(None if finished is None else finished.result)
+        finished = finished or (None if result is None else Run(result, _elsewhere))
+        on_event, profile = (on_event, profile) if machines.first() else (silent, None)
+    if finished is not None:
+        return finished
     if folder is not None:
-        finished = _already(study, folder, resume, on_event, task)
-        if finished is not None:
-            return finished
         on_event = _written(folder, on_event)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds}))
     with profiled(profile, folder, "simulation", on_event, study.name) as on_event:
         return _run(study, task, sites, folder, on_event, started, begun)
+
+
+def _elsewhere() -> TrainedModel:
+    raise StudyError("expected the first process to be asked for the model: the run's folder is its own")
 
 
 def _run(

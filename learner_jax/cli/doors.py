@@ -25,6 +25,13 @@ def simulate(study: Study, workdir: Path, on_event: Observer, resume: bool, prof
     module("api").simulate(study, workdir=workdir, on_event=on_event, resume=resume, profile=profile)
 
 
+def joined(where: str) -> bool:
+    """Joins this process to the others that simulate the same study; True if it is the first."""
+    machines = module("engines.machines")
+    machines.join(where)
+    return machines.first()
+
+
 def local(
     study: Study, workdir: Path, on_event: Observer, resume: bool, sites: int | None, profile: str | None = None
 ) -> None:

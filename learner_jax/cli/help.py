@@ -55,8 +55,18 @@ COMMANDS = {
             "learner simulate --config=my_study.py --config.rounds=100 --config.algorithm=scaffold "
             "--config.algorithm.local_lr=0.05 --workdir=runs/scaffold",
             "learner simulate --config=readmission --config.algorithm.local.learning_rate=1e-3 --config.cohort=0.5",
+            "srun learner simulate --config=readmission --processes=auto --workdir=runs/cluster",
         ),
-        _RUN,
+        (
+            *_RUN,
+            Flag(
+                "processes",
+                str,
+                "share the rounds with other processes, on one machine or many, started by the same command: "
+                "HOST:PORT,COUNT,INDEX (of the first, how many, which this is, from 0), or auto under Slurm, Open MPI "
+                "or a Kubernetes JobSet. The first keeps the run's folder",
+            ),
+        ),
         config=True,
     ),
     "local": Command(

@@ -22,7 +22,7 @@ from learner_jax.cli.flags import Parsed, parse
 from learner_jax.cli.sentences import size, wrapped
 from learner_jax.cli.stopping import Stopped, stoppable
 from learner_jax.errors import ConfigError, CryptoError, DataError, LearnerError
-from learner_jax.events import Event, Observer
+from learner_jax.events import Event, Observer, silent
 from learner_jax.spans import rounds_of
 from learner_jax.specs import Study, manifest_digest, near
 
@@ -103,7 +103,10 @@ def _simulate(parsed: Parsed) -> int:
     study = _study(parsed)
     folder = _workdir(parsed, study, "")
     resume = parsed.values["resume"]
-    profile = _profile(parsed)
+    profile, processes = _profile(parsed), parsed.values["processes"]
+    if processes is not None and not doors.joined(processes):  # the first tells of it, and keeps the folder
+        doors.simulate(study, folder, silent, resume, None)
+        return 0
     return _run(parsed, study, folder, lambda tell: doors.simulate(study, folder, tell, resume, profile))
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from learner_jax import spans, trees
 from learner_jax.data import plans
-from learner_jax.engines import rounds
+from learner_jax.engines import machines, rounds
 from learner_jax.engines.rounds import Draw
 from learner_jax.engines.world import Deal, Local, World, deal, fixed_draws, train_capacity, train_draws
 from learner_jax.federate import Federated, Server
@@ -126,15 +126,22 @@ class Program:
         if plan.streams > 1:  # a copy for each, made once: what is on one device would be copied in every round
             self._rows, self._fixed_index = self.place(world.rows), self.place(self._fixed_index)
         self._ahead: _Planned | None = None
-        self._simulate = jax.jit(self._round, donate_argnums=(1,))
+        self._simulate = jax.jit(self._round, donate_argnums=(1,), **self._everywhere())
         self._local = jax.jit(self._one)
-        self._look = jax.jit(functools.partial(rounds.look_each, federated))
+        self._look = jax.jit(functools.partial(rounds.look_each, federated), **self._everywhere())
+        self.send = jax.jit(federated.send, **self._everywhere())
 
     def place(self, tree: PyTree) -> PyTree:
         """A copy on the plan's devices, so that the first round compiles for the placement of all others."""
         if self.plan.streams == 1:
             return jax.tree.map(jnp.array, tree)
-        return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec()))
+        return machines.spread(tree, NamedSharding(self._mesh(), PartitionSpec()))
+
+    def _everywhere(self) -> dict[str, Any]:
+        """How what is compiled hands its results out where other processes have a part in it: whole, to each."""
+        if self.plan.streams == 1 or not machines.several():
+            return {}
+        return {"out_shardings": NamedSharding(self._mesh(), PartitionSpec())}
 
     def _mesh(self) -> Mesh:
         return Mesh(np.array(jax.devices()[: self.plan.streams]), ("stream",))
@@ -190,12 +197,12 @@ class Program:
         with spans.span("transfer"):
             each, all_ = self._placements()
             index = tuple(
-                jax.device_put(one, each) if p.batches == "train" else one
+                machines.spread(one, each) if p.batches == "train" else one
                 for p, one in zip(self._passes, draws[0], strict=True)
             )
             ids, position = self._ids(dealt.slots), self._padded(dealt.position)
             scalars = np.int32(number), np.int32(len(cohort)), np.int32(1)
-            (first, steps, ids, used), (slots, position, scalars) = jax.device_put(
+            (first, steps, ids, used), (slots, position, scalars) = machines.spread(
                 ((*draws[1:], ids, dealt.used), (dealt.slots, position, scalars)), (each, all_)
             )
         return _Planned(number, cohort, dealt.slots, draws, (index, first, steps, slots, ids, used, position, *scalars))
@@ -368,8 +375,8 @@ class Program:
         fixed = self._fixed["valid"]
         draw = Draw(self._fixed_index["valid"], fixed.first, fixed.steps)
         sites = np.int32(len(self.world.names))
-        return self._look(broadcast, states, draw, self.world.rows, self._record(np.int32(number), sites),
-                          self.world.ids, sites)  # fmt: skip
+        rows = self._rows if machines.several() else self.world.rows
+        return self._look(broadcast, states, draw, rows, self._record(np.int32(number), sites), self.world.ids, sites)
 
 
 def wire_shape(federated: Federated, template: PyTree, rows: PyTree, local: Local, look: bool = False) -> PyTree:

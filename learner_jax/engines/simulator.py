@@ -13,8 +13,8 @@ import numpy as np
 from learner_jax import spans, trees
 from learner_jax.data import plans
 from learner_jax.data.sites import SiteData
-from learner_jax.engines import choose
-from learner_jax.engines.history import History
+from learner_jax.engines import choose, machines
+from learner_jax.engines.history import History, said
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
 from learner_jax.engines.program import Plan, Program, enrol_all, wire_shape
@@ -56,6 +56,9 @@ def plan_of(engine: Engine, sites: int) -> Plan:
       ConfigError: more streams than devices.
     """
     devices = jax.devices()
+    if machines.several():  # each has its part of the streams, or else all do the same
+        streams = len(devices) if len(devices) <= sites else 1
+        return Plan(streams, engine.lanes or (4 if engine.plan == "lanes" or devices[0].platform != "cpu" else 1))
     if engine.plan == "sequential":
         return Plan(1, 1)
     if engine.plan == "lanes" or (engine.plan == "auto" and devices[0].platform != "cpu"):
@@ -69,8 +72,8 @@ def plan_of(engine: Engine, sites: int) -> Plan:
 
 
 def _is_free(engine: Engine) -> bool:
-    """Whether nothing of the plan is the user's own."""
-    return engine.plan == "auto" and engine.streams is None and engine.lanes is None
+    """Whether nothing of the plan is the user's own, and it can be tried: processes would not find the same."""
+    return not machines.several() and engine.plan == "auto" and engine.streams is None and engine.lanes is None
 
 
 def cohort_size(study: Study, sites: int) -> int:
@@ -109,6 +112,7 @@ def simulate(
             "federation.buffer: expected none in a simulation, which has no clock by which one site is later than "
             "another; `learner local` runs the study's sites as processes"
         )
+    workdir = workdir if machines.first() else None
     world = build_world(sites, parts.dtype)
     if not sum(map(len, world.train)):
         raise DataError(f"expected rows to train on, got none at any of {len(world.names)} sites")
@@ -142,7 +146,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     else:
         program = by(plan)
     history = History(parts)
-    done, server, states, best, notes = keeper.restore(server, states, history)
+    done, server, states, best, notes = _restored(keeper, server, states, history)
     server, states = program.place(server), program.place(states)
     for note in notes:
         say(f"a step was passed over: {note}")
@@ -182,15 +186,30 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     # ---- the last model, looked at by everyone
     history.ended = True
     spans.over()
-    _, sums = program.look(jax.jit(federated.send)(server), states, number + 1)
+    _, sums = program.look(program.send(server), states, number + 1)
     best = look_at(keeper, history, values(sums, parts.task.metrics), server, best)
     keeper.step(number, server, states, history.to_json(), last=True)
     seconds = time.perf_counter() - started
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
     best = server if best is None or history.best_round == number else keeper.best_of(best, server)
+    best = machines.tree_from_first(best, trees.shapes(server))
     server, best, states = jax.device_get((server, best, states))
     return Trained(server, best, states, history, sha256_of(federated, server, weights),
                    up, down, seconds)  # fmt: skip
+
+
+def _restored(
+    keeper: Keeper, server: PyTree, states: PyTree, history: History
+) -> tuple[int, PyTree, PyTree, PyTree, list[str]]:
+    """As `Keeper.restore`; what one process finds in the folder, all of them go on from."""
+    done, server, states, best, notes = keeper.restore(server, states, history)
+    if machines.several():
+        told = machines.from_first([done, best, history.to_json(), [said(row, {}) for row in history.curve]])
+        done, best, saved, rows = told
+        if done:
+            history.restore(saved, rows)
+            server, states = machines.tree_from_first((server, states), trees.shapes((server, states)))
+    return done, server, states, best, notes
 
 
 def _cohort(study: Study, world: World, number: int, size: int) -> np.ndarray:

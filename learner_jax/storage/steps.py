@@ -31,6 +31,7 @@ import numpy as np
 
 from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
+from learner_jax.storage import apart
 from learner_jax.storage.atomic import fsync_folder, read_json, write_json
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -71,6 +72,21 @@ def _frugal(orbax: Any) -> Any:
     context.memory.deepcopy_host_arrays = False
     context.array.saving.use_compression = False
     return context
+
+
+def _joined() -> bool:
+    """Whether `jax.distributed` has joined this process to others: see `learner_jax.storage.apart`."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.process_count() > 1
+
+
+def _saved(folder: Path, items: dict[str, dict[str, np.ndarray]]) -> None:
+    if _joined():
+        apart.save(folder, items)
+        return
+    orbax = _orbax()
+    with _frugal(orbax):
+        orbax.save_checkpointables(folder, items)
 
 
 class _NoOrbax(logging.Filter):
@@ -194,9 +210,8 @@ class Steps:
             said = {item: {name: _said(leaf) for name, leaf in leaves.items()} for item, leaves in items.items()}
             full = {item: {n: _raw(leaf) for n, leaf in leaves.items() if leaf.size} for item, leaves in items.items()}
             full = {item: leaves for item, leaves in full.items() if leaves} or {"empty": {"empty": np.zeros(1)}}
-            orbax = _orbax()
-            with _ONE_AT_A_TIME, _frugal(orbax):
-                orbax.save_checkpointables(beside, full)
+            with _ONE_AT_A_TIME:
+                _saved(beside, full)
             failpoints.here(f"{self._point}.before_finalise")
             about = {"meta": meta, "items": said, "metric": metric, "files": _fsynced_files(beside)}
             write_json(beside / "step.json", {"about": about, "sha256": _json_digest(about)})
@@ -311,7 +326,7 @@ class Steps:
         about = intact(path)
         try:
             with _ONE_AT_A_TIME:
-                found = _orbax().load_checkpointables(path)
+                found = apart.load(path) if _joined() else _orbax().load_checkpointables(path)
         except Exception as error:
             raise CorruptError(f"expected an intact step in {path}, got: {type(error).__name__}") from None
         items: dict[str, dict[str, Any]] = {"meta": about["meta"]}
