@@ -19,10 +19,10 @@ SECONDS ?= 60
 MINUTES ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint soak endurance plants fuzz mutants bench bundle docs constraints clean
+.PHONY: help demo install test lint soak endurance plants fuzz mutants bench device-check bundle docs constraints clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.ready ## ten hospitals and readmission, then four laboratories and proteins: real processes (4 minutes)
 	@$(BIN)/learner local --config=readmission --workdir=$(WORKDIR)
@@ -59,6 +59,9 @@ mutants: $(VENV)/.ready-test ## faults of all small kinds in protocol/, one at a
 
 bench: $(VENV)/.ready-test ## the simulator against plain loops over the same batches; one JSON line each
 	@$(BIN)/python -m benchmarks.simulator
+
+device-check: $(VENV)/.ready ## what this machine's device gives: rounds, parity, peak; one line in benchmarks/results/ (a GPU or TPU)
+	@$(BIN)/python -m benchmarks.device_check --out=benchmarks/results/device_check.jsonl
 
 bundle: $(VENV)/.ready ## wheelhouse/: all that a machine without a network installs from
 	@rm -rf wheelhouse

@@ -72,7 +72,8 @@ def adam(lr: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Ru
         count = count + 1
         first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, first, grads)
         second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, second, grads)
-        c1, c2 = 1 - b1 ** count.astype(jnp.float32), 1 - b2 ** count.astype(jnp.float32)
+        # 1 - b ** count: in float32 the difference would lose four of seven digits at the first steps
+        c1, c2 = (-jnp.expm1(count.astype(jnp.float32) * float(np.log(b))) for b in (b1, b2))
         weights = jax.tree.map(lambda w, m, v: w - lr * (m / c1) / (jnp.sqrt(v / c2) + eps), weights, first, second)
         return weights, (first, second, count)
 

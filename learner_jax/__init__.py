@@ -47,7 +47,9 @@ _PUBLIC = {
         ),
         "learner_jax.api",
     ),
-    **dict.fromkeys(("Checkpoint", "Data", "Engine", "Federation", "Release", "Spec", "Study"), "learner_jax.specs"),
+    **dict.fromkeys(
+        ("Checkpoint", "Compute", "Data", "Engine", "Federation", "Release", "Spec", "Study"), "learner_jax.specs"
+    ),
     **dict.fromkeys(
         (
             "Aggregator",
@@ -77,6 +79,7 @@ __all__ = [
     "Algorithm",
     "Batch",
     "Checkpoint",
+    "Compute",
     "Data",
     "Engine",
     "Event",
@@ -161,7 +164,7 @@ if TYPE_CHECKING:
     from learner_jax.errors import LearnerError
     from learner_jax.evaluation.metrics import accuracy, auprc, auroc, brier, log_loss
     from learner_jax.events import Event
-    from learner_jax.specs import Checkpoint, Data, Engine, Federation, Release, Spec, Study
+    from learner_jax.specs import Checkpoint, Compute, Data, Engine, Federation, Release, Spec, Study
     from learner_jax.types import Aggregator, Algorithm, Batch, Metric, Model, Pass, Report, Round, Session, Task
 
 

@@ -36,7 +36,7 @@ def build(study: Study, given: Task | None = None) -> Parts:
     watched = [f"valid/{metric.name}" for metric in task.metrics] + ["valid/loss"]
     if study.target not in watched:
         raise ConfigError(f"target: expected one of {', '.join(watched)}, got '{study.target}'")
-    loss = objective(model, task.loss)
+    loss = objective(model, task.loss, study.compute)
     watch = watching(model, task.loss, task.metrics)
     return Parts(
         study=study,

@@ -1314,7 +1314,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     Plant(
         "steps: a write that ends after its save prints a traceback",
-        "learner_jax/storage/steps.py",
+        "learner_jax/storage/quiet_orbax.py",
         'str(raised.exc_value) == "Event loop is closed"',
         'str(raised.exc_value) == "another"',
         ("tests/storage/test_steps.py", "-k", "ends_after"),

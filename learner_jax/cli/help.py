@@ -7,7 +7,7 @@ import textwrap
 from typing import NamedTuple
 
 from learner_jax.cli.flags import Flag
-from learner_jax.specs import Checkpoint, Data, Engine, Federation, Release, Spec, Study, shipped
+from learner_jax.specs import Checkpoint, Compute, Data, Engine, Federation, Release, Spec, Study, shipped
 
 
 class Command(NamedTuple):
@@ -374,7 +374,7 @@ def _fields() -> list[str]:
     lines = []
     for field in dataclasses.fields(Study):
         default = field.default
-        if isinstance(default, Data | Engine | Federation | Release | Checkpoint):
+        if isinstance(default, Data | Compute | Engine | Federation | Release | Checkpoint):
             inner = (f"{field.name}.{one.name}={_value(one.default)}" for one in dataclasses.fields(default))
             lines += textwrap.wrap(", ".join(inner), 92)
         else:

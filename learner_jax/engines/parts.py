@@ -13,11 +13,12 @@ from learner_jax import trees
 from learner_jax.algorithms.local import Loss
 from learner_jax.algorithms.look import look
 from learner_jax.data.told_events import PLACES
+from learner_jax.engines.compute import in_parts, light
 from learner_jax.engines.world import Local
 from learner_jax.errors import DataError, StudyError
 from learner_jax.federate import Federated, Watch
 from learner_jax.leaves import site_id
-from learner_jax.specs import Study
+from learner_jax.specs import Compute, Study
 from learner_jax.types import Metric, Model, PyTree, Task
 
 
@@ -142,28 +143,35 @@ def target(rows: PyTree) -> PyTree:
     return rows["y"]
 
 
-def objective(model: Model, loss: Callable[[PyTree, PyTree], Any]) -> Loss:
+def objective(model: Model, loss: Callable[[PyTree, PyTree], Any], compute: Compute = Compute()) -> Loss:
     """The loss that algorithms take, from a model and a loss per row; the mean over unmasked rows.
 
     Args:
       model: with statistics, if any, renewed in each step; beside "x" it finds "mask", bool[B]: rows that are there.
       loss: (output, target) -> float[B].
+      compute: how it computes.
 
     Raises:
       DataError: while tracing, where the loss gives anything but one number a row.
     """
+    apply = light(model, compute)
 
-    def of(weights, batch):
+    def summed(weights, batch):
         rows = batch.rows
         if isinstance(rows, dict) and "x" in rows and "mask" not in rows:
             rows = {**rows, "mask": batch.mask}
-        output, stats = model.apply(weights["params"], weights["stats"], rows, batch.key, True)
+        output, stats = apply(weights["params"], weights["stats"], rows, batch.key, True)
         each = loss(output, target(batch.rows))
         if jnp.shape(each) != batch.mask.shape:
             raise DataError(f"expected loss: one number a row, float{list(batch.mask.shape)}, got {jnp.shape(each)}")
+        return jnp.sum(jnp.where(batch.mask, each, 0)), stats
+
+    whole = in_parts(summed, compute.microbatches)
+
+    def of(weights, batch):
+        value, stats = whole(weights, batch)
         count = jnp.maximum(jnp.sum(batch.mask, dtype=jnp.int32), 1)
-        value = jnp.sum(jnp.where(batch.mask, each, 0)) / count.astype(each.dtype)
-        return value, ({"stats": stats} if jax.tree.leaves(stats) else {})
+        return value / count.astype(value.dtype), ({"stats": stats} if jax.tree.leaves(stats) else {})
 
     return of
 

@@ -18,6 +18,7 @@ from learner_jax.specs.names import KINDS, Field, known, make, resolve, schema
 from learner_jax.specs.spec import Fields, Kind, ModelSpec, Optimizer, Spec, Transform, freeze, thaw, to_json
 from learner_jax.specs.study import (
     Checkpoint,
+    Compute,
     Data,
     Engine,
     Federation,
@@ -33,6 +34,7 @@ from learner_jax.specs.words import near, no_field
 __all__ = [
     "KINDS",
     "Checkpoint",
+    "Compute",
     "Data",
     "Engine",
     "Federation",

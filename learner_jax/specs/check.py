@@ -44,6 +44,7 @@ def _rules(study: Study) -> Iterator[str]:
     least |= {"engine.streams": 1, "engine.lanes": 1, "engine.threads": 1, "federation.quorum": 0, "federation.port": 0}
     least |= {"federation.buffer": 1, "federation.stale": 0, "federation.deadline_s": 0}
     least |= {"checkpoint.every": 1, "checkpoint.keep_last": 1, "checkpoint.keep_best": 0}
+    least |= {"compute.microbatches": 1}
     for path, bound in least.items():
         value: Any = study
         for part in path.split("."):
@@ -58,6 +59,11 @@ def _rules(study: Study) -> Iterator[str]:
             yield f"{path}: expected a share up to 1.0 (or a whole number of sites), got {value}"
         if path == "federation.port" and value > 65535:
             yield f"{path}: expected at most 65535, got {value}"
+    parts, size = study.compute.microbatches, study.batch_size
+    if type(parts) is int and type(size) is int and parts > 1 and size % parts:
+        yield f"compute.microbatches: expected a divisor of batch_size {size}, got {parts}"
+    if study.compute.dtype == "bfloat16" and study.precision == "float64":
+        yield "compute.dtype: expected full beside precision float64, got bfloat16"
     if study.loader == "lasting" and study.steps is None:
         yield "loader: expected steps beside lasting (without them a round is whole epochs), got none"
     if study.federation.buffer is not None and study.cohort is not None:

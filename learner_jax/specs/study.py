@@ -126,6 +126,21 @@ class Checkpoint:
 @no_type_check
 @by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How a learning step computes, at every site alike. dtype: "bfloat16" runs the model forward and backward in it,
+    over weights, sums and judging in `precision`; "full" in that. remat: the forward pass is run again in the backward
+    pass in place of being kept: less memory, about a third more time. microbatches: so many equal parts of a batch, one
+    after the other, their gradients added up (a model with batch statistics cannot).
+    """
+
+    dtype: Literal["full", "bfloat16"] = "full"
+    remat: bool = False
+    microbatches: int = 1
+
+
+@no_type_check
+@by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
     """One training, from the question to the last round.
 
@@ -174,6 +189,7 @@ class Study:
     precision: Literal["float32", "float64"] = "float32"
     wire: Literal["full", "bfloat16"] = "full"
     data: Data = Data()
+    compute: Compute = Compute()
     engine: Engine = Engine()
     federation: Federation = Federation()
     release: Release = Release()
@@ -201,6 +217,10 @@ class Study:
         return from_json(text)
 
 
+_RECORDS = {
+    "data": Data, "compute": Compute, "engine": Engine, "federation": Federation, "release": Release,
+    "checkpoint": Checkpoint,
+}  # fmt: skip
 _KIND_OF = {"task": "tasks", "model": "models", "algorithm": "algorithms", "aggregator": "aggregators"}
 
 
@@ -235,8 +255,7 @@ def _record(cls: type, tree: Any, where: str) -> Any:
     odd += [f"{where}{name}: missing" for name, f in names.items() if f.default is empty and name not in tree]
     if odd:
         raise ConfigError("; ".join(odd))
-    records = {"data": Data, "engine": Engine, "federation": Federation, "release": Release, "checkpoint": Checkpoint}
-    parts = records if cls is Study else {}
+    parts = _RECORDS if cls is Study else {}
     return cls(**{k: _record(parts[k], v, f"{k}.") if k in parts else _value(v) for k, v in tree.items()})
 
 
@@ -250,7 +269,15 @@ def _value(tree: Any) -> Any:
 def manifest(study: Study) -> str:
     """The canonical JSON that goes to sites: of data.source the name alone, since its folder is this machine's."""
     name = Path(study.data.source).name
-    return dataclasses.replace(study, data=dataclasses.replace(study.data, source=name)).to_json()
+    tree = thaw(dataclasses.replace(study, data=dataclasses.replace(study.data, source=name)))
+    return to_json(_as_before(study, tree))
+
+
+def _as_before(study: Study, tree: dict[str, Any]) -> dict[str, Any]:
+    """Without what an older site or folder does not know, where it says nothing new."""
+    if study.compute == Compute():
+        del tree["compute"]
+    return tree
 
 
 def manifest_digest(study: Study) -> str:
@@ -258,7 +285,7 @@ def manifest_digest(study: Study) -> str:
 
     How and where it runs is left out: engine, checkpoint, data.source, federation.host, federation.port and line_mbit.
     """
-    tree = thaw(study)
+    tree = _as_before(study, thaw(study))
     for part in ("engine", "checkpoint"):
         del tree[part]
     for part, field in (("data", "source"), *(("federation", name) for name in ("host", "port", "line_mbit"))):

@@ -17,9 +17,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from learner_jax.storage import quiet_orbax
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 _NAMES = "names.json"
@@ -84,12 +85,10 @@ def _read(folder: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def main(arguments: list[str]) -> int:
     """The other process."""
-    from learner_jax.storage import steps
-
     do, source, target = arguments[0], Path(arguments[1]), Path(arguments[2])
-    orbax: Any = steps._orbax()
+    orbax = quiet_orbax.loaded()
     if do == "save":
-        with steps._frugal(orbax):
+        with quiet_orbax.frugal(orbax):
             orbax.save_checkpointables(target, _read(source))
     else:
         found = orbax.load_checkpointables(source)

@@ -1,4 +1,4 @@
-"""Checkpoints: one folder a step, written by Orbax; the only module that loads it.
+"""Checkpoints: one folder a step, written by Orbax.
 
 A step is named leaves in named items ("server", "sites") and a JSON value ("meta"). It is written into a hidden folder,
 fsynced and renamed, so a step that can be seen is whole whatever is killed when. `step.json` in it holds the meta value
@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -31,7 +30,7 @@ import numpy as np
 
 from learner_jax import failpoints
 from learner_jax.errors import CorruptError, StorageError
-from learner_jax.storage import apart
+from learner_jax.storage import apart, quiet_orbax
 from learner_jax.storage.atomic import fsync_folder, read_json, write_json
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -40,38 +39,6 @@ _ONE_AT_A_TIME = threading.Lock()
 Items = Mapping[str, Mapping[str, Any]]
 _SAVING, _OLD, _REPLACED = ".saving-", ".old-", ".replaced-"
 """Being written; being removed; whole, and about to be replaced by another step of its number."""
-
-
-def _orbax() -> Any:
-    """Loads Orbax (2 s) where it is first needed, and keeps its log lines from the terminal: errors are raised here."""
-    from orbax.checkpoint import v1
-
-    logger = logging.getLogger("absl")
-    if not any(isinstance(mark, _NoOrbax) for mark in logger.filters):
-        logger.addFilter(_NoOrbax())
-        _quiet_loops()
-    return v1
-
-
-def _quiet_loops() -> None:
-    """A write of TensorStore that ends after the save it was part of has failed finds that save's event loop closed,
-    and Python prints a traceback for each: the failure itself has been raised already."""
-    print_it = sys.unraisablehook
-
-    def hook(raised: Any) -> None:
-        if not (isinstance(raised.exc_value, RuntimeError) and str(raised.exc_value) == "Event loop is closed"):
-            print_it(raised)
-
-    sys.unraisablehook = hook
-
-
-def _frugal(orbax: Any) -> Any:
-    """A context in which a save takes no memory: Orbax would copy all arrays, and compress them in twice the time to
-    eleven twelfths of their size."""
-    context = orbax.Context()
-    context.memory.deepcopy_host_arrays = False
-    context.array.saving.use_compression = False
-    return context
 
 
 def _joined() -> bool:
@@ -84,14 +51,9 @@ def _saved(folder: Path, items: dict[str, dict[str, np.ndarray]]) -> None:
     if _joined():
         apart.save(folder, items)
         return
-    orbax = _orbax()
-    with _frugal(orbax):
+    orbax = quiet_orbax.loaded()
+    with quiet_orbax.frugal(orbax):
         orbax.save_checkpointables(folder, items)
-
-
-class _NoOrbax(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 class Steps:
@@ -125,7 +87,7 @@ class Steps:
         self._sign = 1.0 if higher_is_better else -1.0
         self._metrics: dict[int, float | None] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="steps")
-        self._worker.submit(_orbax)  # it takes 2 s to load: while the first round runs
+        self._worker.submit(quiet_orbax.loaded)  # it takes 2 s to load: while the first round runs
         self._flight: Future[None] | None = None
         self._rest, self._free_from = 1.0 / busy - 1.0, float("-inf")
 
@@ -326,7 +288,7 @@ class Steps:
         about = intact(path)
         try:
             with _ONE_AT_A_TIME:
-                found = apart.load(path) if _joined() else _orbax().load_checkpointables(path)
+                found = apart.load(path) if _joined() else quiet_orbax.loaded().load_checkpointables(path)
         except Exception as error:
             raise CorruptError(f"expected an intact step in {path}, got: {type(error).__name__}") from None
         items: dict[str, dict[str, Any]] = {"meta": about["meta"]}

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from learner_jax.errors import CorruptError, StorageError
-from learner_jax.storage.steps import Steps, _orbax
+from learner_jax.storage import quiet_orbax
+from learner_jax.storage.steps import Steps
 
 
 def leaves(seed: int) -> dict[str, Any]:
@@ -202,8 +203,8 @@ class Ends:
 def test_a_write_that_ends_after_its_save_has_failed_prints_nothing_and_other_faults_are_still_printed(monkeypatch):
     printed: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda raised: printed.append(str(raised.exc_value)))
-    monkeypatch.setattr("learner_jax.storage.steps._NoOrbax", type("New", (logging.Filter,), {}))
-    _orbax()
+    monkeypatch.setattr("learner_jax.storage.quiet_orbax._NoOrbax", type("New", (logging.Filter,), {}))
+    quiet_orbax.loaded()
     Ends(RuntimeError("Event loop is closed"))
     Ends(RuntimeError("another"))
     assert printed == ["another"]
