@@ -10,6 +10,12 @@ _PROGRAM = ("tests/engines/test_program.py", "-k")
 _CHOOSE = ("tests/engines/test_choose.py", "-k")
 _ARMS = ("tests/benchmarks/test_benchmark_arms.py", "-k")
 
+_COMPUTE = ("tests/engines/test_compute.py", "-k")
+_KEEPER = ("tests/engines/test_keeper.py", "-k")
+_ONCE = ("tests/data/test_once.py", "-k")
+_PORTABLE = ("tests/engines/test_portability.py", "-k")
+_MACHINES = ("tests/engines/test_machines.py", "-k")
+
 SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: a phase counts what passes in the phases within it",
@@ -223,5 +229,132 @@ SPEED: tuple[Plant, ...] = (
         "lr * (m / c1) / (jnp.sqrt(v / c2) + eps)",
         "lr * m / (jnp.sqrt(v) + eps)",
         (*_ARMS, "another_work or optax_adam"),
+    ),
+    Plant(
+        "speed: the last part of a batch alone is learned from",
+        "learner_jax/engines/compute.py",
+        "return total + one(weights, rows, mask, number), None",
+        "return one(weights, rows, mask, number), None",
+        (*_COMPUTE, "learn_the_same"),
+    ),
+    Plant(
+        "speed: parts of a batch keep what their backward passes need all at once",
+        "learner_jax/engines/compute.py",
+        "        @jax.checkpoint\n        def one(",
+        "        def one(",
+        (*_COMPUTE, "less_memory"),
+    ),
+    Plant(
+        "speed: bfloat16 is of the inputs alone",
+        "learner_jax/engines/compute.py",
+        "model.apply(_to(jnp.bfloat16, params), stats, x, key, train)",
+        "model.apply(params, stats, x, key, train)",
+        (*_COMPUTE, "products"),
+    ),
+    Plant(
+        "speed: rematerialisation is asked for and not done",
+        "learner_jax/engines/compute.py",
+        "return jax.checkpoint(apply, static_argnums=(4,)) if compute.remat else apply",
+        "return apply",
+        (*_COMPUTE, "again"),
+    ),
+    Plant(
+        "speed: batch statistics of parts are taken for those of the batch",
+        "learner_jax/engines/compute.py",
+        'if jax.tree.leaves(weights["stats"]):',
+        "if False:",
+        (*_COMPUTE, "refused_in_parts"),
+    ),
+    Plant(
+        "speed: how a step computes is no part of what a study means",
+        "learner_jax/specs/study.py",
+        "    if study.compute == Compute():\n",
+        "    if study.compute:\n",
+        (*_COMPUTE, "study_of_before"),
+    ),
+    Plant(
+        "speed: a step is saved without the best model that it names",
+        "learner_jax/engines/keeper.py",
+        'first = None if held is None else functools.partial(self._save_best, meta["best_round"], held)',
+        "first = None",
+        (*_KEEPER, "names_it"),
+    ),
+    Plant(
+        "speed: the best model before the newest is let go too early",
+        "learner_jax/engines/keeper.py",
+        "self._held = {newest: self._held[newest]} if self._held else {}",
+        "self._held = {}",
+        (*_KEEPER, "stopped_after_its_look"),
+    ),
+    Plant(
+        "speed: each better round waits for the disk",
+        "learner_jax/engines/keeper.py",
+        "if self._checkpoint.keep_best <= 1 and schema_bytes(trees.schema(server)) <= _SMALL:",
+        "if False:",
+        (*_KEEPER, "no_other_is"),
+    ),
+    Plant(
+        "speed: a large best model stays in memory",
+        "learner_jax/engines/keeper.py",
+        "schema_bytes(trees.schema(server)) <= _SMALL:",
+        "schema_bytes(trees.schema(server)) >= _SMALL:",
+        (*_KEEPER, "let_go"),
+    ),
+    Plant(
+        "speed: a table is read three times",
+        "learner_jax/data/sites.py",
+        "    with read_once():\n",
+        "    if names:\n",
+        (*_ONCE, "reads_its_columns_once"),
+    ),
+    Plant(
+        "speed: what was read of a table is remembered for good",
+        "learner_jax/data/once.py",
+        "        _KEPT.reset(token)",
+        "        pass",
+        (*_ONCE, "let_go"),
+    ),
+    Plant(
+        "speed: tables are told apart by nothing",
+        "learner_jax/data/once.py",
+        "key = function, id(first), rest",
+        "key = function, rest",
+        (*_ONCE, "let_go"),
+    ),
+    Plant(
+        "speed: a round calls back into Python",
+        "learner_jax/engines/rounds.py",
+        "        return jax.lax.bitcast_convert_type(same, leaf.dtype)",
+        "        return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), leaf)",
+        (*_PORTABLE, "every_method and fedavg"),
+    ),
+    Plant(
+        "speed: prediction takes an operation that a TPU has not",
+        "learner_jax/engines/judge.py",
+        'rows: model.apply(weights["params"], weights["stats"], rows, None, False)[0])',
+        'rows: (model.apply(weights["params"], weights["stats"], rows, None, False)[0],\n'
+        "                                          jnp.linalg.eig(jnp.eye(2))[0]))",
+        (*_PORTABLE, "prediction and logistic"),
+    ),
+    Plant(
+        "speed: every process writes into the run's folder",
+        "learner_jax/engines/simulator.py",
+        "    workdir = workdir if machines.first() else None\n",
+        "",
+        (*_MACHINES, "two_processes"),
+    ),
+    Plant(
+        "speed: each of two processes takes the other's sites for its own",
+        "learner_jax/engines/machines.py",
+        "lambda index: whole[index])",
+        "lambda index: whole[::-1][index])",
+        (*_MACHINES, "two_processes"),
+    ),
+    Plant(
+        "speed: a process that joins takes any place",
+        "learner_jax/engines/machines.py",
+        "if found is None or not int(found[3]) < int(found[2]):",
+        "if found is None:",
+        (*_MACHINES, "one_line"),
     ),
 )

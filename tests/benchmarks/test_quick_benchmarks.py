@@ -1,0 +1,39 @@
+"""Benchmarks run as their first lines say, at sizes at which their figures mean nothing. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def line(root, module: str, *more: str) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--quick", *more]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_aggregation_adds_up_to_the_same(root):
+    told = line(root, "aggregation")
+    assert told["same_sums"] and told["found"]["one thread"]["4"]["gb_per_s"].keys() == {"reducer", "numpy", "jnp"}
+
+
+@pytest.mark.soak
+def test_keeping_a_run_ends_in_the_same_weights_also_after_a_kill(root):
+    told = line(root, "checkpoints")
+    assert told["same_weights"] and told["killed"]["went_on_from"] <= told["killed"]["killed_in_round"]
+
+
+@pytest.mark.soak
+def test_the_first_result_comes(root):
+    told = line(root, "first_result")
+    assert {"cold", "warm"} == told["until"]["readmission"].keys()
+
+
+@pytest.mark.soak
+def test_the_device_check_tells_of_every_work(root):
+    told = line(root, "device_check")
+    assert told["works"].keys() == {"W1", "W2", "W3"} and told["parity"]["same_bits"] == told["parity"]["rounds"]
