@@ -61,6 +61,19 @@ def sgd(lr: float) -> Rule:
     return Rule(lambda weights: (), move)
 
 
+def controlled(lr: float) -> Rule:
+    """Gradient descent with two control variates, which are zero: Karimireddy et al., ICML 2020, algorithm 1."""
+
+    def begin(weights):  # times zero, and no constant: the compiler may not leave them out
+        return jax.tree.map(lambda w: w * 0.0, weights), jax.tree.map(lambda w: w * 0.0, weights)
+
+    def move(weights, grads, memory):
+        own, all_ = memory
+        return jax.tree.map(lambda w, g, i, c: w - lr * (g - i + c), weights, grads, own, all_), memory
+
+    return Rule(begin, move)
+
+
 def adam(lr: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
     """Kingma and Ba, ICLR 2015, algorithm 1."""
 

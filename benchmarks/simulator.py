@@ -7,6 +7,9 @@
 W1: 200 of 1,000 sites of log-normal size (100 rows in the mean), a perceptron 784-200-200-62, batches of 20, SGD.
 W2: 8 sites of 5,000 rows, a perceptron 512-256-128-1, batches of 64, Adam.
 W3: 500 of 1,000 such sites as in W1, logistic regression 60-10, batches of 20, SGD.
+W1S, W2S, W3S: the same by SCAFFOLD, with SGD. The loops add two control variates in each step; a site's own is read
+and written once a round, which `state_copy` does alone, and `ratio_to_floor` is over the best loop and that together.
+In the first round the variates are zero, so that the weights compared are those of FedAvg.
 T10, T100, T1000, T10000: so many sites, all asked, each with one batch of 20 rows for logistic regression 8-2: what a
 site costs beside its step.
 One epoch each. The inputs are made up: what is measured is time, not learning. Each arm runs the same round in each
@@ -62,12 +65,16 @@ class Sizes(NamedTuple):
     widths: tuple[int, ...] = (784, 200, 200, 62)
     optimizer: str = "sgd"
     lr: float = 0.05
+    method: str = "fedavg"
 
 
 WORKS = {
     "W1": Sizes(),
     "W2": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "adam", 1e-3),
     "W3": Sizes(cohort=500, widths=(60, 10)),
+    "W1S": Sizes(optimizer="controlled", method="scaffold"),
+    "W2S": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "controlled", 0.01, "scaffold"),
+    "W3S": Sizes(cohort=500, widths=(60, 10), optimizer="controlled", method="scaffold"),
     **{f"T{count}": Sizes(count, count, 20.0, 0.0, 20, (8, 2)) for count in (10, 100, 1000, 10_000)},
 }
 QUICK = Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(12, 8, 8, 5))
@@ -75,6 +82,7 @@ QUICKS = {
     **dict.fromkeys(WORKS, QUICK),
     "W2": Sizes(3, 3, 9.0, 0.0, 4, (6, 5, 1), "adam", 1e-3),
     "W3": Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(6, 3)),
+    **dict.fromkeys(("W1S", "W2S", "W3S"), QUICK._replace(optimizer="controlled", method="scaffold")),
 }
 
 
@@ -109,7 +117,7 @@ class Arms:
         import jax.monitoring
         import optax
 
-        from learner_jax.algorithms import fedavg
+        from learner_jax.algorithms import fedavg, scaffold
         from learner_jax.engines.parts import objective
         from learner_jax.engines.world import Local, build_world
         from learner_jax.federate import federate
@@ -123,7 +131,11 @@ class Arms:
         self.start = {"params": params, "stats": stats}
         binary = sizes.widths[-1] == 1
         score = optax.sigmoid_binary_cross_entropy if binary else optax.softmax_cross_entropy_with_integer_labels
-        self.federated = federate(fedavg(objective(model, score), local_lr=sizes.lr, local=sizes.optimizer))
+        loss = objective(model, score)
+        if sizes.method == "scaffold":
+            self.federated = federate(scaffold(loss, local_lr=sizes.lr, by_rows=True))
+        else:
+            self.federated = federate(fedavg(loss, local_lr=sizes.lr, local=sizes.optimizer))
         self.local = Local(sizes.batch_size, 1, None, SEED)
         self.x, self.y = self.world.rows["x"], self.world.rows["y"]
         # ---- the round's batches, from the plan that the engine itself follows
@@ -167,10 +179,26 @@ class Arms:
         states = program.place(enrol_all(self.federated, self.start, len(self.world.names)))
 
         def run(number: int = ROUND) -> list[Any]:
+            nonlocal states  # they are consumed; the server's is not, so that each round starts alike
             outcome = program.round(server, states, number, self.cohort(number))
+            states = outcome.states
             program.prepare(number, self.cohort(number))  # of the next round, while this one runs
-            layers = _layers(outcome.server.learned.weights["params"])
+            layers = _layers(_learned(outcome.server.learned))
             return [leaf for layer in layers for leaf in (layer["kernel"], layer["bias"])]
+
+        return run
+
+    def state_copy(self) -> Callable[..., list[Any]]:
+        """Each site's control variate read and written once, by NumPy."""
+        whole = [np.zeros((len(self.world.names), *leaf.shape), np.float32) for layer in self.weights for leaf in layer]
+        new = [np.zeros_like(leaf) for leaf in whole]
+        cohort = self.cohort(ROUND)
+
+        def run() -> list[Any]:
+            for place in cohort:
+                for old, room in zip(whole, new, strict=True):
+                    np.copyto(room[place], old[place])
+            return []
 
         return run
 
@@ -189,6 +217,8 @@ class Arms:
         if name == "host_plan":
             program = self.program()
             return lambda: program.draws(program.deal(self.cohort(ROUND)), ROUND) and []
+        if name == "state_copy":
+            return self.state_copy()
         if name == "by_hand":
             step = loops.per_step(rule)
             return lambda: loops.averaged(step, weights, x, y, index, self.first, self.steps)
@@ -201,6 +231,11 @@ class Arms:
         else:
             run = loops.per_step(rule) if name == "per_step" else loops.scan(rule, int(name.partition("_")[2] or 1))
         return lambda: jax.tree.leaves(run(weights, x, y, index))
+
+
+def _learned(learned: Any) -> Any:
+    """The parameters in a server's state, of FedAvg or of SCAFFOLD."""
+    return learned.weights["params"]
 
 
 def _layers(params: Any) -> list[dict[str, Any]]:
@@ -313,11 +348,15 @@ def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict
       ValueError: arms disagree, or a round compiled again.
     """
     load = os.getloadavg()[0]
+    arrangements = dict(ARRANGEMENTS)
+    if sizes.method == "scaffold":
+        threads, devices, arms = arrangements["one core"]
+        arrangements["one core"] = threads, devices, (*arms, "state_copy")
     processes = {
         place: common.Process("benchmarks.simulator", ["--serve", *arguments], threads, devices)
-        for place, (threads, devices, _) in ARRANGEMENTS.items()
+        for place, (threads, devices, _) in arrangements.items()
     }
-    home = {arm: processes[place] for place, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}
+    home = {arm: processes[place] for place, (_, _, arms) in arrangements.items() for arm in arms}
     try:
         # ---- start, compile, compare
         work = {place: process.ask({"do": "describe"}) for place, process in processes.items()}
@@ -345,7 +384,7 @@ def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict
         "n": repeats,
         **_ratios(measured),
         "a_site_ms": _a_site(measured, sizes.cohort),
-        "arms": _arms(measured, first, {arm: place for place, (_, _, arms) in ARRANGEMENTS.items() for arm in arms}),
+        "arms": _arms(measured, first, {arm: place for place, (_, _, arms) in arrangements.items() for arm in arms}),
         "start_up_s": {place: part["start_up_s"] for place, part in work.items()},
         "agreement": agreed,
         "compiled_again": sum(again.values()),
@@ -385,7 +424,15 @@ def _ratios(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         return common.ratio(measured[arm], measured[other])
 
     engine = ("sequential", "lanes_4", "streams_2")
+    floor = {}
+    if "state_copy" in measured:
+        both = [
+            {part: a[part] + b[part] for part in ("wall_s", "cpu_s")}
+            for a, b in zip(measured[best["wall"]], measured["state_copy"], strict=True)
+        ]
+        floor = {"ratio_to_floor": {arm: common.ratio(measured[arm], both)["wall"] for arm in engine}}
     return {
+        **floor,
         "best_loop": best,
         "ratio_to_best_loop": {arm: to_best(arm) for arm in ROUNDS},
         "ratio_to_gathered_scan": {arm: to(arm, "gathered_scan") for arm in engine},
@@ -439,6 +486,9 @@ def told(line: dict[str, Any]) -> list[str]:
     each = ", ".join(f"{arm} {found['wall'] * 1e3:.1f} (CPU {found['cpu'] * 1e3:.1f})" for arm, found in
                      line["a_site_ms"].items())  # fmt: skip
     out.append(f"beyond the best loop, microseconds a site: {each}")
+    for name, ratio in line.get("ratio_to_floor", {}).items():
+        spread = f"({ratio['q1']:.3f} to {ratio['q3']:.3f})"
+        out.append(f"  {name:14} over that loop and each site's state, by repeat {ratio['paired']:.3f} {spread}")
     return out
 
 

@@ -41,7 +41,7 @@ import numpy as np
 from benchmarks import common, peer_work
 from benchmarks.simulator import QUICKS, WORKS, Sizes, apart, check
 
-NAMES = tuple(name for name in WORKS if name != "T10000")
+NAMES = tuple(name for name, sizes in WORKS.items() if name != "T10000" and sizes.method == "fedavg")
 
 
 class Peer(NamedTuple):

@@ -299,6 +299,20 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version()}
 
 
+def bench_tables(results: Path, page: Path | None) -> str:
+    """The tables of a folder of results, or a line that says that they are in a page now."""
+    bench, atomic = module("reports.bench"), module("storage.atomic")
+    found = bench.tables(bench.read(results))
+    if page is None:
+        return found
+    try:
+        text = page.read_text()
+    except OSError as error:
+        raise DataError(f"expected a page at {page}, got: {error.strerror}") from None
+    atomic.write_bytes(page, bench.put(text, found).encode())
+    return f"The tables are in {page}."
+
+
 def module(name: str) -> Any:
     """A module of ours; where it is not there yet, an error in one line."""
     full = f"learner_jax.{name}"

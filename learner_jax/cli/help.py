@@ -86,6 +86,17 @@ COMMANDS = {
         (_OUT, Flag("json", bool, "one JSON object in place of the table", False)),
         words="RUN RUN...",
     ),
+    "bench": Command(
+        "what benchmarks found, as tables",
+        "table: the newest line of each benchmark in a folder of results, as tables in Markdown. With --out they are "
+        "put into that page, between its marks.",
+        ("learner bench table", "learner bench table --out=docs/benchmarks.md"),
+        (
+            Flag("results", str, "the folder of .jsonl files", "benchmarks/results"),
+            Flag("out", str, "the page whose tables are made anew (default: they are printed)"),
+        ),
+        words="table",
+    ),
     "report": Command(
         "the table, the sentences and the page of a finished run",
         "Shows what a run found and writes it as one HTML page that needs nothing else. Of a cohort file (beside the "
@@ -311,7 +322,7 @@ COMMANDS = {
 }
 
 GROUPS = {
-    "for researchers": ("simulate", "local", "compare", "report", "predict", "recalibrate"),
+    "for researchers": ("simulate", "local", "compare", "report", "predict", "recalibrate", "bench"),
     "for who runs a study": ("forecast", "coordinator", "broker", "revoke", "backup", "restore"),
     "for sites: who has the data": ("data", "doctor", "join", "rotate"),
 }

@@ -378,6 +378,14 @@ def _compare(parsed: Parsed) -> int:
     return 0
 
 
+def _bench(parsed: Parsed) -> int:
+    if parsed.words != ("table",):
+        raise ConfigError(f"expected table, got {' '.join(parsed.words) or 'nothing'}: learner bench table")
+    out = parsed.values["out"]
+    print(doors.bench_tables(Path(parsed.values["results"]), None if out is None else Path(out)))
+    return 0
+
+
 def _data(parsed: Parsed) -> int:
     actions = {"list": _data_list, "fetch": _data_fetch, "check": _data_check, "cohort": _data_cohort}
     word = parsed.words[0] if parsed.words else ""
@@ -472,6 +480,7 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "doctor": _doctor,
     "report": _report,
     "compare": _compare,
+    "bench": _bench,
     "predict": predict.predict,
     "recalibrate": recalibrate.recalibrate,
     "data": _data,

@@ -71,7 +71,7 @@ def test_all_arms_agree(arms, start):
     assert off["centralised"] < simulator.TOLERANCE["centralised"] and off["rounds"] < simulator.TOLERANCE["rounds"]
 
 
-@pytest.mark.parametrize("name", ["W2", "W3"])
+@pytest.mark.parametrize("name", ["W2", "W3", "W1S"])
 def test_all_arms_of_another_work_agree(name):
     other = simulator.Arms(simulator.QUICKS[name])
     names = ("scan", "per_step", "gathered_scan", "padded_vmap", "sequential", "by_hand")
