@@ -24,7 +24,7 @@ from learner_jax.storage.steps import Steps
 from learner_jax.types import PyTree
 
 _ALL = 10**9
-_BUSY = 0.2
+_BUSY = 0.1
 """The share of the time that may pass in saving steps: where rounds take milliseconds, some are not saved, and are run
 again after a crash."""
 _SMALL = 64 * 2**20
