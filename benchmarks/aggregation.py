@@ -1,6 +1,6 @@
 """How fast a coordinator adds updates up, beside plain additions of the same arrays on the same machine.
 
-    python -m benchmarks.aggregation                  some minutes, 3 GB of memory; one JSON line a size
+    python -m benchmarks.aggregation                  some minutes, 5 GB of memory; one JSON line a size
     python -m benchmarks.aggregation --quick          small updates: does it run, is the sum right
 
 4, 16 and 64 updates of 10 million and of 100 million float32 parameters, in leaves of 4 million at most, as a

@@ -121,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         repeats = flags.repeats or (1 if flags.quick else 7)
         measured = common.interleave({name: lambda name=name: arm(name) for name in ARMS}, repeats)
         after = killed(Path(place) / "killed", rounds)
+    if not flags.quick and not 1 < after["went_on_from"] <= after["killed_in_round"] + 1:
+        raise RuntimeError(f"expected the killed run to go on from a step that was kept, got {after}")
     shas.add(after["sha256"])
     if len(shas) != 1:
         raise RuntimeError(f"expected all runs to end in the same weights, got {sorted(shas)}")

@@ -7,8 +7,8 @@ One JSON line, added to benchmarks/results/device_check.jsonl: the device and ve
 and coordinator give the simulator's bits on it (`parity`); the quickest of products of float32 matrices (`peak_flops`);
 and for W1, W2 and W3 (see `benchmarks.simulator`) the seconds of a round by each plan, of the plain loops over the same
 batches, and the share of the peak that the round's own arithmetic comes to (`mfu`; XLA's account of a step). The
-weights of every arm are compared before anything is timed. `engines` is a digest of the sources that make a round: a
-test says when they changed since.
+weights of every arm are compared before anything is timed, by products in full precision. `engines` is a digest of the
+sources that make a round: a test says when they changed since.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ LOOPS = ("scan", "unroll_8", "per_step")
 LANES = (1, 4, 16, 64)
 RESULTS = common.ROOT / "benchmarks" / "results" / "device_check.jsonl"
 SOURCES = (
-    "engines/program.py", "engines/reducer.py", "engines/rounds.py", "engines/world.py", "federate.py", "trees.py",
+    "engines/compute.py", "engines/machines.py", "engines/parts.py", "engines/program.py", "engines/reducer.py",
+    "engines/rounds.py", "engines/world.py", "federate.py", "trees.py",
     "algorithms/*.py", "aggregators/*.py", "models/*.py",
 )  # fmt: skip
 
@@ -93,25 +94,26 @@ def work(name: str, sizes: simulator.Sizes, repeats: int, peak: float) -> dict[s
     """
     import jax
 
-    from benchmarks import loops
+    def built(arms: simulator.Arms) -> dict[str, Callable[[], Any]]:
+        plans = [lanes for lanes in LANES if lanes <= sizes.cohort]
+        engines = {f"lanes_{lanes}" if lanes > 1 else "sequential": arms.engine(1, lanes) for lanes in plans}
+        return {loop: arms.make(loop) for loop in LOOPS} | engines
 
-    arms = simulator.Arms(sizes)
-    calls: dict[str, Callable[[], Any]] = {loop: arms.make(loop) for loop in LOOPS}
-    plans = [lanes for lanes in LANES if lanes <= sizes.cohort]
-    calls |= {f"lanes_{lanes}" if lanes > 1 else "sequential": arms.engine(1, lanes) for lanes in plans}
-    start = [np.asarray(leaf) for leaf in jax.tree.leaves(arms.weights)]
-    leaves = {arm: [np.asarray(leaf) for leaf in call()] for arm, call in calls.items()}
-    rule = getattr(loops, sizes.optimizer)(sizes.lr)
-    by_hand = loops.averaged(
-        loops.per_step(rule), arms.weights, arms.x, arms.y, arms.index, arms.first, arms.steps
-    )  # fmt: skip
+    # with Adam after few steps: see `benchmarks.simulator`; an accelerator's quicker products have three digits
+    few = simulator.Arms(sizes, simulator.SHORT if sizes.optimizer == "adam" else None)
+    with jax.default_matmul_precision("highest"):
+        leaves = {arm: [np.asarray(leaf) for leaf in call()] for arm, call in built(few).items()}
+        by_hand = [np.asarray(leaf) for leaf in few.make("by_hand")()]
+    start = [np.asarray(leaf) for leaf in jax.tree.leaves(few.weights)]
+    rounds = {"by_hand": by_hand} | {arm: leaves[arm] for arm in leaves if arm not in LOOPS}
     agreed = {
         "centralised": simulator.check("centralised", {a: leaves[a] for a in LOOPS}, "scan", start, sizes.optimizer),
-        "rounds": simulator.check(
-            "rounds", {"by_hand": by_hand} | {a: leaves[a] for a in leaves if a not in LOOPS}, "by_hand", start,
-            sizes.optimizer,
-        ),
-    }  # fmt: skip
+        "rounds": simulator.check("rounds", rounds, "by_hand", start, sizes.optimizer),
+    }
+    arms = simulator.Arms(sizes)
+    calls = built(arms)
+    for call in calls.values():
+        jax.block_until_ready(call())
     measured = common.interleave(
         {arm: lambda call=call: common.timed(lambda: jax.block_until_ready(call()))[0] for arm, call in calls.items()},
         repeats,

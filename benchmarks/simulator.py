@@ -389,6 +389,7 @@ def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict
     return {
         "benchmark": "simulator",
         "name": name,
+        "quick": sizes != WORKS.get(name),
         "inputs": "synthetic",
         "sizes": sizes._asdict(),
         "work": {key: value for key, value in work["one core"].items() if key not in ("start_up_s", "devices")},

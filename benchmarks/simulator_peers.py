@@ -303,6 +303,7 @@ def run(
     return {
         "benchmark": "simulator_peers",
         "name": name,
+        "quick": sizes != WORKS.get(name),
         "inputs": "synthetic",
         "sizes": sizes._asdict(),
         "work": run.work,

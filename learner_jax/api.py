@@ -211,7 +211,10 @@ def simulate(
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     on_event(Event("start", study.name, data={"kind": "simulation", "rounds": study.rounds}))
     with profiled(profile, folder, "simulation", on_event, study.name) as on_event:
-        return _run(study, task, sites, folder, on_event, started, begun)
+        run = _run(study, task, sites, folder, on_event, started, begun)
+    if machines.several():
+        machines.meet()
+    return run
 
 
 def _elsewhere() -> TrainedModel:

@@ -63,8 +63,8 @@ COMMANDS = {
                 "processes",
                 str,
                 "share the rounds with other processes, on one machine or many, started by the same command: "
-                "HOST:PORT,COUNT,INDEX (of the first, how many, which this is, from 0), or auto under Slurm, Open MPI "
-                "or a Kubernetes JobSet. The first keeps the run's folder",
+                "HOST:PORT,COUNT,INDEX (of the first, how many, which this is, from 0), or auto under Slurm or Open "
+                "MPI. The first keeps the run's folder",
             ),
         ),
         config=True,

@@ -13,12 +13,15 @@ _KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("what is made of a table",
 
 
 @contextlib.contextmanager
-def read_once() -> Iterator[None]:
+def read_once(keep: bool = True) -> Iterator[None]:
     """Within it, what functions marked `once` made of an object is kept, and given again for the same object.
 
     Nothing is kept longer: a table may be changed afterwards, and its memory is let go.
+
+    Args:
+      keep: False keeps nothing: where it would take too much memory.
     """
-    token = _KEPT.set({})
+    token = _KEPT.set({} if keep else None)
     try:
         yield
     finally:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from learner_jax.data.schema import Checklist
 
 TRAIN, VALID, TEST = 0, 1, 2
+_KEPT_ROWS = 300_000
+"""Rows of all sites up to which what was read of a table is kept until the last is encoded: about a kilobyte each."""
 
 
 class SiteData(NamedTuple):
@@ -109,7 +111,7 @@ def encode_sites(
     """
     ids = site_ids(frames)
     names = sorted(frames, key=ids.__getitem__)
-    with read_once():
+    with read_once(sum(len(frame) for frame in frames.values() if hasattr(frame, "columns")) <= _KEPT_ROWS):
         for name in names:
             for text in checklist.check(frames[name], f"site '{name}'"):
                 note(text)

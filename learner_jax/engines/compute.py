@@ -27,6 +27,13 @@ def _to(dtype: Any, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
 
 
+def _lower(x: PyTree) -> PyTree:
+    """Inputs in bfloat16; days, which would be rounded to weeks, as they are."""
+    if isinstance(x, dict) and "days" in x:
+        return {**_to(jnp.bfloat16, x), "days": x["days"]}
+    return _to(jnp.bfloat16, x)
+
+
 def light(model: Model, compute: Compute) -> Apply:
     """The model's `apply` as a learning step calls it.
 
@@ -40,7 +47,7 @@ def light(model: Model, compute: Compute) -> Apply:
         if compute.dtype == "full":
             return model.apply(params, stats, rows, key, train)
         wide = jnp.result_type(float)
-        x = {**rows, "x": _to(jnp.bfloat16, rows["x"])} if isinstance(rows, dict) and "x" in rows else rows
+        x = {**rows, "x": _lower(rows["x"])} if isinstance(rows, dict) and "x" in rows else rows
         output, new = model.apply(_to(jnp.bfloat16, params), stats, x, key, train)
         return _to(wide, output), jax.tree.map(lambda old, leaf: leaf.astype(old.dtype), stats, new)
 

@@ -72,7 +72,7 @@ def tune_head(
     train, valid = np.flatnonzero(site.split == TRAIN), np.flatnonzero(site.split == VALID)
     if not len(train) or not len(valid):
         raise DataError(f"expected cells to train on and to watch, got {len(train)} and {len(valid)}")
-    loss, size = objective(parts.model, parts.task.loss), parts.study.batch_size
+    loss, size = objective(parts.model, parts.task.loss, parts.study.compute), parts.study.batch_size
     watch = watching(parts.model, parts.task.loss, parts.task.metrics)
     labels = {
         part: {name: "head" if name in HEADS else "kept" for name in tree} if part == "params" else "kept"

@@ -57,6 +57,7 @@ class Keeper:
         self._committed: dict[int, str] = {}
         self._measured: dict[int, str] = {}  # figures of rounds that may be run again
         self._names: dict[int, int] = {}  # step -> the best round that it names
+        self._bests: set[int] = set()  # best rounds that this process saved
         self._held: dict[int, PyTree] = {}  # best rounds that are not on the disk: the newest, and the one before
         if folder is None:
             return
@@ -173,7 +174,10 @@ class Keeper:
         self._say = None  # who stops does not wait
         if newest is not None:
             with contextlib.suppress(RuntimeError):
-                self.step(*newest, last=True)
+                try:
+                    self.step(*newest, last=True)
+                except StorageError:  # of the save before, which this one waited for
+                    self.step(*newest, last=True)
 
     def step(
         self, round_number: int, server: PyTree, states: PyTree, meta: Mapping[str, Any], last: bool = False
@@ -218,8 +222,9 @@ class Keeper:
         """Durable when it returns."""
         best = self._best
         assert best is not None
-        if round_number not in best.all():
+        if round_number not in self._bests:  # what lies there from an earlier start may be damaged
             best.save(round_number, {"server": trees.named_leaves(server), "meta": {}}, wait=True, copy=False)
+            self._bests.add(round_number)
         best.drop_before(self._oldest_needed())
 
     def best_of(self, held: PyTree, like: PyTree) -> PyTree:

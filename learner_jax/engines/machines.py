@@ -1,8 +1,9 @@
 """Several processes that simulate one study together, on one machine or many, by `jax.distributed`.
 
 Every process reads the study's rows and runs the same program; each goes through its own streams of sites. What they
-decide, they decide alike, from numbers that all of them have: nothing but the rounds' own sums passes between them. The
-first process alone keeps the run's folder and tells what happens; what it finds there it hands to the others.
+decide, they decide alike, from numbers that all of them have: what passes between them is each round's sums, and the
+new states of its sites, where a method keeps some, since every process holds all of them. The first process alone keeps
+the run's folder and tells what happens; what it finds there it hands to the others.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from learner_jax import leaves, trees
 from learner_jax.errors import ConfigError, StudyError
 from learner_jax.types import PyTree
 
-_WAIT_S = 10
+_WAIT_S = 30
 """Seconds that a process which ends waits for the others to end too: one that failed must say so, and go."""
+_BLOCK = 2**28
+"""Bytes that are handed over at once."""
 
 
 def join(where: str) -> None:
@@ -27,7 +30,7 @@ def join(where: str) -> None:
 
     Args:
       where: "HOST:PORT,COUNT,INDEX": of the first process, how many they are, which of them this is (0 is the first);
-        or "auto" where Slurm, Open MPI or a Kubernetes JobSet has started them.
+        or "auto" where Slurm or Open MPI has started them.
 
     Raises:
       ConfigError: it is neither.
@@ -42,6 +45,7 @@ def join(where: str) -> None:
                 f"got {where!r}"
             )
         asked = {"coordinator_address": found[1], "num_processes": int(found[2]), "process_id": int(found[3])}
+        asked["cluster_detection_method"] = "deactivate"  # under Slurm it would give each process one device
         if found[1].rpartition(":")[0] in ("127.0.0.1", "localhost"):  # it would listen on every address
             asked["coordinator_bind_address"] = found[1]
     # else jax would take SIGTERM, at which a run saves its newest round and ends
@@ -51,6 +55,11 @@ def join(where: str) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"processes: expected {where} to meet, got: {reason[:200]}") from None
+    if len(jax.devices()) != jax.local_device_count() * jax.process_count():
+        raise StudyError(
+            f"processes: expected as many devices in each, got {jax.local_device_count()} here and {len(jax.devices())} in "
+            f"all {jax.process_count()}; name how many: --config.engine.streams=N"
+        )
 
 
 def several() -> bool:
@@ -61,6 +70,23 @@ def several() -> bool:
 def first() -> bool:
     """Whether this is the process that keeps the run's folder."""
     return jax.process_index() == 0
+
+
+def devices(streams: int) -> list[Any]:
+    """So many devices, as many of each process; of one process, its first."""
+    if not several():
+        return jax.devices()[:streams]
+    each = streams // jax.process_count()
+    return [
+        one
+        for index in range(jax.process_count())
+        for one in [one for one in jax.devices() if one.process_index == index][:each]
+    ]
+
+
+def meet() -> None:
+    """Waits until all are here: one that ended much earlier than another would take it along."""
+    from_first(None)
 
 
 def spread(tree: PyTree, sharding: Any) -> PyTree:
@@ -96,8 +122,12 @@ def tree_from_first(tree: PyTree, like: PyTree) -> PyTree:
     """
     if not several():
         return tree
-    data = _bytes_from_first(bytes(leaves.pack(trees.named_leaves(tree)) if first() else b""))
-    return trees.rebuild(like, leaves.unpack(data, trees.schema(like)))
+    own, found = trees.named_leaves(tree) if first() else {}, {}
+    for leaf in trees.schema(like):
+        data = leaves.pack({leaf.name: own[leaf.name]}) if first() else b""
+        parts = [_bytes_from_first(bytes(data[at : at + _BLOCK])) for at in range(0, leaf.size, _BLOCK)]
+        found |= leaves.unpack(b"".join(parts), (leaf,))
+    return trees.rebuild(like, found)
 
 
 def _bytes_from_first(data: bytes) -> bytes:

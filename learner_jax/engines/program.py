@@ -144,7 +144,7 @@ class Program:
         return {"out_shardings": NamedSharding(self._mesh(), PartitionSpec())}
 
     def _mesh(self) -> Mesh:
-        return Mesh(np.array(jax.devices()[: self.plan.streams]), ("stream",))
+        return Mesh(np.array(machines.devices(self.plan.streams)), ("stream",))
 
     # ---- host side: what a round needs ----------------------------------------------------------------------------
 

@@ -56,8 +56,9 @@ def plan_of(engine: Engine, sites: int) -> Plan:
       ConfigError: more streams than devices.
     """
     devices = jax.devices()
-    if machines.several():  # each has its part of the streams, or else all do the same
-        streams = len(devices) if len(devices) <= sites else 1
+    if machines.several():  # each has its part of the streams; with fewer sites than processes all do the same
+        each = min(jax.local_device_count(), sites // jax.process_count())
+        streams = each * jax.process_count() or 1
         return Plan(streams, engine.lanes or (4 if engine.plan == "lanes" or devices[0].platform != "cpu" else 1))
     if engine.plan == "sequential":
         return Plan(1, 1)
@@ -114,6 +115,8 @@ def simulate(
         )
     workdir = workdir if machines.first() else None
     world = build_world(sites, parts.dtype)
+    if machines.several() and machines.from_first(mine := world_sha256(world)) != mine:
+        raise DataError("processes: expected the rows that the first process reads, got others here")
     if not sum(map(len, world.train)):
         raise DataError(f"expected rows to train on, got none at any of {len(world.names)} sites")
     keeper = Keeper(parts.study, workdir, rows="" if workdir is None else world_sha256(world))

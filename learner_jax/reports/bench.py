@@ -66,7 +66,8 @@ def _newest(lines: Iterable[Line], benchmark: str, *keys: str) -> list[Line]:
     """The last line of each of what the keys tell apart; lines of before they did so are left out."""
     found: dict[tuple[Any, ...], Line] = {}
     for line in lines:
-        if line.get("benchmark") == benchmark and all(line.get(key) is not None for key in keys):
+        known = all(line.get(key) is not None for key in keys)
+        if line.get("benchmark") == benchmark and known and not line.get("quick"):
             found[tuple(line[key] for key in keys)] = line
     return [found[key] for key in sorted(found, key=str)]
 
@@ -96,6 +97,8 @@ def _simulator(lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
         over, best = line["ratio_to_best_loop"], line["best_loop"]["wall"]
+        if "ratio_to_floor" in line:  # of a method with a state: read and written once, beside that loop
+            over, best = {arm: {"wall": ratio} for arm, ratio in line["ratio_to_floor"].items()}, best
         rows.append([
             line["name"], f"{_ms(line['arms'][best]['wall_s']['median'])} ({best})",
             *(_spread(over[arm]["wall"]) for arm in ("sequential", "streams_2", "lanes_4")), _on(line),
@@ -153,7 +156,7 @@ def _aggregation(lines: Sequence[Line]) -> str:
 def _device(lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
-        for name, told in line["works"].items():
+        for name, told in line["works"].items() if line["device"]["platform"] != "cpu" else ():
             plan = told["quickest_plan"]
             rows.append([
                 line["device"]["kind"], name, plan, _ms(told["wall_s"][plan]["median"]),

@@ -62,6 +62,8 @@ def _rules(study: Study) -> Iterator[str]:
     parts, size = study.compute.microbatches, study.batch_size
     if type(parts) is int and type(size) is int and parts > 1 and size % parts:
         yield f"compute.microbatches: expected a divisor of batch_size {size}, got {parts}"
+    if study.compute.dtype == "bfloat16" and study.algorithm.name in ("newton", "ridge"):
+        yield f"compute.dtype: expected full beside {study.algorithm.name}, which is exact, got bfloat16"
     if study.compute.dtype == "bfloat16" and study.precision == "float64":
         yield "compute.dtype: expected full beside precision float64, got bfloat16"
     if study.loader == "lasting" and study.steps is None:

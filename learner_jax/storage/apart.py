@@ -59,7 +59,8 @@ def _run(do: str, source: Path, target: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment["JAX_PLATFORMS"] = "cpu"
     command = [sys.executable, "-m", "learner_jax.storage.apart", do, str(source), str(target)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # a session of its own: Ctrl-C, which goes to a whole group, is the run's affair
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode:
         raise OSError((done.stderr.strip() or f"status {done.returncode}").splitlines()[-1])
 

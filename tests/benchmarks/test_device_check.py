@@ -11,8 +11,9 @@ def test_workers_and_a_coordinator_give_the_simulators_bits_on_this_device():
     assert device_check.parity() == {"rounds": device_check.ROUNDS, "same_bits": device_check.ROUNDS}
 
 
-def test_a_work_tells_its_plans_and_its_share_of_the_peak():
-    told = device_check.work("W1", simulator.QUICK, 2, 1e10)
+@pytest.mark.parametrize("name", ["W1", "W2"])
+def test_a_work_tells_its_plans_and_its_share_of_the_peak(name):
+    told = device_check.work(name, simulator.QUICKS[name], 2, 1e10)
     assert told["quickest_plan"] in told["ratio_to_best_loop"] and told["best_loop"] in device_check.LOOPS
     assert 0 < told["mfu"] < 1 and told["steps"] > 0
 

@@ -33,13 +33,14 @@ def test_all_that_is_made_of_a_table_reads_its_columns_once():
 
 
 def test_a_table_that_changed_is_read_again():
-    table = next(iter(frames().values()))
-    before = schema.conform(table, checklist().columns, "here")[0]["time_in_hospital"].to_numpy().copy()
-    table = table.copy()
-    schema.conform(table, checklist().columns, "here")
+    table, columns = next(iter(frames().values())).copy(), checklist().columns
+    with read_once():
+        before = schema.conform(table, columns, "here")[0]["time_in_hospital"].to_numpy().copy()
     table["time_in_hospital"] = 14
-    assert (schema.conform(table, checklist().columns, "here")[0]["time_in_hospital"] == 14).all()
     assert not (before == 14).all()
+    assert (schema.conform(table, columns, "here")[0]["time_in_hospital"] == 14).all()
+    with read_once():
+        assert (schema.conform(table, columns, "here")[0]["time_in_hospital"] == 14).all()
 
 
 def test_what_is_kept_is_let_go_and_told_apart_by_identity_and_the_rest_by_value():

@@ -42,7 +42,8 @@ def told(event):
 run = lr.simulate(
     lr.Task(mlp(hidden=(5,)), optax.sigmoid_binary_cross_entropy, (lr.auroc,)), sites=sites,
     workdir=None if folder == "-" else folder, on_event=told, target="valid/auroc", rounds={ROUNDS}, batch_size=8,
-    cohort=5, algorithm=lr.scaffold(local_lr=0.05), precision="float64", references=(),
+    cohort=5, algorithm=lr.scaffold(local_lr=0.05), precision="float64", patience=9,
+    references=("local_only", "pooled") if "references" in sys.argv else (),
 )
 if machines.first():
     curve = run.metrics
@@ -61,17 +62,21 @@ def lr_leaves(run):
 class Started:
     """A process of the program."""
 
-    def __init__(self, script: Path, where: str, folder: str, late: float = 0.0):
+    def __init__(self, script: Path, where: str, folder: str, late: float = 0.0, devices: int = 1, *more: str):
         environment = dict(os.environ) | {
-            "NPROC": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu",
+            "NPROC": "1", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
         }  # fmt: skip
-        command = [sys.executable, str(script), where, folder, str(late)]
+        command = [sys.executable, str(script), where, folder, str(late), *more]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True)  # fmt: skip
 
     def ended(self) -> tuple[int, str]:
         """(exit code, all that it printed)."""
-        said, _ = self.process.communicate(timeout=120)
+        try:
+            said, _ = self.process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         return self.process.returncode, said
 
 
@@ -88,9 +93,9 @@ def _port() -> int:
         return free.getsockname()[1]
 
 
-def together(script: Path, folder: str, late: float = 0.0) -> list[Started]:
+def together(script: Path, folder: str, late: float = 0.0, devices: int = 1, *more: str) -> list[Started]:
     port = _port()
-    return [Started(script, f"127.0.0.1:{port},2,{index}", folder, late) for index in (0, 1)]
+    return [Started(script, f"127.0.0.1:{port},2,{index}", folder, late, devices, *more) for index in (0, 1)]
 
 
 def found(said: str) -> dict[str, Any]:
@@ -132,6 +137,18 @@ def test_two_processes_find_what_one_finds(script, alone, tmp_path):
     again = [one.ended() for one in together(script, str(folder))]
     assert [code for code, _ in again] == [0, 0], again
     same(found(again[0][1]), alone)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("devices", [2, 5])
+def test_two_processes_of_more_devices_train_the_references_too(script, tmp_path, devices):
+    """Five devices in each are more than there are sites: three of each have some of the seven."""
+    code, said = Started(script, "alone", "-", 0.0, 1, "references").ended()
+    assert code == 0, said
+    first, second = together(script, str(tmp_path / "run"), 0.0, devices, "references")
+    (code, told), (other, quiet) = first.ended(), second.ended()
+    assert (code, other) == (0, 0), f"{told}\n{quiet}"
+    same(found(told), found(said))
 
 
 @pytest.mark.soak
