@@ -57,7 +57,7 @@ def join(where: str) -> None:
         raise StudyError(f"processes: expected {where} to meet, got: {reason[:200]}") from None
     if len(jax.devices()) != jax.local_device_count() * jax.process_count():
         raise StudyError(
-            f"processes: expected as many devices in each, got {jax.local_device_count()} here and {len(jax.devices())} in "
+            f"processes: expected equally many devices, got {jax.local_device_count()} here, {len(jax.devices())} in "
             f"all {jax.process_count()}; name how many: --config.engine.streams=N"
         )
 
