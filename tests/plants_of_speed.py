@@ -303,8 +303,8 @@ SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: a table is read three times",
         "learner_jax/data/sites.py",
-        '    with read_once(sum(len(frame) for frame in frames.values() if hasattr(frame, "columns")) <= _KEPT_ROWS):\n',
-        "    if names:\n",
+        "<= _KEPT_ROWS):",
+        "<= -1):",
         (*_ONCE, "reads_its_columns_once"),
     ),
     Plant(
@@ -335,13 +335,6 @@ SPEED: tuple[Plant, ...] = (
         'rows: (model.apply(weights["params"], weights["stats"], rows, None, False)[0],\n'
         "                                          jnp.linalg.eig(jnp.eye(2))[0]))",
         (*_PORTABLE, "prediction and logistic"),
-    ),
-    Plant(
-        "speed: every process writes into the run's folder",
-        "learner_jax/engines/simulator.py",
-        "    workdir = workdir if machines.first() else None\n",
-        "",
-        (*_MACHINES, "two_processes"),
     ),
     Plant(
         "speed: each of two processes takes the other's sites for its own",
