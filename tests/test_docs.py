@@ -51,9 +51,9 @@ def test_readme_is_short_and_opens_with_a_picture(root):
 
 
 def test_make_targets_that_pages_name_exist(root):
-    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE))
     text = "\n".join(page.read_text() for page in pages(root))
-    named = set(re.findall(r"(?:`|^\s*)make ([a-z]+)", text, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^\s*)make ([a-z-]+)", text, re.MULTILINE))
     assert {"demo", "test", "soak", "lint", "bench", "bundle", "help"} <= targets
     assert named and named <= targets
 
