@@ -16,9 +16,9 @@ import pytest
 # What users may lean on. A name that goes from here breaks someone's notebook: say it in CHANGELOG.md.
 PUBLIC = """
     Aggregator Algorithm Batch Checkpoint Compute Data Engine Event Federation LearnerError Metric Model Pass Release
-    Report Round Run Session Spec Study Task accuracy auprc auroc brier columnwise coordinate fedadagrad fedadam fedavg fedavgm
-    fedprox fedyogi join load local log_loss logistic mean median mlp newton optimizer pl protein protein_net proteins
-    readmission ridge scaffold simulate table transform
+    Report Round Run Session Spec Study Task accuracy auprc auroc brier columnwise coordinate fedadagrad fedadam
+    fedavg fedavgm fedprox fedyogi join load local log_loss logistic mean median mlp newton optimizer pl protein
+    protein_net proteins readmission ridge scaffold simulate table transform
 """.split()
 
 
