@@ -77,11 +77,7 @@ def devices(streams: int) -> list[Any]:
     if not several():
         return jax.devices()[:streams]
     each = streams // jax.process_count()
-    return [
-        one
-        for index in range(jax.process_count())
-        for one in [one for one in jax.devices() if one.process_index == index][:each]
-    ]
+    return [one for index in range(jax.process_count()) for one in jax.local_devices(process_index=index)[:each]]
 
 
 def meet() -> None:
