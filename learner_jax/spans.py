@@ -25,7 +25,7 @@ PHASES = {
     "aggregate": "finished updates joining the sum",
     "server": "the coordinator's step from the sum to the new model, and its digest",
     "evaluate": "the arriving model on the rows that are watched, and what is made of the sums",
-    "launch": "the device waits for its next program, or the host for the device",
+    "launch": "the device waits for its next program, or the host for the device; arrays are let go",
     "encode": "leaves to bytes",
     "decode": "bytes to leaves",
     "wait": "for others: sites, the coordinator, the line",

@@ -168,8 +168,9 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
                 with spans.span("tell"):
                     on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
                 begun = time.perf_counter()
-                outcome = program.round(server, states, number, cohort)
-                before, server, states = server, outcome.server, outcome.states
+                with spans.span("launch"):  # arrays of the round before are let go here, which takes a while
+                    outcome = program.round(server, states, number, cohort)
+                    before, server, states = server, outcome.server, outcome.states
                 if number < study.rounds:  # while this one runs
                     program.prepare(number + 1, _cohort(study, world, number + 1, size))
                 with spans.span("evaluate"):
