@@ -18,26 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import peer_work
-
-
-def loss(params: Any, x: Any, y: Any, mask: Any) -> Any:
-    """The mean over the unmasked rows of a batch, 0 where there are none.
-
-    Args:
-      params: [(kernel [i, o], bias [o]), ...].
-      x: float[B, i].
-      y: int32[B], or float[B] of 0 and 1 with one output.
-      mask: bool[B].
-    """
-    for kernel, bias in params[:-1]:
-        x = jax.nn.relu(x @ kernel + bias)
-    logits = x @ params[-1][0] + params[-1][1]
-    if logits.shape[-1] == 1:
-        each = optax.sigmoid_binary_cross_entropy(logits[:, 0], y)
-    else:
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
+from benchmarks import loops, peer_work
 
 
 def round_of(file: Path) -> peer_work.Arm:
@@ -56,7 +37,7 @@ def round_of(file: Path) -> peer_work.Arm:
         def local(weights: Any, plan: Any) -> Any:
             def step(held: Any, rows: Any) -> Any:
                 params, state = held
-                grads = jax.grad(loss)(params, x[rows], y[rows], rows >= 0)
+                grads = jax.grad(loops.loss)(params, x[rows], y[rows], rows >= 0)
                 updates, state = rule.update(grads, state, params)
                 new = optax.apply_updates(params, updates), state
                 if work.optimizer != "sgd":  # what it remembers would move it on batches that are all padding

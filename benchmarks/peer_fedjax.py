@@ -25,26 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import peer_work
-
-
-def loss(params: Any, x: Any, y: Any, mask: Any) -> Any:
-    """The mean over the unmasked rows of a batch.
-
-    Args:
-      params: [(kernel [i, o], bias [o]), ...].
-      x: float[B, i].
-      y: int32[B], or float[B] of 0 and 1 with one output.
-      mask: bool[B].
-    """
-    for kernel, bias in params[:-1]:
-        x = jax.nn.relu(x @ kernel + bias)
-    logits = x @ params[-1][0] + params[-1][1]
-    if logits.shape[-1] == 1:
-        each = jax.nn.softplus(logits[:, 0]) - logits[:, 0] * y
-    else:
-        each = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=-1)[:, 0]
-    return jnp.sum(jnp.where(mask, each, 0)) / jnp.sum(mask)
+from benchmarks import loops, peer_work
 
 
 def round_of(file: Path, backend: str) -> peer_work.Arm:
@@ -58,7 +39,7 @@ def round_of(file: Path, backend: str) -> peer_work.Arm:
         return {"params": shared, "state": rule.init(shared)}
 
     def client_step(held: Any, batch: Any) -> Any:
-        grads = jax.grad(loss)(held["params"], batch["x"], batch["y"], batch["mask"])
+        grads = jax.grad(loops.loss)(held["params"], batch["x"], batch["y"], batch["mask"])
         state, params = rule.apply(grads, held["state"], held["params"])
         return {"params": params, "state": state}
 

@@ -237,7 +237,13 @@ def test_processes_of_an_arm_are_found_by_their_mark(monkeypatch):
 
 
 def test_peers_import_nothing_of_ours_but_what_is_for_them(root):
-    own = {"benchmarks.common", "benchmarks.peer_work", "benchmarks.peer_torch", "benchmarks.peer_nvflare"}
+    own = {
+        "benchmarks.common",
+        "benchmarks.loops",
+        "benchmarks.peer_work",
+        "benchmarks.peer_torch",
+        "benchmarks.peer_nvflare",
+    }
     theirs = {"torch", "jax", "optax", "fedjax", "drjax", "flwr", "nvflare", "pfl", "blazefl", "numpy"}
     files = [*(root / "benchmarks" / f"{peer.module.partition('.')[2]}.py" for peer in simulator_peers.PEERS.values())]
     for file in (*files, root / "benchmarks" / "peer_work.py"):
