@@ -18,6 +18,7 @@ from learner_jax import models as models_
 from learner_jax import tasks as tasks_
 from learner_jax.aggregators import mean as mean_
 from learner_jax.aggregators import median as median_
+from learner_jax.data.columns import parquet as parquet
 from learner_jax.data.sites import SiteData, encode_sites
 from learner_jax.engines import machines
 from learner_jax.engines.given import check_fit, checked_task, named_sites
@@ -178,7 +179,8 @@ def simulate(
     Args:
       study: a Study, the name of a shipped config, the path of a config file, or a Task.
       sites: name -> (x [n, ...], y [n, ...]), SiteData, or a pandas frame where the task has a checklist; None for what
-        the study's `data` names. Of arrays, 10 % are validation rows and 20 % are held back, drawn by the seed.
+        the study's `data` names. Of arrays, 10 % are validation rows and 20 % are held back, drawn by the seed. Arrays
+        may lie on the disk: a mapped `.npy`, zarr, HDF5, or `lr.parquet`; they are read block by block.
       workdir: the run's folder: checkpoints, journal, metrics, result, model. The same call goes on where it stopped.
         None keeps everything in memory.
       on_event: told what happens.
@@ -587,7 +589,7 @@ def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str,
             for name, value in given.items()
         }
     elif checklist is None or (given is not None and not all(hasattr(value, "columns") for value in given.values())):
-        return None, {name: site_of(name, value, study.seed) for name, value in (given or {}).items()}, []
+        return None, {n: site_of(n, rows, study.seed, study.engine.scratch) for n, rows in (given or {}).items()}, []
     elif given is not None:
         given = {name: with_split(value, study.data.split_column) for name, value in given.items()}
     frames = frames_of(study) if given is None else dict(given)

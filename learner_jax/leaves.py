@@ -372,12 +372,21 @@ def _not_finite(leaf: np.ndarray) -> int:
     return int(leaf.size - np.count_nonzero(np.isfinite(leaf)))
 
 
-def weights_sha256(leaves: Mapping[str, np.ndarray]) -> str:
+@runtime_checkable
+class InBlocks(Protocol):
+    """An array that is read some rows at a time."""
+
+    def blocks(self) -> Iterator[np.ndarray]: ...
+
+
+def weights_sha256(leaves: Mapping[str, Any]) -> str:
     """sha256 over name, dtype, shape and bytes of each leaf, in path order: equal for equal weights, to the bit."""
     digest = hashlib.sha256()
     for spec in schema_of(leaves):
         digest.update(f"{spec.name}:{spec.dtype}:{','.join(map(str, spec.shape))};".encode())
-        digest.update(_raw(np.asarray(leaves[spec.name])).reshape(-1).view(np.uint8).data)
+        leaf = leaves[spec.name]
+        for part in leaf.blocks() if isinstance(leaf, InBlocks) else [np.asarray(leaf)]:
+            digest.update(_raw(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -15,6 +15,8 @@ _KEEPER = ("tests/engines/test_keeper.py", "-k")
 _ONCE = ("tests/data/test_once.py", "-k")
 _PORTABLE = ("tests/engines/test_portability.py", "-k")
 _MACHINES = ("tests/engines/test_machines.py", "-k")
+_STREAMED = ("tests/engines/test_streamed.py", "-k")
+_COLUMNS = ("tests/data/test_columns.py", "-k")
 
 SPEED: tuple[Plant, ...] = (
     Plant(
@@ -55,8 +57,8 @@ SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: a step lasts to the next step's begin, whatever lies between",
         "learner_jax/engines/device_trace.py",
-        "if since is not None and (op.name == marker or not learns):",
-        "if since is not None and op.name == marker:",
+        "if since is not None and (marks or not learns):",
+        "if since is not None and marks:",
         (*_PROFILER, "ends_with_its_sites_loop"),
     ),
     Plant(
@@ -349,5 +351,61 @@ SPEED: tuple[Plant, ...] = (
         "if found is None or not int(found[3]) < int(found[2]):",
         "if found is None:",
         (*_MACHINES, "one_line"),
+    ),
+    Plant(
+        "speed: a third block is loaded before the first is done with",
+        "learner_jax/engines/streamed.py",
+        "if len(running) == 2:",
+        "if len(running) == 99:",
+        (*_STREAMED, "no_more_than_two"),
+    ),
+    Plant(
+        "speed: each block's steps count from nought",
+        "learner_jax/engines/streamed.py",
+        "carry, draw, rows, key, at, name)",
+        "carry, draw, rows, key, 0 * at, name)",
+        (*_STREAMED, "one_after_the_other"),
+    ),
+    Plant(
+        "speed: a block's sites share the rows of its first",
+        "learner_jax/engines/streamed.py",
+        "            start += len(mine)",
+        "            start += 0 * len(mine)",
+        (*_STREAMED, "one_after_the_other"),
+    ),
+    Plant(
+        "speed: the sum begins anew with each block",
+        "learner_jax/engines/streamed.py",
+        "                count, once, total,\n",
+        "                count, once, None,\n",
+        (*_STREAMED, "one_after_the_other"),
+    ),
+    Plant(
+        "speed: the block that was loaded beforehand is taken for any round",
+        "learner_jax/engines/streamed.py",
+        "if first is not None and (first[0] != number or not np.array_equal(first[1], cohort)):",
+        "if first is None:",
+        (*_STREAMED, "one_after_the_other"),
+    ),
+    Plant(
+        "speed: what may lie on a device is not looked at",
+        "learner_jax/engines/streamed.py",
+        "streamed=least or size > room_of(engine)",
+        "streamed=least",
+        (*_STREAMED, "do_not_fit"),
+    ),
+    Plant(
+        "speed: rows that were unpacked stay in a file",
+        "learner_jax/data/columns.py",
+        "with tempfile.TemporaryFile(dir=folder) as file:",
+        "with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:",
+        (*_STREAMED, "on_the_disk_give and parquet"),
+    ),
+    Plant(
+        "speed: rows of several parts are read in the order of the parts",
+        "learner_jax/data/columns.py",
+        "out[slice(begin, end) if order is None else order[begin:end]] = found",
+        "out[slice(begin, end)] = found",
+        (*_COLUMNS, "one_after_the_other"),
     ),
 )

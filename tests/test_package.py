@@ -17,7 +17,7 @@ import pytest
 PUBLIC = """
     Aggregator Algorithm Batch Checkpoint Compute Data Engine Event Federation LearnerError Metric Model Pass Release
     Report Round Run Session Spec Study Task accuracy auprc auroc brier columnwise coordinate fedadagrad fedadam
-    fedavg fedavgm fedprox fedyogi join load local log_loss logistic mean median mlp newton optimizer pl protein
+    fedavg fedavgm fedprox fedyogi join load local log_loss logistic mean median mlp newton optimizer parquet pl protein
     protein_net proteins readmission ridge scaffold simulate table transform
 """.split()
 

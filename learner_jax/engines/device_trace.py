@@ -159,20 +159,28 @@ def _device(plane: str, stats: Mapping[str, Any]) -> int:
     return int(number.group(1)) if number else 0
 
 
-def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], steps: int) -> Split:
+Scopes = Mapping[str, Mapping[str, str]]
+"""Of the programs that a round calls: name in a trace -> operation -> phase."""
+
+
+def phase_of(op: Op, scopes: Scopes) -> str:
+    """An operation's phase; what has none stands between sites' steps."""
+    return scopes.get(op.module, {}).get(op.name, "boundary")
+
+
+def split(rounds: Rounds, number: int, scopes: Scopes, steps: int) -> Split:
     """One round's time, by scope.
 
     Args:
       rounds: the trace.
       number: of the round.
-      module: the compiled round's name in the trace.
-      scopes: of its operations.
+      scopes: of the programs that it calls.
       steps: how often learning steps are run in the round, on all devices; tells which operation comes once a step.
     """
     begin, end = rounds.windows[number]
     by_device: dict[int, list[Op]] = defaultdict(list)
     for op in rounds.ops:
-        if op.module == module and begin <= op.began < end:
+        if op.module in scopes and begin <= op.began < end:
             by_device[op.device].append(op)
     phases: dict[int, dict[str, float]] = {}
     found: list[float] = []
@@ -181,7 +189,7 @@ def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], s
         alone = exclusive([(op.began, op.ended) for op in ops])
         mine: dict[str, float] = defaultdict(float)
         for op, took in zip(ops, alone, strict=True):
-            mine[scopes.get(op.name, "boundary")] += took / 1e9
+            mine[phase_of(op, scopes)] += took / 1e9
         phases[device] = dict(mine)
         found += _steps(ops, scopes, marker)
     busy = {device: sum(mine.values()) for device, mine in phases.items()}
@@ -196,14 +204,14 @@ def split(rounds: Rounds, number: int, module: str, scopes: Mapping[str, str], s
     )
 
 
-def together(rounds: Rounds, scopes: Mapping[str, str]) -> list[tuple[int, str, float, float]]:
+def together(rounds: Rounds, scopes: Scopes) -> list[tuple[int, str, float, float]]:
     """(device, phase, began, ended), ns: what each device did in these rounds, neighbours of one phase as one."""
     found: list[tuple[int, str, float, float]] = []
     windows = rounds.windows.values()
     for device in sorted({op.device for op in rounds.ops}):
         mine = [op for op in rounds.ops if op.device == device and any(a <= op.began < b for a, b in windows)]
         for op in sorted(mine, key=lambda op: op.began):
-            phase = scopes.get(op.name, "boundary")
+            phase = phase_of(op, scopes)
             last = found[-1] if found and found[-1][0] == device else None
             if last is not None and last[1] == phase:
                 found[-1] = device, phase, last[2], max(last[3], op.ended)
@@ -212,30 +220,30 @@ def together(rounds: Rounds, scopes: Mapping[str, str]) -> list[tuple[int, str, 
     return found
 
 
-def _marker(by_device: Mapping[int, list[Op]], scopes: Mapping[str, str], steps: int) -> str | None:
-    """The longest operation that comes once a step; None where there is none."""
-    times: dict[str, int] = defaultdict(int)
-    took: dict[str, float] = defaultdict(float)
+def _marker(by_device: Mapping[int, list[Op]], scopes: Scopes, steps: int) -> tuple[str, str] | None:
+    """The longest operation, of which program, that comes once a step; None where there is none."""
+    times: dict[tuple[str, str], int] = defaultdict(int)
+    took: dict[tuple[str, str], float] = defaultdict(float)
     for ops in by_device.values():
         for op in ops:
-            if scopes.get(op.name) == "step":
-                times[op.name] += 1
-                took[op.name] += op.ended - op.began
+            if phase_of(op, scopes) == "step":
+                times[op.module, op.name] += 1
+                took[op.module, op.name] += op.ended - op.began
     once = [name for name, count in times.items() if count == steps]
     return max(once, key=lambda name: took[name], default=None)
 
 
-def _steps(ops: list[Op], scopes: Mapping[str, str], marker: str | None) -> list[float]:
+def _steps(ops: list[Op], scopes: Scopes, marker: tuple[str, str] | None) -> list[float]:
     """Seconds of each step on one device: from a marker to the next, or to the last operation of the site's steps."""
     found: list[float] = []
     since: float | None = None
     ended = 0.0
     for op in sorted(ops, key=lambda op: op.began):
-        learns = scopes.get(op.name) == "step"
-        if since is not None and (op.name == marker or not learns):
+        learns, marks = phase_of(op, scopes) == "step", (op.module, op.name) == marker
+        if since is not None and (marks or not learns):
             found.append(((op.began if learns else ended) - since) / 1e9)
             since = None
-        if op.name == marker:
+        if marks:
             since = op.began
         if learns:
             ended = max(op.ended, op.began)

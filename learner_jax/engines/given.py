@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from learner_jax.data.columns import is_on_disk
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.parts import Parts
 from learner_jax.errors import ConfigError, DataError
@@ -79,8 +80,8 @@ def array_like(table: Any, example: Any) -> np.ndarray:
     return x
 
 
-def as_array(values: Any, where: str, part: str) -> np.ndarray:
-    """Numbers as an array.
+def as_array(values: Any, where: str, part: str) -> Any:
+    """Numbers as an array; those on the disk as they are.
 
     Args:
       values: what was handed over.
@@ -90,7 +91,7 @@ def as_array(values: Any, where: str, part: str) -> np.ndarray:
       DataError: they are none, or their rows differ in length.
     """
     try:
-        array = np.asarray(values)
+        array = values if is_on_disk(values) else np.asarray(values)
     except ValueError:
         raise DataError(f"{where}: expected rows of one length in {part}, got several") from None
     if array.dtype.kind not in "fiub":

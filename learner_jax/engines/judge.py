@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from learner_jax import trees
+from learner_jax.data.columns import joined, some_of
 from learner_jax.data.sites import TRAIN, SiteData
 from learner_jax.data.ways import Labels
 from learner_jax.engines.history import History
 from learner_jax.engines.parts import Parts, values
-from learner_jax.engines.program import Plan, Program, enrol_all
+from learner_jax.engines.program import Plan, enrol_all
 from learner_jax.engines.simulator import plan_of, simulate, template_rows
-from learner_jax.engines.world import World, build_world
+from learner_jax.engines.streamed import program_over, world_of
+from learner_jax.engines.world import World
 from learner_jax.errors import DataError
 from learner_jax.evaluation import evaluate
 from learner_jax.events import Event, Observer
@@ -54,7 +56,8 @@ def train_alone(parts: Parts, world: World, on_event: Observer) -> list[PyTree]:
     study, federated = parts.study, parts.references["local_only"]
     weights = parts.init_weights(template_rows(world))
     plan = plan_of(study.engine, len(world.names))
-    program = Program(federated, trees.shapes(weights), world, parts.local, plan, study=parts.number)
+    shapes = trees.shapes(weights)
+    program = program_over(study.engine, federated, shapes, world, parts.local, plan, study=parts.number)
     server = program.place(federated.init(weights, jax.random.key(study.seed)))
     states = program.place(enrol_all(federated, weights, len(world.names)))
     everyone = np.arange(len(world.names), dtype=np.int32)
@@ -107,9 +110,10 @@ def _keep_lower(
 def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer) -> PyTree:
     """One model on all rows in one place; its best round by the study's target is kept, and patience ends it."""
     study, federated = parts.study, parts.references["pooled"]
-    world = build_world({"pooled": merge(list(sites.values()))}, parts.dtype)
+    world = world_of(study.engine, {"pooled": merge(list(sites.values()))}, parts.dtype)
     weights = parts.init_weights(template_rows(world))
-    program = Program(federated, trees.shapes(weights), world, parts.local, Plan(), study=parts.number)
+    shapes = trees.shapes(weights)
+    program = program_over(study.engine, federated, shapes, world, parts.local, Plan(), study=parts.number)
     server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, 1)
     history, best = History(parts), None
     for number in range(1, study.rounds + 1):
@@ -157,7 +161,7 @@ def train_without_each(parts: Parts, sites: Mapping[str, SiteData], world: World
 def merge(sites: Sequence[SiteData]) -> SiteData:
     """All rows in one place."""
     return SiteData(
-        rows=jax.tree.map(lambda *columns: np.concatenate(columns), *[site.rows for site in sites]),
+        rows=jax.tree.map(lambda *parts: joined(parts), *[site.rows for site in sites]),
         split=np.concatenate([site.split for site in sites]),
         group=np.concatenate([site.group for site in sites]),
         cohorts={name: np.concatenate([site.cohorts[name] for site in sites]) for name in sites[0].cohorts},
@@ -226,12 +230,12 @@ def _chunks(rows: PyTree) -> Iterator[tuple[PyTree, int]]:
     total = len(jax.tree.leaves(rows)[0])
     for start in range(0, total, CHUNK):
         places = np.minimum(np.arange(start, start + CHUNK), total - 1)
-        yield take_rows(rows, places), min(CHUNK, total - start)
+        yield jax.tree.map(np.asarray, take_rows(rows, places)), min(CHUNK, total - start)
 
 
 def take_rows(rows: PyTree, places: np.ndarray) -> PyTree:
-    """The rows at these places, on the host."""
-    return jax.tree.map(lambda x: np.asarray(x)[places], rows)
+    """The rows at these places, on the host; of columns those that are asked for when they are."""
+    return jax.tree.map(lambda x: some_of(x, places), rows)
 
 
 def chances(output: np.ndarray) -> np.ndarray:

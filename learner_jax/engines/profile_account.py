@@ -148,7 +148,7 @@ def perfetto(
     walls: Mapping[int, tuple[float, float]],
     spans: Sequence[Span],
     trace: device_trace.Rounds,
-    scopes: Mapping[str, str],
+    scopes: device_trace.Scopes,
 ) -> bytes:
     """The rounds for ui.perfetto.dev (trace-event format, gzip): phases of the host, and of each device, neighbours of
     one phase as one."""

@@ -199,7 +199,7 @@ class Profiler:
         """The profile: see docs/profiling.md for every field."""
         numbers = [number for number in self.rounds if number in self._walls]
         trace = device_trace.read(self.folder)
-        module, scopes = self._scopes()
+        scopes = self._scopes()
         walls = {number: self._walls[number] for number in numbers}
         drawn = account.perfetto(walls, self._spans, trace, scopes)
         write_bytes(self.folder / PERFETTO, drawn, mode=0o600)
@@ -210,10 +210,10 @@ class Profiler:
             alone = device_trace.exclusive([(span.began, span.ended) for span in mine])
             for span, own in zip(mine, alone, strict=True):
                 phases[span.name][at] += own
-            if number in trace.windows and module and number in self._amounts:
-                told = device_trace.split(trace, number, module, scopes, int(self._amounts[number]["turns"]))
+            if number in trace.windows and scopes and number in self._amounts:
+                told = device_trace.split(trace, number, scopes, int(self._amounts[number]["turns"]))
                 if not told.busy:
-                    raise LookupError(f"the trace has no operations of {module}")
+                    raise LookupError(f"the trace has no operations of {', '.join(scopes)}")
                 account.settle(phases, at, told)
                 steps += told.steps
                 busy.append(told.busy)
@@ -257,18 +257,19 @@ class Profiler:
             "causes": self._causes,
         }
 
-    def _scopes(self) -> tuple[str, dict[str, str]]:
-        """(the compiled round's name in a trace, the scopes of its operations); ("", {}) where none was called."""
-        if "a round" not in self._called:
-            return "", {}
-        text = self._compiled().as_text() or ""
-        name = re.match(r"HloModule ([\w.\-]+)", text)
-        return (name[1] if name else ""), device_trace.scopes_of(text)
+    def _scopes(self) -> dict[str, dict[str, str]]:
+        """Of each program that was called in a round, by its name in a trace, the scopes of its operations."""
+        found = {}
+        for called in self._called.values():
+            text = self._compiled(called).as_text() or ""
+            name = re.match(r"HloModule ([\w.\-]+)", text)
+            if name:
+                found[name[1]] = device_trace.scopes_of(text)
+        return found
 
-    def _compiled(self) -> Any:
-        """The round's program, compiled from what it was called with. One that was read from the cache, or was jitted
-        before, may have the names of a version that named no scopes."""
-        called = self._called["a round"]
+    def _compiled(self, called: spans.Called) -> Any:
+        """A program, compiled from what it was called with. One that was read from the cache, or was jitted before, may
+        have the names of a version that named no scopes."""
         with _named_anew():
             return called.again().lower(*called.arguments.values()).compile()  # type: ignore[attr-defined]
 
@@ -277,7 +278,7 @@ class Profiler:
         steps = sum(one["steps"] for one in amounts)
         if not learning or not steps:
             return None
-        told = self._called["a round"].cost()
+        told = next(iter(self._called.values())).cost()
         # a product of matrices takes all cores of a host, whose devices share them
         share = devices if jax.devices()[0].platform == "cpu" else 1
         peak, a_second = account.peak_flops() / share, told["flops"] * steps / learning

@@ -121,15 +121,19 @@ class Program:
         kinds = {p.batches for p in self._passes} - {"train"}
         sizes = {"valid": eval_batch_size, "look": local.batch_size}
         self._fixed = {kind: fixed_draws(world, kind, sizes[kind]) for kind in kinds}
+        self.send = jax.jit(federated.send, **self._everywhere())
+        self._settle()
+
+    def _settle(self) -> None:
+        """Puts the examples on the devices, and says what is compiled."""
         self._fixed_index = {kind: jnp.asarray(draw.index) for kind, draw in self._fixed.items()}
-        self._rows = world.rows
-        if plan.streams > 1:  # a copy for each, made once: what is on one device would be copied in every round
-            self._rows, self._fixed_index = self.place(world.rows), self.place(self._fixed_index)
+        self._rows = self.world.rows
+        if self.plan.streams > 1:  # a copy for each, made once: what is on one device would be copied in every round
+            self._rows, self._fixed_index = self.place(self.world.rows), self.place(self._fixed_index)
         self._ahead: _Planned | None = None
         self._simulate = jax.jit(self._round, donate_argnums=(1,), **self._everywhere())
         self._local = jax.jit(self._one)
-        self._look = jax.jit(functools.partial(rounds.look_each, federated), **self._everywhere())
-        self.send = jax.jit(federated.send, **self._everywhere())
+        self._look = jax.jit(functools.partial(rounds.look_each, self.federated), **self._everywhere())
 
     def place(self, tree: PyTree) -> PyTree:
         """A copy on the plan's devices, so that the first round compiles for the placement of all others."""
@@ -280,62 +284,76 @@ class Program:
         return out
 
     def _round(self, server, states, rows, index, first, steps, slots, ids, count, position, number, cohort, once):
-        federated, template = self.federated, self.template
         round = self._record(number, cohort)
         with rounds.scope("server"):
-            broadcast = federated.send(server)
-        with rounds.scope("boundary"):
-            here = jax.tree.map(lambda column: jnp.take(column, slots, axis=0, mode="clip"), states)
-        loop = self._streams(broadcast, here, rows, index, first, steps, ids, slots, count, round, once)
+            broadcast = self.federated.send(server)
+        shuffled = [p.batches == "train" for p in self._passes]
+        here = self._of(states, slots)
+
+        def one(fixed, mine):
+            broadcast, rows, common, round, once = fixed
+            here, own, first, steps, ids, present, count = mine
+            index = (c if o is None else o for o, c in zip(own, common, strict=True))
+            draws = tuple(Draw(*draw) for draw in zip(index, first, steps, strict=True))
+            return rounds.stream(
+                self.federated, self.template, self.plan.lanes, broadcast, here, draws, rows, round, ids, present,
+                count, once,
+            )  # fmt: skip
+
+        own = tuple(i if moves else None for i, moves in zip(index, shuffled, strict=True))
+        common = tuple(None if moves else i for i, moves in zip(index, shuffled, strict=True))
+        loop = self._by_stream(
+            one,
+            (broadcast, rows, common, round, once),
+            (here, own, first, steps, ids, slots < len(self.world.names), count),
+        )
+        with rounds.scope("aggregate"):
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), loop.stack)
+            wires = jax.tree.map(lambda x: jnp.take(x, position, axis=0, mode="clip"), flat)
+        states = self._with(states, slots, loop.states)
+        return self._closed(server, states, loop.sum, wires, position >= 0, round, once)
+
+    def _closed(self, server, states, sums, wires, present, round, once) -> Outcome:
+        """The coordinator's part: from each stream's sum, [D, ...], or from all wires, [size, ...]."""
+        federated, template = self.federated, self.template
         with rounds.scope("aggregate"):
             if federated.additive:
-                term = jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else jnp.sum(x, 0, dtype=x.dtype), loop.sum)
+                term = jax.tree.map(lambda x: x[0] if x.shape[0] == 1 else jnp.sum(x, 0, dtype=x.dtype), sums)
             else:
-                flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), loop.stack)
-                wires = jax.tree.map(lambda x: jnp.take(x, position, axis=0, mode="clip"), flat)
                 terms = jax.vmap(lambda wire: federated.lift(wire, template))(wires)
-                term = federated.reduce(terms, (position >= 0).astype(jnp.float32), server)
+                term = federated.reduce(terms, present.astype(jnp.float32), server)
         server, metrics, digest = rounds.server_step(federated, template, server, term, round, once)
+        return Outcome(server, states, metrics, digest)
+
+    def _of(self, states, slots):
+        """The states of the sites in these slots, [D, S, ...]."""
         with rounds.scope("boundary"):
-            states = jax.tree.map(
+            return jax.tree.map(lambda column: jnp.take(column, slots, axis=0, mode="clip"), states)
+
+    def _with(self, states, slots, new):
+        """All states, those in these slots as they are now."""
+        with rounds.scope("boundary"):
+            return jax.tree.map(
                 lambda whole, part: whole.at[slots.reshape(-1)].set(part.reshape(-1, *part.shape[2:]), mode="drop"),
                 states,
-                loop.states,
+                new,
             )
-        return Outcome(server, states, metrics, digest)
 
     def _record(self, number, cohort):
         return rounds.make_round(self.study, self.local.seed, number, cohort, self.enrolled)
 
-    def _streams(self, broadcast, here, rows, index, first, steps, ids, slots, count, round, once):
-        """Loop with a leading axis of streams on every leaf."""
-        shuffled = tuple(p.batches == "train" for p in self._passes)
-        present = slots < len(self.world.names)
+    def _by_stream(self, one: Callable[[Any, Any], Any], fixed: Any, each: Any) -> Any:
+        """one(fixed, each stream's part of `each`), with a leading axis of streams on every leaf of what it gives."""
 
-        def one(broadcast, rows, here, index, first, steps, ids, present, count, round, once):
-            draws = tuple(
-                Draw(i[0] if moves else i, f[0], s[0])
-                for i, f, s, moves in zip(index, first, steps, shuffled, strict=True)
-            )
-            mine = jax.tree.map(lambda x: x[0], here)
-            loop = rounds.stream(
-                self.federated, self.template, self.plan.lanes, broadcast, mine, draws, rows, round, ids[0],
-                present[0], count[0], once,
-            )  # fmt: skip
-            return jax.tree.map(lambda x: x[None], loop)
+        def there(fixed, each):
+            return jax.tree.map(lambda x: x[None], one(fixed, jax.tree.map(lambda x: x[0], each)))
 
-        arguments = (broadcast, rows, here, index, first, steps, ids, present, count, round, once)
         if self.plan.streams == 1:
-            return one(*arguments)
-        each, all_ = PartitionSpec("stream"), PartitionSpec()
-        spec_index = tuple(each if moves else all_ for moves in shuffled)
-        return jax.shard_map(
-            one,
-            mesh=self._mesh(),
-            in_specs=(all_, all_, each, spec_index, each, each, each, each, each, all_, all_),
-            out_specs=each,
-            check_vma=False,
-        )(*arguments)
+            return there(fixed, each)
+        apart, all_ = PartitionSpec("stream"), PartitionSpec()
+        return jax.shard_map(there, mesh=self._mesh(), in_specs=(all_, apart), out_specs=apart, check_vma=False)(
+            fixed, each
+        )
 
     # ---- one site's part, for a worker ----------------------------------------------------------------------------
 

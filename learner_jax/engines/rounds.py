@@ -73,17 +73,36 @@ def fold(
     Raises:
       StudyError: while tracing, where a step hands back another carry than it was given.
     """
+    return further(p, broadcast, site, begun(p, broadcast, site, found), draw, rows, key, 0, name)
+
+
+def begun(p: Pass, broadcast: PyTree, site: Site, found: PyTree) -> PyTree:
+    """The carry that a pass begins with; arguments as in `fold`."""
+    return trees.strong(p.begin(broadcast, site, found))
+
+
+def further(
+    p: Pass, broadcast: PyTree, site: Site, carry: PyTree, draw: Draw, rows: PyTree, key: Any, at: Any, name: str
+) -> PyTree:
+    """Some more of a pass's steps; arguments as in `fold`.
+
+    Args:
+      carry: after the steps before.
+      draw: the batches of these steps.
+      at: int32, how many were before.
+    """
 
     def step(i, carry):
         index = jax.lax.dynamic_index_in_dim(draw.index, draw.first + i, 0, keepdims=False)
         there = index >= 0
         place = jnp.where(there, index, index[0])  # a batch is filled up with its own first row: never another site's
         taken = jax.tree.map(lambda column: jnp.take(column, place, axis=0, mode="clip"), rows)
-        new = trees.strong(p.step(broadcast, site, carry, Batch(taken, there, jax.random.fold_in(key, i), i)))
+        number = at + i
+        new = trees.strong(p.step(broadcast, site, carry, Batch(taken, there, jax.random.fold_in(key, number), number)))
         trees.expect_like(carry, new, f"{name} step: expected carry", "as it went in")
         return new
 
-    return jax.lax.fori_loop(0, draw.steps, step, trees.strong(p.begin(broadcast, site, found)))
+    return jax.lax.fori_loop(0, draw.steps, step, carry)
 
 
 def local_round(
@@ -120,6 +139,14 @@ def local_round(
     for number, (p, draw) in enumerate(zip(federated.passes, draws, strict=True), 1):
         with scope("step"):
             found = fold(p, broadcast, site, found, draw, rows, jax.random.fold_in(key, number), f"pass {number - 1}")
+    return finished(federated, template, broadcast, site, looked, found, round, site_id)
+
+
+def finished(
+    federated: Federated, template: PyTree, broadcast: PyTree, site: Site, looked: PyTree, found: PyTree, round: Round,
+    site_id: Any,
+) -> tuple[Wire, Site]:  # fmt: skip
+    """What ends `local_round`; `broadcast` is as it was received."""
     return federated.finish(broadcast, site, looked, found, Session(round, site_id, federated.zero(template)))
 
 
@@ -152,6 +179,7 @@ def stream(
     present: Any,
     count: Any,
     once: Any = None,
+    total: PyTree = None,
 ) -> Loop:
     """Sites one after the other, or L of them side by side.
 
@@ -164,6 +192,7 @@ def stream(
       present: bool[S]; False marks a slot that fills up a row of lanes.
       count: int32, how many rows of L sites there are; an argument, see the module's docstring.
       once: int32 1, an argument of the jitted program: the wires are added up. None: they are not (a worker has one).
+      total: what they are added to; None: zeros.
     """
     summed = federated.additive and once is not None
     zero = 0 if once is None else once - 1
@@ -197,14 +226,15 @@ def stream(
             stack = () if federated.additive else put(loop.stack, wire, r)
             states = put(loop.states, new, r)
         with scope("aggregate"):
-            total = accumulate(federated, template, lanes, loop.sum, rounded(wire, zero)) if summed else ()
-        return Loop(total, () if summed else wire, stack, states)
+            joined = accumulate(federated, template, lanes, loop.sum, rounded(wire, zero)) if summed else ()
+        return Loop(joined, () if summed else wire, stack, states)
 
-    term = jax.eval_shape(lambda w: federated.lift(w, template), single)
+    if summed and total is None:
+        total = trees.zeros_like(jax.eval_shape(lambda w: federated.lift(w, template), single))
     slots = ids.shape[0]
     stack = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), single)
     start = Loop(
-        trees.zeros_like(term) if summed else (),
+        total if summed else (),
         () if summed else none,
         () if federated.additive else stack,
         states,
@@ -283,8 +313,12 @@ def look_each(
     round: Round,
     ids: Any,
     count: Any,
+    total: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
     """The watch alone, at every site: what ends a study.
+
+    Args:
+      total: of other sites, which these are added to.
 
     Returns:
       The metrics' sums of each site, [N, ...], and over all sites, added in their order.
@@ -307,5 +341,5 @@ def look_each(
     shape = jax.eval_shape(one, jnp.int32(0))
     none = trees.zeros_like(shape)
     each = jax.tree.map(lambda x: jnp.zeros((ids.shape[0], *x.shape), x.dtype), shape)
-    each, total, pending = jax.lax.fori_loop(0, count, turn, (each, none, none))
+    each, total, pending = jax.lax.fori_loop(0, count, turn, (each, none if total is None else total, none))
     return each, trees.add(total, pending)

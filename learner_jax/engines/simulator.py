@@ -18,7 +18,8 @@ from learner_jax.engines.history import History, said
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
 from learner_jax.engines.program import Plan, Program, enrol_all, wire_shape
-from learner_jax.engines.world import World, build_world, world_sha256
+from learner_jax.engines.streamed import program_over, world_of
+from learner_jax.engines.world import World, world_sha256
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.events import Event, Observer, silent
 from learner_jax.leaves import weights_sha256
@@ -114,7 +115,7 @@ def simulate(
             "another; `learner local` runs the study's sites as processes"
         )
     workdir = workdir if machines.first() else None
-    world = build_world(sites, parts.dtype)
+    world = world_of(parts.study.engine, sites, parts.dtype)
     if machines.several() and machines.from_first(mine := world_sha256(world)) != mine:
         raise DataError("processes: expected the rows that the first process reads, got others here")
     if not sum(map(len, world.train)):
@@ -139,7 +140,8 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, sites)
 
     def by(plan: Plan) -> Program:
-        return Program(federated, trees.shapes(weights), world, parts.local, plan, size, parts.number)
+        shapes = trees.shapes(weights)
+        return program_over(study.engine, federated, shapes, world, parts.local, plan, size, parts.number)
 
     plan = plan_of(study.engine, sites)
     if _is_free(study.engine):

@@ -33,7 +33,8 @@ from learner_jax.engines.answers import keep_figures
 from learner_jax.engines.judge import chances, is_binary, predictor, take_rows, train_alone
 from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import Program
-from learner_jax.engines.world import TEST, World, build_world
+from learner_jax.engines.streamed import program_over, world_of
+from learner_jax.engines.world import TEST, World
 from learner_jax.errors import ConfigError, DataError, StorageError
 from learner_jax.evaluation import summarise_site
 from learner_jax.events import Event, Observer
@@ -242,7 +243,7 @@ class SiteStudy:
             if not path.exists():
                 raise StorageError(f"expected {path}, which all sites' sums were fitted to; ask for a new join code")
             site = self.parts.task.checklist.encode(self._frame, read_json(path))
-            world = build_world({self.name: site}, self.parts.dtype)
+            world = world_of(self.parts.study.engine, {self.name: site}, self.parts.dtype)
             weights = self.parts.init_weights(jax.tree.map(lambda column: column[:2], world.rows))
             self._ready = site, world, weights
         return self._ready
@@ -251,9 +252,9 @@ class SiteStudy:
         if self._program is None or self._program.enrolled != enrolled:
             _, world, weights = self._prepared()
             parts = self.parts
-            self._program = Program(
-                parts.federated, trees.shapes(weights), world, parts.local, size=1, study=parts.number,
-                enrolled=enrolled,
+            self._program = program_over(
+                parts.study.engine, parts.federated, trees.shapes(weights), world, parts.local, size=1,
+                study=parts.number, enrolled=enrolled,
             )  # fmt: skip
         return self._program
 

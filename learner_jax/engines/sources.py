@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
-from learner_jax.data import cohort_file, partition
+from learner_jax.data import cohort_file, columns, partition
 from learner_jax.data.samples import NOTES
 from learner_jax.data.sites import SiteData, deal
 from learner_jax.data.tables import files_of, read_sites, read_table
@@ -43,21 +44,27 @@ def notes_of(study: Study) -> tuple[str, ...]:
     return (NOTES[study.data.source],) if study.data.source in NOTES else ()
 
 
-def site_of(name: str, value: Any, seed: int) -> SiteData:
-    """One site's rows from (x, y) or SiteData.
+def site_of(name: str, value: Any, seed: int, scratch: str | None = None) -> SiteData:
+    """One site's rows from (x, y) or SiteData; arrays on the disk stay there.
+
+    Args:
+      name: of the site.
+      value: what was handed over.
+      seed: of the study.
+      scratch: folder for what is packed on the disk, see `columns.mapped`.
 
     Raises:
       DataError: lengths differ, there are no rows, or a number is not finite.
     """
     if isinstance(value, SiteData):
-        return value
+        return value._replace(rows=jax.tree.map(lambda leaf: _mapped(leaf, scratch), value.rows))
     if hasattr(value, "columns"):
         raise DataError(f"site '{name}': expected (x, y), got a table, which a task without a checklist cannot read")
     try:
         x, y = value
     except (TypeError, ValueError):
         raise DataError(f"site '{name}': expected (x, y), got {type(value).__name__}") from None
-    x, y = as_array(x, f"site '{name}'", "x"), as_array(y, f"site '{name}'", "y")
+    x, y = (as_array(_mapped(values, scratch), f"site '{name}'", part) for part, values in (("x", x), ("y", y)))
     if not x.ndim or not y.ndim:
         raise DataError(f"site '{name}': expected a row of x and an outcome in y each, got a single number")
     if len(x) != len(y) or not len(x):
@@ -65,10 +72,19 @@ def site_of(name: str, value: Any, seed: int) -> SiteData:
             f"site '{name}': expected as many rows in x as in y, and at least one, got {len(x)} and {len(y)}"
         )
     for part, values in (("x", x), ("y", y)):
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            where = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
-            raise DataError(f"site '{name}': expected finite numbers in {part}, got NaN or infinity in row {where}")
-    x = x.astype(np.float32) if x.dtype.kind == "f" else x
-    y = y.astype(np.float32) if y.dtype.kind in "fb" else y
+        start = 0
+        for block in columns.blocks_of(values) if values.dtype.kind == "f" else ():
+            finite = np.isfinite(block).reshape(len(block), -1).all(1)
+            if not finite.all():
+                where = start + int(np.argmin(finite))
+                raise DataError(f"site '{name}': expected finite numbers in {part}, got NaN or infinity in row {where}")
+            start += len(block)
+    x = columns.cast(x, np.float32) if x.dtype.kind == "f" else x
+    y = columns.cast(y, np.float32) if y.dtype.kind in "fb" else y
+    y = np.asarray(y) if y.ndim == 1 else y
     group = np.arange(len(x), dtype=np.int64)
     return SiteData({"x": x, "y": y}, deal(group, None, seed, 0.1, 0.2), group, {})
+
+
+def _mapped(values: Any, scratch: str | None) -> Any:
+    return columns.mapped(values, scratch) if columns.is_on_disk(values) else values

@@ -15,6 +15,7 @@ import numpy as np
 
 from learner_jax import trees
 from learner_jax.data import plans
+from learner_jax.data.columns import Column
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.rounds import Draw
 from learner_jax.errors import DataError
@@ -30,7 +31,7 @@ class World(NamedTuple):
     Attributes:
       names: the sites' names.
       ids: uint32[N].
-      rows: pytree [M, ...] on the device.
+      rows: pytree [M, ...] on the device, or columns of the host that are read block by block.
       train, valid, test: for each site the int32 places of its rows.
     """
 
@@ -60,8 +61,8 @@ class Local(NamedTuple):
     lasting: bool = False
 
 
-def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32) -> World:
-    """Puts the sites' rows on the device, floating columns in `dtype`.
+def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32, streamed: bool = False) -> World:
+    """Puts the sites' rows on the device, floating columns in `dtype`; `streamed` leaves them where they are.
 
     Raises:
       DataError: no site, two names with one id, or rows of different shapes.
@@ -74,6 +75,9 @@ def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32) -> World
     starts = np.cumsum([0] + [len(site.split) for site in ordered])
 
     def column(*parts):
+        if streamed:
+            kind = np.result_type(*{part.dtype for part in parts})
+            return Column(parts, jax.dtypes.canonicalize_dtype(dtype if kind.kind == "f" else kind))
         whole = np.concatenate([np.asarray(part) for part in parts])
         return jnp.asarray(whole.astype(dtype) if whole.dtype.kind == "f" else whole)
 
@@ -97,12 +101,14 @@ def world_sha256(world: World) -> str:
     """sha256 over the sites' names, every row and who is held back."""
     parts = {"rows": world.rows, "train": world.train, "valid": world.valid, "test": world.test}
     names = np.frombuffer("\n".join(world.names).encode(), np.uint8)
-    return weights_sha256(trees.named_leaves({**parts, "names": names}))
+    tree = {**parts, "names": names}
+    leaves = [leaf if isinstance(leaf, Column) else np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return weights_sha256(dict(zip(trees.names(tree), leaves, strict=True)))
 
 
 def _same_shapes(names: Sequence[str] | Mapping[str, int], sites: Sequence[SiteData]) -> None:
     def shape(site):
-        return jax.tree.map(lambda leaf: (tuple(np.shape(leaf)[1:]), np.asarray(leaf).dtype.kind), site.rows)
+        return jax.tree.map(lambda leaf: (tuple(leaf.shape[1:]), leaf.dtype.kind), site.rows)
 
     first = None
     for name, site in zip(names, sites, strict=True):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,7 +69,9 @@ class Engine:
 
     plan: "sequential" one site after the other; "streams" the same on each device of the host; "lanes" several abreast;
     "auto" the second on a CPU and the third elsewhere, or what is clearly quicker by trying where the rounds take a
-    minute and more. cache: folder of compiled programs and of plans that were tried, None for none.
+    minute and more. cache: folder of compiled programs and of plans that were tried, None for none. rows_mib: of
+    examples on each device; of more, blocks come from the host while others are worked on; None: what fits. scratch:
+    folder of a nameless file for rows that are packed on the disk (zarr, HDF5, Parquet), None for the system's.
     """
 
     plan: Literal["auto", "sequential", "streams", "lanes"] = "auto"
@@ -76,6 +79,8 @@ class Engine:
     lanes: int | None = None
     threads: int | None = None
     cache: str | None = "~/.cache/learner"
+    rows_mib: int | None = None
+    scratch: str | None = None
 
 
 @no_type_check
@@ -198,6 +203,10 @@ class Study:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, freeze(getattr(self, field.name)))
+        for field, record in _RECORDS.items():
+            value = getattr(self, field)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, field, record(**value))
         for field, kind in _KIND_OF.items():
             value = getattr(self, field)
             if isinstance(value, str):

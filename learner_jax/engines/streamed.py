@@ -1,0 +1,632 @@
+"""A program over examples that stay on the host, or on its disk: they come in blocks, one while another is worked on.
+
+A block holds the rows of several sites, whose turns are those of the resident program: with one stream the sums have
+the same bits. A site with more rows than a block comes in steps: its batches are gathered on the host, and what a pass
+carries is carried from block to block. Two blocks are on a device at a time, and nothing else of the examples.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learner_jax import spans, trees
+from learner_jax.data import plans
+from learner_jax.data.columns import Column, is_on_disk
+from learner_jax.data.sites import SiteData
+from learner_jax.engines import machines, rounds
+from learner_jax.engines.program import Outcome, Plan, Program, wire_shape
+from learner_jax.engines.rounds import Draw
+from learner_jax.engines.world import Deal, Local, World, build_world, deal, fixed_draws, train_draws
+from learner_jax.federate import Federated, Server
+from learner_jax.specs import Engine
+from learner_jax.types import PyTree
+
+_SHARE = 0.6
+"""Of a device's memory, for examples where nothing else is said: the rest is for models and what they compute."""
+_ON_HOST = float("inf")
+"""Room where the device's memory is the host's: what is in it already need not be moved."""
+_BLOCKS = 2**29
+"""Bytes of examples in memory where they are on the host's disk, and nothing else is said."""
+_SITES = 4096
+"""Sites of a block at most: what a block's plan takes is small beside its rows."""
+
+
+_PACK = ("broadcast", "states", "sums", "wires", "block", "number", "cohort", "once")
+_STEPS = ("broadcast", "states", "carry", "block", "number", "cohort")
+"""What the arguments of the compiled programs are called in a profile."""
+
+
+class _Unit(NamedTuple):
+    """Sites that are gone through together: of each stream those of a block, or one that comes in steps.
+
+    Attributes:
+      sites: for each of D streams places in the world.
+      whole: they come whole.
+    """
+
+    sites: list[list[int]]
+    whole: bool
+
+
+class _Block(NamedTuple):
+    """Rows on the devices, and what is done with them.
+
+    Attributes:
+      rows: pytree [D, R, ...].
+      index, first, steps: of each pass, int32[D, T, B], [D, S], [D, S]; of a site that comes in steps one pass's
+        int32[D, T, B], [D] steps before these, [D] how many these are.
+      slots: int32[D, S], or [D]; places in the world, N where there is none.
+      ids: uint32, like slots.
+      used: int32[D], rows of lanes in use.
+      position: int32, like slots: in the cohort.
+    """
+
+    rows: PyTree
+    index: Any
+    first: Any
+    steps: Any
+    slots: Any
+    ids: Any
+    used: Any
+    position: Any
+
+
+class _Held:
+    """What a round holds between blocks: the broadcast, the sites' states, sums, and each pass's carry at a site that
+    comes in steps."""
+
+    def __init__(self, broadcast: PyTree, states: PyTree, sums: PyTree, wires: PyTree, passes: int):
+        self.broadcast, self.states, self.sums, self.wires = broadcast, states, sums, wires
+        self.carries: list[PyTree] = [()] * passes
+
+
+_Job = tuple[Callable[[], _Block | None], Callable[[_Held, Any], Any]]
+"""How a block is loaded, and what is done with it; the latter gives a small array that is there when it is done."""
+
+
+def is_streamed(world: World) -> bool:
+    """Whether the world's rows are not on the device."""
+    return isinstance(jax.tree.leaves(world.rows)[0], Column)
+
+
+def world_of(engine: Engine, sites: Mapping[str, SiteData], dtype: Any) -> World:
+    """The sites' rows on the devices where they fit, else where they are: see `build_world`."""
+    leaves = [leaf for site in sites.values() for leaf in jax.tree.leaves(site.rows)]
+    size = sum(leaf.nbytes if leaf.dtype.kind != "f" else leaf.size * np.dtype(dtype).itemsize for leaf in leaves)
+    least = engine.rows_mib is None and any(is_on_disk(leaf) for leaf in leaves)
+    return build_world(sites, dtype, streamed=least or size > room_of(engine))
+
+
+def room_of(engine: Engine) -> float:
+    """Bytes of examples that may lie on a device."""
+    if engine.rows_mib is not None:
+        return engine.rows_mib * 2**20
+    told = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if told and told.get("bytes_limit"):
+        return _SHARE * told["bytes_limit"]
+    return _ON_HOST
+
+
+def program_over(
+    engine: Engine,
+    federated: Federated,
+    template: PyTree,
+    world: World,
+    local: Local,
+    plan: Plan = Plan(),
+    size: int | None = None,
+    study: int = 0,
+    enrolled: int | None = None,
+) -> Program:
+    """A program over a world wherever its rows are; arguments as of `Program`.
+
+    Args:
+      engine: of which the room counts.
+    """
+    given = federated, template, world, local, plan, size, study, enrolled
+    if not is_streamed(world):
+        return Program(*given)
+    room = room_of(engine)
+    return Streamed(int(_BLOCKS if room == _ON_HOST else room), *given)
+
+
+class Streamed(Program):
+    """The rounds of one study over a world whose rows are columns.
+
+    Args:
+      room: bytes of examples that may lie on a device, in two blocks; others as of `Program`.
+    """
+
+    def __init__(self, room: int, *given: Any):
+        self._room = room
+        super().__init__(*given)
+
+    def _settle(self) -> None:
+        world, streams = self.world, self.plan.streams
+        kinds = {p.batches for p in self._passes}
+        self._sizes = {kind: draw.index.shape[1] for kind, draw in self._fixed.items()}
+        self._sizes["train"] = self.local.batch_size
+        self._trained, self._watched = bool(kinds - {"valid"}), "valid" in kinds
+        self._needs = np.array([len(self._mine(place)) for place in range(len(world.names))])
+        self._turns = {"train": self.steps} | {kind: draw.steps for kind, draw in self._fixed.items()}
+        row = sum(c.dtype.itemsize * int(np.prod(c.shape[1:], dtype=np.int64)) for c in jax.tree.leaves(world.rows))
+        fits = max(self._room // 2 // max(1, row), *self._sizes.values())
+        self._rows_each = int(min(fits, max(np.sort(self._needs)[-self.size :].sum(), *self._sizes.values())))
+        lanes = self.plan.lanes
+        self._short = self._needs <= self._rows_each // lanes
+        self._sites_each = -(-min(self.size, _SITES) // lanes) * lanes
+        self._steps_each = {
+            kind: int(max(1, lanes * turns[self._short].max(initial=0), 2 * -(-self._rows_each // self._sizes[kind])))
+            for kind, turns in self._turns.items()
+        }
+        shape = wire_shape(self.federated, self.template, self._two_rows(), self.local)
+        term = jax.eval_shape(lambda wire: self.federated.lift(wire, self.template), shape)
+        additive = self.federated.additive
+
+        def nothing() -> tuple[PyTree, PyTree]:
+            def stack(tree, many):
+                return jax.tree.map(lambda leaf: jnp.zeros((many, *leaf.shape), leaf.dtype), tree)
+
+            return (stack(term, streams), ()) if additive else ((), stack(shape, self.size))
+
+        each, all_ = self._placements()
+
+        def compiled(f: Any, out: Any, donated: tuple[int, ...] = (), k: int | None = None) -> Any:
+            where: dict[str, Any] = {} if each is None else {"out_shardings": out}  # the same in each block
+            return jax.jit(f if k is None else _of_pass(f, k), donate_argnums=donated, **where)
+
+        passes = range(len(self._passes))
+        self._nothing = compiled(nothing, (each, all_))
+        self._pack = compiled(self._packed, (each, all_, all_, all_), (1, 2, 3))
+        self._begins = [compiled(self._begun, each, k=k) for k in passes]
+        self._steps = [compiled(self._further, (each, all_), (2,), k) for k in passes]
+        self._ends = compiled(self._ended, (each, all_, all_), (1, 2, 3))
+        self._close = compiled(self._closing, all_)
+        self._alone = compiled(self._sent, all_)
+        self._looks = compiled(self._looked, all_, (2, 3))
+        self._look_ends = compiled(self._look_ended, all_, (1, 2))
+        self._figures = compiled(self._no_figures, all_)
+        self._first: tuple[int, np.ndarray, _Block | None] | None = None
+
+    def _two_rows(self) -> PyTree:
+        return jax.tree.map(lambda c: jax.ShapeDtypeStruct((2, *c.shape[1:]), c.dtype), self.world.rows)
+
+    # ---- a round --------------------------------------------------------------------------------------------------
+
+    def round(self, server: Server, states: PyTree, number: int, cohort: np.ndarray) -> Outcome:
+        first, self._first = self._first, None
+        if first is not None and (first[0] != number or not np.array_equal(first[1], cohort)):
+            first = None
+        sums, wires = self._nothing()
+        held = _Held(self.send(server), states, sums, wires, len(self._passes))
+        scalars = np.int32(number), np.int32(len(cohort)), np.int32(1)
+        if spans.listening():
+            with spans.span("profile"):
+                spans.counted(**self._counts(number, cohort))
+        self._go(self._jobs(number, cohort, scalars), held, None if first is None else first[2])
+        present = np.arange(self.size) < len(cohort)
+        return self._close(server, held.sums, held.wires, present, *scalars)._replace(states=held.states)
+
+    def prepare(self, number: int, cohort: np.ndarray) -> None:
+        job = next(self._jobs(number, cohort, ()), None)
+        self._first = None if job is None else (number, cohort, job[0]())
+
+    def _go(self, jobs: Iterator[_Job], held: _Held, block: _Block | None = None) -> None:
+        """Runs jobs one after the other, each one's block being loaded while the one before runs."""
+        running: list[Any] = []
+        for load, run in jobs:
+            if len(running) == 2:  # the block before the one that runs is free now
+                jax.block_until_ready(running.pop(0))
+            ready, block = (load() if block is None else block), None
+            if ready is None:
+                run(held, None)
+                continue
+            running.append(run(held, ready))
+
+    def _jobs(self, number: int, cohort: np.ndarray, scalars: tuple[Any, ...]) -> Iterator[_Job]:
+        for unit in self._units(cohort, self.plan):
+            if unit.whole:
+                yield (
+                    functools.partial(self._block, unit, number, cohort),
+                    functools.partial(self._run_pack, scalars=scalars),
+                )
+            else:
+                slots = np.array([place for [place] in unit.sites], np.int32)
+                yield from self._long(slots, number, cohort, range(len(self._passes)), scalars)
+                yield _nothing, functools.partial(self._run_end, slots, cohort, scalars)
+
+    def _long(
+        self, slots: np.ndarray, number: int, cohort: np.ndarray, passes: Sequence[int], scalars: tuple[Any, ...]
+    ) -> Iterator[_Job]:
+        """The passes over sites that come in steps, one in each stream."""
+        for k in passes:
+            yield _nothing, functools.partial(self._run_begin, k, slots)
+            with spans.span("plan"):
+                drawn = [self._drawn(k, place, number) for place in slots.tolist() if place < len(self.world.names)]
+                drawn += [drawn[0][:0]] * (len(slots) - len(drawn))
+            each = self._rows_each // self._sizes[self._passes[k].batches]
+            for at in range(0, max(map(len, drawn)), each):
+                yield (
+                    functools.partial(self._steps_of, slots, cohort, drawn, at, each),
+                    functools.partial(self._run_steps, k, scalars),
+                )
+
+    def _units(self, cohort: np.ndarray, plan: Plan) -> list[_Unit]:
+        """What is gone through together, in order: with one stream and lane that of the ids."""
+        none, short = len(self.world.names), self._short[cohort]
+        units: list[_Unit] = []
+        if plan == Plan(1, 1):
+            for run in np.split(cohort, np.flatnonzero(np.diff(short)) + 1):
+                if len(run) and self._short[run[0]]:
+                    units += [_Unit([pack], True) for pack in self._packs(run.tolist(), 1)]
+                else:
+                    units += [_Unit([[place]], False) for place in run.tolist()]
+            return units
+        if short.any():
+            few = cohort[short]
+            dealt = deal(few, self.steps[few], plan.streams, plan.lanes, len(few), none)
+            piles = [[place for place in pile if place < none] for pile in dealt.slots.tolist()]
+            packs = [self._packs(pile, plan.lanes) for pile in piles]
+            for turn in range(max(map(len, packs))):
+                units.append(_Unit([mine[turn] if turn < len(mine) else [] for mine in packs], True))
+        many = cohort[~short]
+        busiest = many[np.argsort(-self.steps[many], kind="stable")].tolist()
+        for start in range(0, len(busiest), plan.streams):
+            abreast = [[place] for place in busiest[start : start + plan.streams]]
+            units.append(_Unit(abreast + [[none]] * (plan.streams - len(abreast)), False))
+        return units
+
+    def _packs(self, pile: list[int], lanes: int) -> list[list[int]]:
+        """A pile of sites cut into what a block holds; rows of lanes stay together."""
+        if not pile:
+            return []
+        amounts = np.stack([np.ones_like(self._needs), self._needs, *self._turns.values()])[:, pile]
+        limits = [self._sites_each, self._rows_each, *(self._steps_each[kind] for kind in self._turns)]
+        of_rows = np.add.reduceat(amounts, np.arange(0, len(pile), lanes), axis=1).T
+        packs, held = [], np.array(limits)
+        for row, more in enumerate(of_rows):
+            fits = bool((held + more <= limits).all())
+            held = held + more if fits else more
+            sites = pile[row * lanes : (row + 1) * lanes]
+            packs[-1].extend(sites) if fits else packs.append(sites)
+        return packs
+
+    # ---- what is loaded -------------------------------------------------------------------------------------------
+
+    def _block(self, unit: _Unit, number: int, cohort: np.ndarray, looking: bool = False) -> _Block:
+        """The rows and batches of whole sites, a stream beside the other; with `looking` those of the watch alone."""
+        world = self.world
+        streams, slots_each = len(unit.sites), self._sites_each
+        slots = np.full((streams, slots_each), len(world.names), np.int32)
+        rows, draws, passes = self._room_for(streams), [], range(1 if looking else len(self._passes))
+        with spans.span("plan"):
+            for d, places in enumerate(unit.sites):
+                slots[d, : len(places)] = places
+                here = self._in_block(places, looking)
+                dealt = Deal(np.arange(slots_each, dtype=np.int32)[None], np.zeros(0), np.zeros(0))
+                draws.append([self._batches(k, here, dealt, number) for k in passes])
+            index, first, steps = (
+                tuple(np.stack(stream) for stream in zip(*([one[part] for one in draw] for draw in draws), strict=True))
+                for part in range(3)
+            )
+        with spans.span("transfer"):
+            for d, places in enumerate(unit.sites):
+                wanted = np.concatenate([np.zeros(0, np.int32), *(self._mine(place, looking) for place in places)])
+                self._read(wanted, rows, d)
+            used = np.array([-(-len(places) // self.plan.lanes) for places in unit.sites], np.int32)
+            return self._sent_over(_Block(rows, index, first, steps, slots, self._ids(slots), used, _at(cohort, slots)))
+
+    def _mine(self, place: int, looking: bool = False) -> np.ndarray:
+        """int32, the places of the rows that a round takes of a site, its training rows first; or a look."""
+        parts = [self.world.train[place]] if self._trained and not looking else []
+        return np.concatenate([*parts, self.world.valid[place]] if self._watched else parts)
+
+    def _in_block(self, places: list[int], looking: bool) -> World:
+        """The sites as a world of their own, whose rows lie one after the other as `_mine` has them."""
+        world, start = self.world, 0
+        train, valid = [], []
+        for place in places:
+            mine = np.arange(start, start + len(self._mine(place, looking)), dtype=np.int32)
+            trained = len(world.train[place]) if self._trained and not looking else 0
+            train.append(mine[:trained])
+            valid.append(mine[trained:])
+            start += len(mine)
+        names = tuple(world.names[place] for place in places)
+        return World(names, world.ids[places], (), tuple(train), tuple(valid), ())
+
+    def _batches(self, k: int, here: World, dealt: Deal, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A pass's index int32[T, B], first and steps int32[S]."""
+        kind, slots = self._passes[k].batches, dealt.slots.shape[1]
+        many, size = self._steps_each[kind], self._sizes[kind]
+        if not here.names:
+            return np.full((many, size), -1, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int32)
+        if kind == "train":
+            index, first, steps = train_draws(here, self.local, dealt, number, k - self._offset + 1, many)
+            return index[0], first[0], steps[0]
+        draw, index = fixed_draws(here, kind, size), np.full((many, size), -1, np.int32)
+        used = int(draw.steps.sum())
+        index[:used] = draw.index[:used]
+        first, steps = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
+        first[: len(draw.first)], steps[: len(draw.steps)] = draw.first, draw.steps
+        return index, first, steps
+
+    def _drawn(self, k: int, place: int, number: int) -> np.ndarray:
+        """All batches of a pass at one site: int32[T, B], places in the world."""
+        kind, world = self._passes[k].batches, self.world
+        if kind != "train":
+            return plans.in_order(world.valid[place] if kind == "valid" else world.train[place], self._sizes[kind])
+        alone = World((world.names[place],), world.ids[place : place + 1], (), (world.train[place],), (), ())
+        dealt = Deal(np.zeros((1, 1), np.int32), np.zeros(0), np.zeros(0))
+        return train_draws(alone, self.local, dealt, number, k - self._offset + 1, int(self.steps[place]))[0][0]
+
+    def _steps_of(self, slots: np.ndarray, cohort: np.ndarray, drawn: list[np.ndarray], at: int, each: int) -> _Block:
+        """The rows of some steps of sites that come in steps, in the order of the steps."""
+        streams, size = len(drawn), drawn[0].shape[1]
+        index = np.full((streams, each, size), -1, np.int32)
+        rows, count = self._room_for(streams), np.zeros(streams, np.int32)
+        with spans.span("transfer"):
+            for d, batches in enumerate(drawn):
+                batches = batches[at : at + each]
+                count[d], places = len(batches), batches.reshape(-1)
+                own = np.arange(places.size, dtype=np.int32).reshape(batches.shape)
+                index[d, : len(batches)] = np.where(batches >= 0, own, -1)
+                self._read(np.where(places < 0, places[:1], places), rows, d)  # padding: a row of the same site
+            first = np.full(streams, at, np.int32)
+            return self._sent_over(
+                _Block(rows, index, first, count, slots, self._ids(slots), count, _at(cohort, slots))
+            )
+
+    def _room_for(self, streams: int) -> PyTree:
+        return jax.tree.map(lambda c: np.empty((streams, self._rows_each, *c.shape[1:]), c.dtype), self.world.rows)
+
+    def _read(self, places: np.ndarray, rows: PyTree, d: int) -> None:
+        for column, room in zip(jax.tree.leaves(self.world.rows), jax.tree.leaves(rows), strict=True):
+            column.read(places, room[d, : len(places)])
+
+    def _sent_over(self, block: _Block) -> _Block:
+        """The block on the devices, each stream's part on its own."""
+        each = self._placements()[0] if len(block.slots) == self.plan.streams else None
+        return machines.spread(block, each)
+
+    # ---- what is compiled -----------------------------------------------------------------------------------------
+
+    def _run_pack(self, held: _Held, block: _Block, scalars: tuple[Any, ...]) -> Any:
+        given = held.broadcast, held.states, held.sums, held.wires, block, *scalars
+        held.sums, held.wires, held.states, done = self._call("a block", self._pack, self._packed, _PACK, given)
+        return done
+
+    def _call(self, name: str, program: Any, f: Any, names: tuple[str, ...], given: tuple[Any, ...]) -> Any:
+        """Calls a compiled program; whoever profiles hears of it, and waits for it here."""
+        if not spans.listening():
+            return program(*given)
+        with spans.span("profile"):
+            arguments = dict(zip(names, given, strict=True))
+            spans.called(lambda: spans.Called(name, program, arguments, lambda: jax.jit(f), self.step_cost))
+        with spans.span("compute"):
+            return jax.block_until_ready(program(*given))
+
+    def _counts(self, number: int, cohort: np.ndarray) -> dict[str, float]:
+        """As `Program.amounts`."""
+        steps = rows = places = turns = 0
+        for k, p in enumerate(self._passes[self._offset :], self._offset):
+            many, lanes, passed = self._turns[p.batches], self.plan.lanes, 0
+            for unit in self._units(cohort, self.plan):
+                for sites in unit.sites:
+                    counts = many[[place for place in sites if place < len(many)]]
+                    rows_of_lanes = np.arange(0, len(counts), lanes if unit.whole else 1)
+                    longest = int(np.maximum.reduceat(counts, rows_of_lanes).sum()) if len(counts) else 0
+                    passed += longest
+                    places += longest * self._sizes[p.batches] * (lanes if unit.whole else 1)
+            turns = turns or passed
+            steps += int(many[cohort].sum())
+            rows += sum(int(np.sum(self._drawn(k, int(place), number) >= 0)) for place in cohort)
+        return {"steps": steps, "rows": rows, "places": places, "turns": turns}
+
+    def _packed(self, broadcast, states, sums, wires, block, number, cohort, once):
+        """Whole sites: what `Program._round` does with them, onto the sums of those before."""
+        round = self._record(number, cohort)
+
+        def one(fixed, mine):
+            broadcast, round, once = fixed
+            here, total, rows, index, first, steps, ids, present, count = mine
+            draws = tuple(Draw(*draw) for draw in zip(index, first, steps, strict=True))
+            return rounds.stream(
+                self.federated, self.template, self.plan.lanes, broadcast, here, draws, rows, round, ids, present,
+                count, once, total,
+            )  # fmt: skip
+
+        present = block.slots < len(self.world.names)
+        loop = self._by_stream(
+            one,
+            (broadcast, round, once),
+            (self._of(states, block.slots), sums, block.rows, block.index, block.first, block.steps, block.ids, present,
+             block.used),
+        )  # fmt: skip
+        wires = self._joined(wires, loop.stack, block.position)
+        return loop.sum, wires, self._with(states, block.slots, loop.states), jnp.sum(block.used)
+
+    def _joined(self, wires, new, position):
+        """All wires of the cohort, [size, ...], with these in their places; () where they are added up."""
+        if self.federated.additive:
+            return ()
+        at = position.reshape(-1)
+        return jax.tree.map(lambda w, x: w.at[at].set(x.reshape(-1, *x.shape[2:]), mode="drop"), wires, new)
+
+    def _run_begin(self, k: int, slots: np.ndarray, held: _Held, block: None) -> None:
+        found = () if k in (0, self._offset) else held.carries[k - 1]
+        held.carries[k] = self._begins[k](held.broadcast, held.states, found, slots)
+
+    def _begun(self, k, broadcast, states, found, slots):
+        """A pass's first carry at the sites that come in steps."""
+
+        def one(broadcast, mine):
+            site, found = mine
+            carry = rounds.begun(self._passes[k], self.federated.receive(broadcast), site, found)
+            return jax.tree.map(jnp.copy, carry)  # it is given away; what it was made from is not
+
+        return self._by_stream(one, broadcast, (self._of(states, slots), found))
+
+    def _run_steps(self, k: int, scalars: tuple[Any, ...], held: _Held, block: _Block) -> Any:
+        given = held.broadcast, held.states, held.carries[k], block, *scalars[:2]
+        f = _of_pass(self._further, k)
+        held.carries[k], done = self._call(f"steps of pass {k}", self._steps[k], f, _STEPS, given)
+        return done
+
+    def _further(self, k, broadcast, states, carry, block, number, cohort):
+        """Some steps of a pass at the sites that come in steps."""
+        round, name = self._record(number, cohort), f"pass {k - self._offset}" if k >= self._offset else "the watch"
+
+        def one(fixed, mine):
+            broadcast, round = fixed
+            site, carry, rows, index, at, steps, id_ = mine
+            key = jax.random.fold_in(jax.random.fold_in(round.key, id_), k - self._offset + 1)
+            draw, broadcast = Draw(index, jnp.int32(0), steps), self.federated.receive(broadcast)
+            with rounds.scope("evaluate" if k < self._offset else "step"):
+                return rounds.further(self._passes[k], broadcast, site, carry, draw, rows, key, at, name)
+
+        carry = self._by_stream(
+            one,
+            (broadcast, round),
+            (self._of(states, block.slots), carry, block.rows, block.index, block.first, block.steps, block.ids),
+        )
+        return carry, jnp.sum(block.steps)
+
+    def _run_end(
+        self, slots: np.ndarray, cohort: np.ndarray, scalars: tuple[Any, ...], held: _Held, block: None
+    ) -> None:
+        held.sums, held.wires, held.states = self._ends(
+            held.broadcast, held.states, held.sums, held.wires, self._looked_of(held), self._found_of(held), slots,
+            self._ids(slots), _at(cohort, slots), *scalars,
+        )  # fmt: skip
+
+    def _looked_of(self, held: _Held) -> PyTree:
+        return held.carries[0] if self._offset else ()
+
+    def _found_of(self, held: _Held) -> PyTree:
+        return held.carries[-1] if len(self._passes) > self._offset else ()
+
+    def _ended(self, broadcast, states, sums, wires, looked, found, slots, ids, position, number, cohort, once):
+        """The finished updates of the sites that came in steps, onto the sums of those before."""
+        federated, template, round = self.federated, self.template, self._record(number, cohort)
+
+        def one(fixed, mine):
+            broadcast, round, once = fixed
+            site, total, looked, found, id_, present = mine
+            wire, site = rounds.finished(
+                federated, template, federated.receive(broadcast), site, looked, found, round, id_
+            )
+            if not federated.additive:
+                return (), wire, site
+            with rounds.scope("aggregate"):
+                joined = rounds.accumulate(federated, template, 1, total, rounds.rounded(wire, once - 1))
+                return trees.where(present, joined, total), (), site
+
+        sums, new, sites = self._by_stream(
+            one,
+            (broadcast, round, once),
+            (self._of(states, slots), sums, looked, found, ids, slots < len(self.world.names)),
+        )
+        new, sites = jax.tree.map(lambda x: x[:, None], (new, sites))  # one slot in each stream
+        return sums, self._joined(wires, new, position), self._with(states, slots[:, None], sites)
+
+    def _closing(self, server, sums, wires, present, number, cohort, once):
+        return self._closed(server, (), sums, wires, present, self._record(number, cohort), once)
+
+    # ---- one site's part, for a worker ----------------------------------------------------------------------------
+
+    def local_round(self, broadcast: PyTree, state: PyTree, number: int, cohort: int) -> tuple[PyTree, PyTree]:
+        held = _Held(broadcast, jax.tree.map(lambda x: x[None], state), (), (), len(self._passes))
+        scalars, slots = (np.int32(number), np.int32(cohort), np.int32(1)), np.zeros(1, np.int32)
+        self._go(self._long(slots, number, slots, range(len(self._passes)), scalars), held)
+        return self._alone(
+            broadcast, state, self._looked_of(held), self._found_of(held), self._ids(slots)[0], *scalars[:2]
+        )
+
+    def _sent(self, broadcast, state, looked, found, id_, number, cohort):
+        looked, found = jax.tree.map(lambda x: x[0], (looked, found))
+        received = self.federated.receive(broadcast)
+        return rounds.finished(
+            self.federated, self.template, received, state, looked, found, self._record(number, cohort), id_
+        )
+
+    # ---- looking --------------------------------------------------------------------------------------------------
+
+    def look(self, broadcast: PyTree, states: PyTree, number: int) -> tuple[PyTree, PyTree]:
+        if self.federated.watch is None:
+            return {}, {}
+        none, everyone = len(self.world.names), np.arange(len(self.world.names), dtype=np.int32)
+        sums, each = self._figures()
+        held = _Held(broadcast, states, sums, each, len(self._passes))
+        scalars = np.int32(number), np.int32(none)
+
+        def jobs() -> Iterator[_Job]:
+            for unit in self._units(everyone, Plan()):
+                if unit.whole:
+                    yield (
+                        functools.partial(self._block, unit, number, everyone, True),
+                        functools.partial(self._run_look, scalars),
+                    )
+                    continue
+                [[place]] = unit.sites
+                slots = np.array([place] + [none] * (self.plan.streams - 1), np.int32)
+                yield from self._long(slots, number, everyone, [0], scalars)
+                yield _nothing, functools.partial(self._run_look_end, place)
+
+        self._go(jobs(), held)
+        return held.wires, held.sums
+
+    def _no_figures(self) -> tuple[PyTree, PyTree]:
+        """(sums over no site, of each site none [N, ...])."""
+        shape = wire_shape(self.federated, self.template, self._two_rows(), self.local, look=True)
+        each = jax.tree.map(lambda leaf: jnp.zeros((len(self.world.names), *leaf.shape), leaf.dtype), shape)
+        return trees.zeros_like(shape), each
+
+    def _run_look(self, scalars: tuple[Any, ...], held: _Held, block: _Block) -> Any:
+        held.sums, held.wires, done = self._looks(held.broadcast, held.states, held.sums, held.wires, block, *scalars)
+        return done
+
+    def _looked(self, broadcast, states, total, each, block, number, sites):
+        """The watch at whole sites: what `rounds.look_each` makes of them, onto those before."""
+        block = jax.tree.map(lambda x: x[0], block)
+        here = jax.tree.map(lambda column: jnp.take(column, block.slots, axis=0, mode="clip"), states)
+        draw = Draw(block.index[0], block.first[0], block.steps[0])
+        count = jnp.sum(block.slots < len(self.world.names))
+        new, total = rounds.look_each(
+            self.federated, broadcast, here, draw, block.rows, self._record(number, sites), block.ids, count, total
+        )
+        each = jax.tree.map(lambda whole, x: whole.at[block.slots].set(x, mode="drop"), each, new)
+        return total, each, count + 1
+
+    def _run_look_end(self, place: int, held: _Held, block: None) -> None:
+        held.sums, held.wires = self._look_ends(held.carries[0], held.sums, held.wires, np.int32(place))
+
+    def _look_ended(self, looked, total, each, place):
+        found = self.federated.release(jax.tree.map(lambda x: x[0], looked))
+        return trees.add(total, found), jax.tree.map(lambda whole, x: whole.at[place].set(x), each, found)
+
+
+def _of_pass(f: Callable[..., Any], k: int) -> Callable[..., Any]:
+    """f(k, ...) as a function of the rest, by a name that a trace has."""
+
+    def one(*given: Any) -> Any:
+        return f(k, *given)
+
+    one.__name__ = f"{f.__name__.strip('_')}_{k}"
+    return one
+
+
+def _nothing() -> None:
+    """Of a job that needs no rows."""
+
+
+def _at(cohort: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """int32, the place of each slot's site in the cohort; its length where it is in none."""
+    at = np.searchsorted(cohort, slots)
+    there = np.append(cohort, -1)[at] == slots
+    return np.where(there, at, 2**30).astype(np.int32)
