@@ -86,6 +86,15 @@ class _Held:
         self.carries: list[PyTree] = [()] * passes
 
 
+class _Place:
+    """Memory of the host for a block: its rows, of how many streams, and what is there when the block that was last run
+    from here is done with them."""
+
+    def __init__(self):
+        self.rows: PyTree = ()
+        self.streams, self.done = 0, None
+
+
 _Job = tuple[Callable[[], _Block | None], Callable[[_Held, Any], Any]]
 """How a block is loaded, and what is done with it; the latter gives a small array that is there when it is done."""
 
@@ -192,6 +201,7 @@ class Streamed(Program):
         self._looks = compiled(self._looked, all_, (2, 3))
         self._look_ends = compiled(self._look_ended, all_, (1, 2))
         self._figures = compiled(self._no_figures, all_)
+        self._places = [_Place(), _Place()]
         self._first: tuple[int, np.ndarray, _Block | None] | None = None
 
     def _two_rows(self) -> PyTree:
@@ -219,15 +229,11 @@ class Streamed(Program):
 
     def _go(self, jobs: Iterator[_Job], held: _Held, block: _Block | None = None) -> None:
         """Runs jobs one after the other, each one's block being loaded while the one before runs."""
-        running: list[Any] = []
         for load, run in jobs:
-            if len(running) == 2:  # the block before the one that runs is free now
-                jax.block_until_ready(running.pop(0))
             ready, block = (load() if block is None else block), None
-            if ready is None:
-                run(held, None)
-                continue
-            running.append(run(held, ready))
+            done = run(held, ready)
+            if ready is not None:
+                self._places[0].done = done
 
     def _jobs(self, number: int, cohort: np.ndarray, scalars: tuple[Any, ...]) -> Iterator[_Job]:
         for unit in self._units(cohort, self.plan):
@@ -250,8 +256,9 @@ class Streamed(Program):
             with spans.span("plan"):
                 drawn = [self._drawn(k, place, number) for place in slots.tolist() if place < len(self.world.names)]
                 drawn += [drawn[0][:0]] * (len(slots) - len(drawn))
-            each = self._rows_each // self._sizes[self._passes[k].batches]
-            for at in range(0, max(map(len, drawn)), each):
+            last, most = max(map(len, drawn)), self._rows_each // self._sizes[self._passes[k].batches]
+            each = -(-last // max(1, -(-last // most)))  # blocks of one length: none is over before the next is there
+            for at in range(0, last, each):
                 yield (
                     functools.partial(self._steps_of, slots, cohort, drawn, at, each),
                     functools.partial(self._run_steps, k, scalars),
@@ -368,7 +375,7 @@ class Streamed(Program):
     def _steps_of(self, slots: np.ndarray, cohort: np.ndarray, drawn: list[np.ndarray], at: int, each: int) -> _Block:
         """The rows of some steps of sites that come in steps, in the order of the steps."""
         streams, size = len(drawn), drawn[0].shape[1]
-        index = np.full((streams, each, size), -1, np.int32)
+        index = np.full((streams, self._rows_each // size, size), -1, np.int32)
         rows, count = self._room_for(streams), np.zeros(streams, np.int32)
         with spans.span("transfer"):
             for d, batches in enumerate(drawn):
@@ -383,7 +390,15 @@ class Streamed(Program):
             )
 
     def _room_for(self, streams: int) -> PyTree:
-        return jax.tree.map(lambda c: np.empty((streams, self._rows_each, *c.shape[1:]), c.dtype), self.world.rows)
+        """Where the next block's rows are written, [D, R, ...]: in turn one of two places, so that the system need not
+        find and clear the memory of each block anew. A device of the host may read them from there."""
+        self._places.reverse()
+        place = self._places[0]
+        jax.block_until_ready(place.done)  # the block before the one that runs
+        if place.streams != streams:
+            many = place.streams, _ = streams, self._rows_each
+            place.rows = jax.tree.map(lambda c: _aligned((*many, *c.shape[1:]), c.dtype), self.world.rows)
+        return place.rows
 
     def _read(self, places: np.ndarray, rows: PyTree, d: int) -> None:
         for column, room in zip(jax.tree.leaves(self.world.rows), jax.tree.leaves(rows), strict=True):
@@ -619,6 +634,14 @@ def _of_pass(f: Callable[..., Any], k: int) -> Callable[..., Any]:
 
     one.__name__ = f"{f.__name__.strip('_')}_{k}"
     return one
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that a device of the host takes as it is: where it does not begin at 64 bytes, it would be copied."""
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    room = np.empty(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _nothing() -> None:

@@ -141,10 +141,16 @@ def test_no_more_than_two_blocks_are_on_a_device():
             told.append(f"free {self.k}")
             return self
 
-    def job(k):
-        return lambda: told.append(f"load {k}") or "block", lambda held, block: told.append(f"run {k}") or Done(k)
-
     _, program = resident_and_streamed("fedavg", "mean", Plan(), 16)
+
+    def job(k):
+        def load():
+            program._room_for(1)
+            told.append(f"load {k}")
+            return "block"
+
+        return load, lambda held, block: told.append(f"run {k}") or Done(k)
+
     program._go(map(job, range(4)), streamed._Held((), (), (), (), 0))  # pyright: ignore[reportArgumentType]
     assert told == ["load 0", "run 0", "load 1", "run 1", "free 0", "load 2", "run 2", "free 1", "load 3", "run 3"]
 
