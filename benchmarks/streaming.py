@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -127,9 +126,10 @@ class Arm:
         import jax
 
         from learner_jax import trees
+        from learner_jax.engines.expected import peak_bytes
 
         if question["ask"] == "memory":
-            return {"peak": _peak_bytes(), "begun": self._begun}
+            return {"peak": peak_bytes(), "begun": self._begun}
         if self._name == "disk":
             with self._file.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -143,10 +143,6 @@ class Arm:
 def _resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def unpacked(sizes: Sizes, folder: Path, rows: int) -> dict[str, float]:

@@ -86,6 +86,11 @@ def listening() -> bool:
     return _listener is not None and _listener.within()
 
 
+def heard() -> bool:
+    """Whether somebody hears the spans of this process at all."""
+    return _listener is not None
+
+
 def over() -> None:
     """Says that no round follows: what comes now is another phase of the study."""
     if _listener is not None:

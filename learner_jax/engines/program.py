@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +73,11 @@ class Outcome(NamedTuple):
     digest: Any
 
 
+def _here(tree: Any, sharding: Any) -> Any:
+    """In place of `machines.spread`: it stays on the host."""
+    return tree
+
+
 def _anew(f: Callable[..., Any], donated: tuple[int, ...]) -> Any:
     """The function jitted as if for the first time: jax takes it for another one."""
 
@@ -132,6 +137,7 @@ class Program:
             self._rows, self._fixed_index = self.place(self.world.rows), self.place(self._fixed_index)
         self._ahead: _Planned | None = None
         self._simulate = jax.jit(self._round, donate_argnums=(1,), **self._everywhere())
+        self._fused = jax.jit(self._rounds, donate_argnums=(1,), **self._everywhere())
         self._local = jax.jit(self._one)
         self._look = jax.jit(functools.partial(rounds.look_each, self.federated), **self._everywhere())
 
@@ -186,6 +192,61 @@ class Program:
         given = (server, states, self._rows, *ahead.given)
         return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, ahead.slots, ahead.draws)
 
+    def several(
+        self, server: Server, states: PyTree, number: int, cohorts: Sequence[np.ndarray], most: int
+    ) -> list[Outcome]:
+        """Rounds one after the other in one call; `states` is consumed.
+
+        Args:
+          server, states: as in `round`.
+          number: of the first of them.
+          cohorts: of each, as in `round`.
+          most: there will ever be in a call.
+
+        Returns:
+          Each round's outcome, on the host; the last one's is on the device, and it alone has states, if there are any.
+        """
+        planned = [self._planned(number + k, cohort, _here) for k, cohort in enumerate(cohorts)]
+        given = [one.given for one in planned] + [planned[0].given] * (most - len(planned))
+        shuffled = [p.batches == "train" for p in self._passes]
+        index = tuple(
+            np.stack([one[0][k] for one in given]) if moves else given[0][0][k] for k, moves in enumerate(shuffled)
+        )
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[one[1:] for one in given])
+        server, states, each = self._fused(server, states, self._rows, index, stacked, np.int32(len(cohorts)))
+        held = jax.tree.map(lambda x: np.asarray(x), each)
+        outcomes = [jax.tree.map(lambda x, k=k: x[k], held) for k in range(len(cohorts))]
+        between = states if not jax.tree.leaves(states) else None
+        outcomes = [one._replace(states=between) for one in outcomes]
+        outcomes[-1] = outcomes[-1]._replace(server=server, states=states)
+        return outcomes
+
+    def _rounds(self, server, states, rows, index, stacked, many):
+        """`_round` so many times: (server, states, every round's Outcome without states, [most, ...])."""
+        shuffled = [p.batches == "train" for p in self._passes]
+
+        def given(k):
+            mine = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, k, 0, keepdims=False), stacked)
+            draws = tuple(
+                jax.lax.dynamic_index_in_dim(one, k, 0, keepdims=False) if moves else one
+                for one, moves in zip(index, shuffled, strict=True)
+            )
+            return draws, *mine
+
+        def one(server, states, k):
+            found = self._round(server, states, rows, *given(k))
+            return found.server, found.states, found._replace(states=())
+
+        def turn(k, carry):
+            server, states, each = carry
+            server, states, found = one(server, states, k)
+            put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=k, axis=0)
+            return server, states, jax.tree.map(lambda whole, x: put(whole, x), each, found)
+
+        shape = jax.eval_shape(one, server, states, jnp.int32(0))[2]
+        each = jax.tree.map(lambda leaf: jnp.zeros((len(stacked[2]), *leaf.shape), leaf.dtype), shape)
+        return jax.lax.fori_loop(0, many, turn, (server, states, each))
+
     def prepare(self, number: int, cohort: np.ndarray) -> None:
         """Makes a round's plan, and sends it to the device, while the round before runs there.
 
@@ -194,19 +255,19 @@ class Program:
         """
         self._ahead = self._planned(number, cohort)
 
-    def _planned(self, number: int, cohort: np.ndarray) -> _Planned:
+    def _planned(self, number: int, cohort: np.ndarray, put: Callable[[Any, Any], Any] = machines.spread) -> _Planned:
+        """The plan of a round, handed over to the devices by `put`."""
         with spans.span("plan"):
             dealt = self.deal(cohort)
             draws = self.draws(dealt, number)
         with spans.span("transfer"):
             each, all_ = self._placements()
             index = tuple(
-                machines.spread(one, each) if p.batches == "train" else one
-                for p, one in zip(self._passes, draws[0], strict=True)
+                put(one, each) if p.batches == "train" else one for p, one in zip(self._passes, draws[0], strict=True)
             )
             ids, position = self._ids(dealt.slots), self._padded(dealt.position)
             scalars = np.int32(number), np.int32(len(cohort)), np.int32(1)
-            (first, steps, ids, used), (slots, position, scalars) = machines.spread(
+            (first, steps, ids, used), (slots, position, scalars) = put(
                 ((*draws[1:], ids, dealt.used), (dealt.slots, position, scalars)), (each, all_)
             )
         return _Planned(number, cohort, dealt.slots, draws, (index, first, steps, slots, ids, used, position, *scalars))

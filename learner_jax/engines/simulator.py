@@ -13,7 +13,7 @@ import numpy as np
 from learner_jax import spans, trees
 from learner_jax.data import plans
 from learner_jax.data.sites import SiteData
-from learner_jax.engines import choose, machines
+from learner_jax.engines import choose, fused, machines
 from learner_jax.engines.history import History, said
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
@@ -161,31 +161,35 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     per_site = _traffic(program)
     # ---- rounds
     number, newest = done, None
+    asked = fused.Rounds(
+        program, lambda number: _cohort(study, world, number, size), study.rounds,
+        fused.how_many(study, program, server, states),
+    )  # fmt: skip
     try:
         while number < study.rounds and not history.over:
             number += 1
             with spans.span("round", number):
-                cohort = _cohort(study, world, number, size)
+                cohort = asked.cohort(number)
                 names = [world.names[place] for place in cohort]
                 with spans.span("tell"):
                     on_event(Event("round_open", study.name, number, data={"sites": names, "rounds": study.rounds}))
-                begun = time.perf_counter()
                 with spans.span("launch"):  # arrays of the round before are let go here, which takes a while
-                    outcome = program.round(server, states, number, cohort)
+                    outcome = asked.round(server, states, number)
                     before, server, states = server, outcome.server, outcome.states
-                if number < study.rounds:  # while this one runs
-                    program.prepare(number + 1, _cohort(study, world, number + 1, size))
+                asked.prepare(number + 1)  # while this one runs
                 with spans.span("evaluate"):
                     figures = values(outcome.metrics, parts.task.metrics)
                     traffic = {"bytes_up": per_site[0] * len(cohort), "bytes_down": per_site[1] * len(cohort)}
                     best = look_at(keeper, history, figures, before, best)
-                    history.add(figures, seconds=time.perf_counter() - begun, sites=names, lost=[], **traffic)
+                    history.add(figures, seconds=asked.over(), sites=names, lost=[], **traffic)
                 with spans.span("journal"):
                     history.stands(keeper.commit(number, trees.digest_hex(outcome.digest), history.said()))
-                    newest = number, server, states, history.to_json()
+                    whole = states is not None  # else it lies within several rounds of one call
+                    newest = (number, server, states, history.to_json()) if whole else newest
                 with spans.span("tell"):
                     on_event(_closed(study, number, history, figures))  # before its step: see the coordinator
-                keeper.step(*newest)
+                if whole and newest is not None:
+                    keeper.step(*newest)
     except KeyboardInterrupt:
         keeper.interrupted(newest)
         raise

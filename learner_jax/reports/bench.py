@@ -45,6 +45,7 @@ def tables(lines: Sequence[Line]) -> str:
         _first(_newest(lines, "first_result")),
         _checkpoints(_newest(lines, "checkpoints")),
         _aggregation(_newest(lines, "aggregation", "parameters")),
+        _streaming(_newest(lines, "streaming", "name")),
         _device(_newest(lines, "device_check")),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -151,6 +152,25 @@ def _aggregation(lines: Sequence[Line]) -> str:
                 rows.append([f"{line['parameters'] / 1e6:g} M", count, place, *rates, _on(line)])
     head = ("parameters", "updates", "", "ours, GB/s", "NumPy", "jnp", "on")
     return _table("Adding updates up", head, rows)
+
+
+def _streaming(lines: Sequence[Line]) -> str:
+    rows = []
+    for line in lines:
+        for arm, told in line["round_s"].items():
+            over = line["over_resident"].get(arm)
+            peak = line["peak_above_start"][arm] / line["sizes"]["bytes"]
+            beside = _spread(over["wall"]) if over else ""
+            rows.append([line["name"], f"`{arm}`", _ms(told["median"]), beside, f"{peak:.2f}", _on(line)])
+    head = (
+        "work",
+        "rows, devices",
+        "a round, ms",
+        "over rows on the device, by repeat",
+        "peak memory, of the rows",
+        "on",
+    )
+    return _table("Rows of four times the memory that they may take", head, rows)
 
 
 def _device(lines: Sequence[Line]) -> str:

@@ -69,9 +69,13 @@ class Engine:
 
     plan: "sequential" one site after the other; "streams" the same on each device of the host; "lanes" several abreast;
     "auto" the second on a CPU and the third elsewhere, or what is clearly quicker by trying where the rounds take a
-    minute and more. cache: folder of compiled programs and of plans that were tried, None for none. rows_mib: of
-    examples on each device; of more, blocks come from the host while others are worked on; None: what fits. scratch:
-    folder of a nameless file for rows that are packed on the disk (zarr, HDF5, Parquet), None for the system's.
+    minute and more. cache: folder of compiled programs and of plans that were tried, None for none.
+
+    fused: rounds in one compiled call, for thousands of quick ones; one by one where something looks in between (a
+    profile, a durable step each round, patience beside states at the sites) and in several processes or by blocks.
+    rows_mib: of examples on each device; of more, blocks come from the host while others are worked on; None: what
+    fits. scratch: folder of a nameless file for rows that are packed on the disk (zarr, HDF5, Parquet), None for the
+    system's.
     """
 
     plan: Literal["auto", "sequential", "streams", "lanes"] = "auto"
@@ -79,6 +83,7 @@ class Engine:
     lanes: int | None = None
     threads: int | None = None
     cache: str | None = "~/.cache/learner"
+    fused: int = 1
     rows_mib: int | None = None
     scratch: str | None = None
 
