@@ -15,6 +15,7 @@ _KEEPER = ("tests/engines/test_keeper.py", "-k")
 _ONCE = ("tests/data/test_once.py", "-k")
 _PORTABLE = ("tests/engines/test_portability.py", "-k")
 _MACHINES = ("tests/engines/test_machines.py", "-k")
+_FUSED = ("tests/engines/test_fused.py", "-k")
 _STREAMED = ("tests/engines/test_streamed.py", "-k")
 _COLUMNS = ("tests/data/test_columns.py", "-k")
 
@@ -407,5 +408,47 @@ SPEED: tuple[Plant, ...] = (
         "out[slice(begin, end) if order is None else order[begin:end]] = found",
         "out[slice(begin, end)] = found",
         (*_COLUMNS, "one_after_the_other"),
+    ),
+    Plant(
+        "speed: several rounds in one call have the plan of the first",
+        "learner_jax/engines/program.py",
+        "mine = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, k, 0, keepdims=False), stacked)",
+        "mine = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, 0 * k, 0, keepdims=False), stacked)",
+        (*_FUSED, "one_by_one and scaffold"),
+    ),
+    Plant(
+        "speed: the last of several rounds has the sites' states of the first",
+        "learner_jax/engines/program.py",
+        "return found.server, found.states, found._replace(states=())",
+        "return found.server, states, found._replace(states=())",
+        (*_FUSED, "one_by_one and scaffold"),
+    ),
+    Plant(
+        "speed: several rounds in one call are all run, however few are left",
+        "learner_jax/engines/program.py",
+        "index, stacked, np.int32(len(cohorts)))",
+        "index, stacked, np.int32(most))",
+        (*_FUSED, "one_by_one and scaffold"),
+    ),
+    Plant(
+        "speed: a model within several rounds is that of their end",
+        "learner_jax/engines/program.py",
+        "outcomes = [one._replace(states=between) for one in outcomes]",
+        "outcomes = [one._replace(states=between, server=server) for one in outcomes]",
+        (*_FUSED, "patience"),
+    ),
+    Plant(
+        "speed: a step within several rounds is saved with the states before them",
+        "learner_jax/engines/fused.py",
+        "stopped = study.patience is not None and bool(jax.tree.leaves(states))",
+        "stopped = False and bool(jax.tree.leaves(states))",
+        (_FUSED[0], "-m", "soak or not soak", "-k", "looks_in_between"),
+    ),
+    Plant(
+        "speed: a process that reads other rows takes part",
+        "learner_jax/engines/simulator.py",
+        "if machines.several() and machines.from_first(mine := world_sha256(world)) != mine:",
+        "if machines.several() and machines.from_first(mine := world_sha256(world)) is None:",
+        (_MACHINES[0], "-m", "soak or not soak", "-k", "other_rows"),
     ),
 )

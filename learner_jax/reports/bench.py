@@ -45,6 +45,7 @@ def tables(lines: Sequence[Line]) -> str:
         _first(_newest(lines, "first_result")),
         _checkpoints(_newest(lines, "checkpoints")),
         _aggregation(_newest(lines, "aggregation", "parameters")),
+        _fused(_newest(lines, "fused")),
         _streaming(_newest(lines, "streaming", "name")),
         _device(_newest(lines, "device_check")),
     ]
@@ -152,6 +153,16 @@ def _aggregation(lines: Sequence[Line]) -> str:
                 rows.append([f"{line['parameters'] / 1e6:g} M", count, place, *rates, _on(line)])
     head = ("parameters", "updates", "", "ours, GB/s", "NumPy", "jnp", "on")
     return _table("Adding updates up", head, rows)
+
+
+def _fused(lines: Sequence[Line]) -> str:
+    rows = []
+    for line in lines:
+        for arm, told in line["round_s"].items():
+            over, (kept, _, many) = line["over_one_by_one"].get(arm), arm.partition("_")
+            rows.append([many, kept, f"{1e3 * told['median']:.2f}", _spread(over["wall"]) if over else "", _on(line)])
+    head = ("rounds in a call", "folder", "a round, ms", "over one by one, by repeat", "on")
+    return _table("What a round of a tiny model has of its own", head, rows)
 
 
 def _streaming(lines: Sequence[Line]) -> str:

@@ -28,6 +28,20 @@ def test_keeping_a_run_ends_in_the_same_weights_also_after_a_kill(root):
 
 
 @pytest.mark.soak
+def test_rounds_in_one_call_end_in_the_same_weights(root):
+    told = line(root, "fused")
+    assert told["same_weights"] and {"nothing_1", "kept_64"} <= told["round_s"].keys()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("work", ["few", "many"])
+def test_rows_that_do_not_fit_end_in_the_same_weights(root, work):
+    told = line(root, "streaming", f"--work={work}")
+    assert told["same_weights"] and told["sizes"]["bytes"] >= 4 * told["sizes"]["allowed"]
+    assert told["unpack_bytes_s"].keys() == {"zarr", "parquet"}
+
+
+@pytest.mark.soak
 def test_the_first_result_comes(root):
     told = line(root, "first_result")
     assert {"cold", "warm"} == told["until"]["readmission"].keys()

@@ -33,6 +33,8 @@ draw, sites = np.random.default_rng(0), {{}}
 for k, rows in enumerate((40, 25, 60, 8, 33, 17, 50)):
     x = draw.normal(loc=0.2 * k, size=(rows, 4))
     sites[f"site-{{k}}"] = (x, (x[:, 0] + draw.normal(size=rows) > 0.3 * k).astype(float))
+if "other rows" in sys.argv:
+    sites["site-3"][0][5, 2] += 1e-9
 
 def told(event):
     if event.kind == "round_open":
@@ -123,6 +125,17 @@ def same(got: dict[str, Any], wanted: dict[str, Any]) -> None:
         np.testing.assert_allclose(got["leaves"][name], leaf, rtol=0, atol=1e-9, err_msg=name)
     np.testing.assert_allclose(got["loss"], wanted["loss"], rtol=0, atol=1e-9)
     assert near(got["cohorts"], wanted["cohorts"])
+
+
+@pytest.mark.soak
+def test_a_process_that_reads_other_rows_is_refused(script):
+    port = _port()
+    first = Started(script, f"127.0.0.1:{port},2,0", "-")
+    second = Started(script, f"127.0.0.1:{port},2,1", "-", 0.0, 1, "other rows")
+    (code, said), (other, refused) = first.ended(), second.ended()
+    assert code != 0 and other != 0, f"{said}\n{refused}"
+    assert "processes: expected the rows that the first process reads, got others here" in refused
+    assert "found {" not in said
 
 
 def test_two_processes_find_what_one_finds(script, alone, tmp_path):
