@@ -356,8 +356,8 @@ SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: a third block is loaded before the first is done with",
         "learner_jax/engines/streamed.py",
-        "if len(running) == 2:",
-        "if len(running) == 99:",
+        "        jax.block_until_ready(place.done)",
+        "        assert place is not None",
         (*_STREAMED, "no_more_than_two"),
     ),
     Plant(
