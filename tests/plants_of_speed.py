@@ -451,4 +451,32 @@ SPEED: tuple[Plant, ...] = (
         "if machines.several() and machines.from_first(mine := world_sha256(world)) is None:",
         (_MACHINES[0], "-m", "soak or not soak", "-k", "other_rows"),
     ),
+    Plant(
+        "speed: a block that was loaded beforehand is held through its round",
+        "learner_jax/engines/streamed.py",
+        "            del ready  #",
+        "            self.held = ready  #",
+        (*_STREAMED, "no_block_is_held"),
+    ),
+    Plant(
+        "speed: a site without rows of a kind has blocks of no steps",
+        "learner_jax/engines/streamed.py",
+        "range(0, last, max(1, each))",
+        "range(0, last, each)",
+        (*_STREAMED, "one_after_the_other or a_worker"),
+    ),
+    Plant(
+        "speed: what was written into a mapped copy is let go",
+        "learner_jax/data/columns.py",
+        'if mapped is not None and array.mode == "r" and',
+        "if mapped is not None and",
+        (*_COLUMNS, "mapped_copy"),
+    ),
+    Plant(
+        "speed: a step that is due within several rounds is saved never",
+        "learner_jax/engines/keeper.py",
+        "round_number // every == before // every",
+        "round_number % every",
+        (*_FUSED, "one_was_due"),
+    ),
 )

@@ -7,6 +7,7 @@ ends, however it ends, and no one else can open it.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -137,21 +138,18 @@ def cast(values: Any, dtype: Any) -> Any:
 def let_go(array: Any) -> None:
     """Lets the system have back the memory that a mapped array's rows were read into; they stay on the disk."""
     mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+    if (
+        mapped is not None and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED")
+    ):  # what was written is not on the disk
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def is_on_disk(values: Any) -> bool:
     """Whether these are an array's rows, with shape, dtype and slices, that are not in memory."""
-    if isinstance(values, np.memmap | Column):
+    if isinstance(values, np.memmap | Column | ParquetColumns):
         return True
-    return (
-        all(hasattr(values, name) for name in ("shape", "dtype", "__getitem__"))
-        and not hasattr(values, "__array_interface__")
-        and not hasattr(values, "__dlpack__")
-        and not hasattr(values, "columns")
-        and not hasattr(values, "iloc")
-    )
+    packed = all(hasattr(values, name) for name in ("shape", "dtype", "chunks", "__getitem__"))  # zarr, HDF5
+    return packed and not hasattr(values, "__array_interface__") and len(values.shape) > 0
 
 
 def mapped(values: Any, folder: str | Path | None = None) -> Any:
@@ -173,23 +171,41 @@ def mapped(values: Any, folder: str | Path | None = None) -> Any:
     row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
     if not row * shape[0]:
         return np.zeros(shape, dtype)
-    each = max(1, _BLOCK // row)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            for start in range(0, shape[0], each):
-                file.write(np.ascontiguousarray(values[start : start + each], dtype).data)
+            for part in _unpacked(values, max(1, _BLOCK // row)):
+                _written(file, np.ascontiguousarray(part, dtype), row * shape[0], folder)
             file.flush()
             return np.memmap(file, dtype, "r", shape=shape)
+    except FileNotFoundError:
+        raise StorageError(f"engine.scratch: expected a folder, got none at {folder}") from None
+
+
+def _unpacked(values: Any, each: int) -> Iterator[np.ndarray]:
+    """All rows in order, about so many at a time, as they are packed: nothing is unpacked twice."""
+    if isinstance(values, ParquetColumns):
+        yield from values.batches(each)
+        return
+    chunk = (values.chunks or (1,))[0]
+    each = max(1, each // chunk) * chunk if isinstance(chunk, int) else each
+    for start in range(0, values.shape[0], each):
+        yield values[start : start + each]
+
+
+def _written(file: Any, part: np.ndarray, size: int, folder: str | Path | None) -> None:
+    try:
+        file.write(part.data)
+        file.flush()
     except OSError as error:
         where = tempfile.gettempdir() if folder is None else folder
         raise StorageError(
-            f"{where}: expected room for {row * shape[0] / 2**20:,.0f} MiB of rows that are read from there, got: "
+            f"{where}: expected room for {size / 2**20:,.0f} MiB of rows that are read from there, got: "
             f"{error.strerror}; name another folder: engine.scratch"
         ) from None
 
 
 class ParquetColumns:
-    """Columns of numbers of a Parquet file, side by side as one array [n, columns], read group of rows by group.
+    """Columns of numbers of a Parquet file, side by side as one array [n, columns], that is read from end to end.
 
     Args:
       path: of the file.
@@ -202,6 +218,8 @@ class ParquetColumns:
     def __init__(self, path: str | Path, columns: Sequence[str], alone: bool = False):
         import pyarrow.parquet as parquet
 
+        if isinstance(columns, str) or not len(columns):
+            raise DataError(f"{path}: expected a list of columns, got {columns!r}")
         self._path, self._names, self._alone = str(path), list(columns), alone
         if not Path(path).is_file():
             raise StorageError(f"{path}: expected a Parquet file, got none")
@@ -214,36 +232,37 @@ class ParquetColumns:
         for name in self._names:
             if name not in types:
                 raise DataError(f"{path}: expected column '{name}', got {_some(schema.names)}")
-        kinds = {name: np.dtype(one.to_pandas_dtype()) for name, one in types.items()}
-        for name, kind in kinds.items():
-            if kind.kind not in "fiub":
-                raise DataError(f"{path}: expected numbers in column '{name}', got {types[name]}")
+        kinds = {}
+        for name, one in types.items():
+            with contextlib.suppress(NotImplementedError, TypeError):
+                kinds[name] = np.dtype(one.to_pandas_dtype())
+            if name not in kinds or kinds[name].kind not in "fiub":
+                raise DataError(f"{path}: expected numbers in column '{name}', got {one}")
         self.dtype = np.result_type(*kinds.values())
-        groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self._starts = np.cumsum([0, *groups])
-        self.shape = (int(self._starts[-1]),) if alone else (int(self._starts[-1]), len(self._names))
+        rows = self._file.metadata.num_rows
+        self.shape = (rows,) if alone else (rows, len(self._names))
+        self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """The rows of a slice without steps.
+    def batches(self, each: int) -> Iterator[np.ndarray]:
+        """All rows in order, at most so many at a time.
 
         Raises:
           DataError: a value is missing.
         """
-        start, stop, _ = rows.indices(len(self))
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        last = max(first + 1, int(np.searchsorted(self._starts, stop, side="left")))
-        table = self._file.read_row_groups(list(range(first, last)), columns=self._names)
-        here = table.slice(start - int(self._starts[first]), stop - start)
-        columns = []
-        for name in self._names:
-            values = here.column(name)
-            if values.null_count:
-                raise DataError(f"{self._path}: expected a number in every row of column '{name}', got none in some")
-            columns.append(values.to_numpy().astype(self.dtype, copy=False))
-        return columns[0] if self._alone else np.stack(columns, axis=1)
+        start = 0
+        for batch in self._file.iter_batches(each, columns=self._names):
+            columns = []
+            for name in self._names:
+                values = batch.column(name)
+                if values.null_count:
+                    at = start + int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+                    raise DataError(f"{self._path}: expected a number in column '{name}' of row {at}, got none")
+                columns.append(values.to_numpy(zero_copy_only=False).astype(self.dtype, copy=False))
+            start += len(batch)
+            yield columns[0] if self._alone else np.stack(columns, axis=1)
 
 
 def parquet(path: str | Path, x: Sequence[str], y: str) -> tuple[ParquetColumns, ParquetColumns]:

@@ -146,6 +146,7 @@ def _key(study: Study, program: Program, server: PyTree, states: PyTree, cohort:
         "batch": study.batch_size,
         "cohort": cohort,
         "rounds": study.rounds,
+        "rows": [type(program).__name__, study.engine.rows_mib],
         "steps": [int(step) for step in np.quantile(program.steps, [0, 0.5, 1])],
         "plans": [list(plan) for plan in plans],
     }

@@ -2,8 +2,8 @@
 
 What a round has of its own (a call, its plan's way to the device, the wait for its figures) is had once for all of
 them. The call hands out every round's new server state, figures and digest, so the curve, the best round, patience and
-the journal are those of rounds one by one; the sites' states it hands out after the last alone, and so a step is saved
-there. What is stopped between is run again, and must give the digests that the journal has.
+the journal are those of rounds one by one (one stream and lane: to the bit); the sites' states it hands out after the
+last alone, and so a step that is due is saved there. What is stopped between is run again, and must give the digests that the journal has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from learner_jax.specs import Study
 from learner_jax.types import PyTree
 
 _HELD = 2**28
-"""Bytes of server states that a call may hand out."""
+"""Bytes of plans that a call may be given, and of server states that it may hand out."""
 
 
 def how_many(study: Study, program: Program, server: PyTree, states: PyTree) -> int:
@@ -31,7 +31,7 @@ def how_many(study: Study, program: Program, server: PyTree, states: PyTree) -> 
     looked_at = study.checkpoint.wait or spans.heard() or machines.several() or isinstance(program, Streamed)
     if stopped or looked_at:
         return 1
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(server))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(server)) + program.plan_bytes()
     return max(1, min(study.engine.fused, study.rounds, _HELD // max(1, size)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from learner_jax.data.columns import is_on_disk
+from learner_jax.data.columns import is_on_disk, mapped
 from learner_jax.data.sites import SiteData
 from learner_jax.engines.parts import Parts
 from learner_jax.errors import ConfigError, DataError
@@ -73,7 +73,7 @@ def array_like(table: Any, example: Any) -> np.ndarray:
     Raises:
       DataError: no numbers, or rows of another shape.
     """
-    x = as_array(table, "predict", "its rows")
+    x = as_array(np.asarray(mapped(table)) if is_on_disk(table) else table, "predict", "its rows")
     if x.ndim == 0 or x.shape[1:] != example.shape[1:]:
         wanted = ", ".join(map(str, ("n", *example.shape[1:])))
         raise DataError(f"predict: expected rows like those it was trained on, [{wanted}], got {list(x.shape)}")
@@ -94,7 +94,7 @@ def as_array(values: Any, where: str, part: str) -> Any:
         array = values if is_on_disk(values) else np.asarray(values)
     except ValueError:
         raise DataError(f"{where}: expected rows of one length in {part}, got several") from None
-    if array.dtype.kind not in "fiub":
+    if np.dtype(array.dtype).kind not in "fiub":
         raise DataError(f"{where}: expected numbers in {part}, got {array.dtype}")
     return array
 

@@ -51,7 +51,7 @@ class Keeper:
         rows: str = "",
         say: Callable[[str], None] | None = None,
     ):
-        self._say = say
+        self._say, self._seen = say, 0  # the round that a step was asked for last
         self.folder, self._checkpoint, self._rows = folder, study.checkpoint, rows
         self._steps = self._best = self._journal = None
         self._committed: dict[int, str] = {}
@@ -107,6 +107,7 @@ class Keeper:
                 )
             history.restore(items["meta"], self._said_until(step, items["meta"]))
             restored, states = self._fitted(step, server, items["server"]), self._fitted(step, states, items["sites"])
+            self._seen = step
             return step, restored, states, best_round, notes
         return 0, server, states, None, notes
 
@@ -158,7 +159,8 @@ class Keeper:
         if before is not None and before != digest:
             raise StudyError(
                 f"expected round {round_number} to end in state {before[:12]}, as it did before in {self.folder}, got "
-                f"{digest[:12]}: other data, versions, devices or XLA flags than at the start; name a new folder"
+                f"{digest[:12]}: other data, versions, devices, XLA flags or settings of the engine than at the start; "
+                "name a new folder"
             )
         new: list[Row] = [*rows] if before is None else []
         stands = self._measured.pop(round_number, None)
@@ -183,7 +185,8 @@ class Keeper:
         self, round_number: int, server: PyTree, states: PyTree, meta: Mapping[str, Any], last: bool = False
     ) -> bool:
         """Saves a step, if one is due; True if it was. meta: of the history, as of this round."""
-        if self._steps is None or (not last and round_number % self._checkpoint.every):
+        every, before, self._seen = self._checkpoint.every, self._seen, round_number
+        if self._steps is None or (not last and round_number // every == before // every):
             return False
         with spans.span("checkpoint"):
             items = {

@@ -298,6 +298,11 @@ class Program:
         with spans.span("compute"):
             return jax.block_until_ready(program(*given))
 
+    def plan_bytes(self) -> int:
+        """Of a round's shuffled batches."""
+        shuffled = sum(p.batches == "train" for p in self._passes)
+        return 4 * shuffled * self.plan.streams * self._capacity * self.local.batch_size
+
     def step_cost(self) -> dict[str, float]:
         """Floating-point operations, and bytes that pass between memory and arithmetic, of a learning step: XLA's own
         account of that step compiled by itself, the mean over the passes."""

@@ -18,7 +18,7 @@ from learner_jax.engines.history import History, said
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
 from learner_jax.engines.program import Plan, Program, enrol_all, wire_shape
-from learner_jax.engines.streamed import program_over, world_of
+from learner_jax.engines.streamed import is_streamed, program_over, world_of
 from learner_jax.engines.world import World, world_sha256
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.events import Event, Observer, silent
@@ -116,6 +116,11 @@ def simulate(
         )
     workdir = workdir if machines.first() else None
     world = world_of(parts.study.engine, sites, parts.dtype)
+    if machines.several() and is_streamed(world):
+        raise ConfigError(
+            "processes: expected rows that fit on each device, got more (engine.rows_mib), or some on the disk, which "
+            "come in blocks in one process alone"
+        )
     if machines.several() and machines.from_first(mine := world_sha256(world)) != mine:
         raise DataError("processes: expected the rows that the first process reads, got others here")
     if not sum(map(len, world.train)):

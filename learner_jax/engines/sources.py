@@ -64,7 +64,7 @@ def site_of(name: str, value: Any, seed: int, scratch: str | None = None) -> Sit
         x, y = value
     except (TypeError, ValueError):
         raise DataError(f"site '{name}': expected (x, y), got {type(value).__name__}") from None
-    x, y = (as_array(_mapped(values, scratch), f"site '{name}'", part) for part, values in (("x", x), ("y", y)))
+    x, y = (_mapped(as_array(values, f"site '{name}'", part), scratch) for part, values in (("x", x), ("y", y)))
     if not x.ndim or not y.ndim:
         raise DataError(f"site '{name}': expected a row of x and an outcome in y each, got a single number")
     if len(x) != len(y) or not len(x):

@@ -32,7 +32,7 @@ _SHARE = 0.6
 _ON_HOST = float("inf")
 """Room where the device's memory is the host's: what is in it already need not be moved."""
 _BLOCKS = 2**29
-"""Bytes of examples in memory where they are on the host's disk, and nothing else is said."""
+"""Bytes of examples on all devices in blocks where nothing else is said: larger ones gain nothing."""
 _SITES = 4096
 """Sites of a block at most: what a block's plan takes is small beside its rows."""
 
@@ -142,7 +142,9 @@ def program_over(
     if not is_streamed(world):
         return Program(*given)
     room = room_of(engine)
-    return Streamed(int(_BLOCKS if room == _ON_HOST else room), *given)
+    if engine.rows_mib is None:  # the host holds them for all its devices
+        room = min(room, _BLOCKS // plan.streams)
+    return Streamed(int(room), *given)
 
 
 class Streamed(Program):
@@ -167,11 +169,15 @@ class Streamed(Program):
         row = sum(c.dtype.itemsize * int(np.prod(c.shape[1:], dtype=np.int64)) for c in jax.tree.leaves(world.rows))
         fits = max(self._room // 2 // max(1, row), *self._sizes.values())
         self._rows_each = int(min(fits, max(np.sort(self._needs)[-self.size :].sum(), *self._sizes.values())))
+        if streams > 1 and self._rows_each >= 1024:  # each stream's part begins where a device takes it as it is
+            self._rows_each -= self._rows_each % 64
         lanes = self.plan.lanes
         self._short = self._needs <= self._rows_each // lanes
         self._sites_each = -(-min(self.size, _SITES) // lanes) * lanes
+        epochs = {"train": self.local.epochs if self.local.steps is None else 1}
+        full = {kind: epochs.get(kind, 1) * -(-self._rows_each // self._sizes[kind]) for kind in self._turns}
         self._steps_each = {
-            kind: int(max(1, lanes * turns[self._short].max(initial=0), 2 * -(-self._rows_each // self._sizes[kind])))
+            kind: int(max(1, lanes * turns[self._short].max(initial=0), 2 * full[kind]))
             for kind, turns in self._turns.items()
         }
         shape = wire_shape(self.federated, self.template, self._two_rows(), self.local)
@@ -188,8 +194,11 @@ class Streamed(Program):
 
         def compiled(f: Any, out: Any, donated: tuple[int, ...] = (), k: int | None = None) -> Any:
             where: dict[str, Any] = {} if each is None else {"out_shardings": out}  # the same in each block
-            return jax.jit(f if k is None else _of_pass(f, k), donate_argnums=donated, **where)
+            made = jax.jit(f if k is None else _of_pass(f, k), donate_argnums=donated, **where)
+            self._options[id(made)] = {"donate_argnums": donated, **where}
+            return made
 
+        self._options: dict[int, dict[str, Any]] = {}
         passes = range(len(self._passes))
         self._nothing = compiled(nothing, (each, all_))
         self._pack = compiled(self._packed, (each, all_, all_, all_), (1, 2, 3))
@@ -210,16 +219,14 @@ class Streamed(Program):
     # ---- a round --------------------------------------------------------------------------------------------------
 
     def round(self, server: Server, states: PyTree, number: int, cohort: np.ndarray) -> Outcome:
-        first, self._first = self._first, None
-        if first is not None and (first[0] != number or not np.array_equal(first[1], cohort)):
-            first = None
+        beforehand = self._prepared(number, cohort)
         sums, wires = self._nothing()
         held = _Held(self.send(server), states, sums, wires, len(self._passes))
         scalars = np.int32(number), np.int32(len(cohort)), np.int32(1)
         if spans.listening():
             with spans.span("profile"):
                 spans.counted(**self._counts(number, cohort))
-        self._go(self._jobs(number, cohort, scalars), held, None if first is None else first[2])
+        self._go(self._jobs(number, cohort, scalars), held, beforehand)
         present = np.arange(self.size) < len(cohort)
         return self._close(server, held.sums, held.wires, present, *scalars)._replace(states=held.states)
 
@@ -227,13 +234,19 @@ class Streamed(Program):
         job = next(self._jobs(number, cohort, ()), None)
         self._first = None if job is None else (number, cohort, job[0]())
 
-    def _go(self, jobs: Iterator[_Job], held: _Held, block: _Block | None = None) -> None:
+    def _prepared(self, number: int, cohort: np.ndarray) -> list[_Block | None]:
+        """The first block, where it was loaded beforehand; whoever takes it out is the only one to hold it."""
+        first, self._first = self._first, None
+        return [first[2]] if first is not None and first[0] == number and np.array_equal(first[1], cohort) else []
+
+    def _go(self, jobs: Iterator[_Job], held: _Held, beforehand: list[_Block | None] | None = None) -> None:
         """Runs jobs one after the other, each one's block being loaded while the one before runs."""
         for load, run in jobs:
-            ready, block = (load() if block is None else block), None
+            ready = beforehand.pop() if beforehand else load()
             done = run(held, ready)
             if ready is not None:
                 self._places[0].done = done
+            del ready  # while the next one is loaded, none but the one that runs is there
 
     def _jobs(self, number: int, cohort: np.ndarray, scalars: tuple[Any, ...]) -> Iterator[_Job]:
         for unit in self._units(cohort, self.plan):
@@ -258,7 +271,7 @@ class Streamed(Program):
                 drawn += [drawn[0][:0]] * (len(slots) - len(drawn))
             last, most = max(map(len, drawn)), self._rows_each // self._sizes[self._passes[k].batches]
             each = -(-last // max(1, -(-last // most)))  # blocks of one length: none is over before the next is there
-            for at in range(0, last, each):
+            for at in range(0, last, max(1, each)):
                 yield (
                     functools.partial(self._steps_of, slots, cohort, drawn, at, each),
                     functools.partial(self._run_steps, k, scalars),
@@ -422,7 +435,8 @@ class Streamed(Program):
             return program(*given)
         with spans.span("profile"):
             arguments = dict(zip(names, given, strict=True))
-            spans.called(lambda: spans.Called(name, program, arguments, lambda: jax.jit(f), self.step_cost))
+            options = self._options[id(program)]
+            spans.called(lambda: spans.Called(name, program, arguments, lambda: _anew(f, options), self.step_cost))
         with spans.span("compute"):
             return jax.block_until_ready(program(*given))
 
@@ -575,6 +589,7 @@ class Streamed(Program):
     def look(self, broadcast: PyTree, states: PyTree, number: int) -> tuple[PyTree, PyTree]:
         if self.federated.watch is None:
             return {}, {}
+        self._first = None  # its place may be taken
         none, everyone = len(self.world.names), np.arange(len(self.world.names), dtype=np.int32)
         sums, each = self._figures()
         held = _Held(broadcast, states, sums, each, len(self._passes))
@@ -634,6 +649,16 @@ def _of_pass(f: Callable[..., Any], k: int) -> Callable[..., Any]:
 
     one.__name__ = f"{f.__name__.strip('_')}_{k}"
     return one
+
+
+def _anew(f: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """The function jitted as if for the first time: jax takes it for another one."""
+
+    @functools.wraps(f)
+    def again(*given: Any) -> Any:
+        return f(*given)
+
+    return jax.jit(again, **options)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

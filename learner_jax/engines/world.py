@@ -73,6 +73,8 @@ def build_world(sites: Mapping[str, SiteData], dtype: Any = np.float32, streamed
     ordered = [sites[name] for name in ids]
     _same_shapes(ids, ordered)
     starts = np.cumsum([0] + [len(site.split) for site in ordered])
+    if starts[-1] >= 2**31:
+        raise DataError(f"expected fewer than 2,147,483,648 rows of all sites, got {starts[-1]:,}")
 
     def column(*parts):
         if streamed:

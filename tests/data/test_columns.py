@@ -64,29 +64,45 @@ def test_parquet_is_read_by_groups_of_rows(tmp_path):
     table.to_parquet(tmp_path / "t.parquet", row_group_size=7)
     x, y = parquet(tmp_path / "t.parquet", ["b", "a"], "y")
     assert x.shape == (50, 2) and y.shape == (50,) and is_on_disk(x)
-    for begin, end in [(0, 50), (0, 7), (6, 8), (13, 14), (49, 50), (7, 7), (21, 99)]:
-        np.testing.assert_array_equal(x[begin:end], table[["b", "a"]].to_numpy()[begin:end])
-        np.testing.assert_array_equal(y[begin:end], table["y"].to_numpy()[begin:end])
+    whole = table[["b", "a"]].to_numpy()
+    for each in (1, 6, 7, 8, 50, 99):
+        parts = list(x.batches(each))
+        assert max(map(len, parts)) <= each
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        np.testing.assert_array_equal(np.concatenate(list(y.batches(each))), table["y"].to_numpy())
+    np.testing.assert_array_equal(mapped(x, tmp_path), whole)
+
+
+def test_what_was_written_into_a_mapped_copy_stays(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((5, 2)))
+    x = np.load(tmp_path / "x.npy", mmap_mode="c")
+    x += 3
+    np.testing.assert_array_equal(Column([x])[np.array([4, 0])], np.full((2, 2), 3.0))
+    np.testing.assert_array_equal(x, np.full((5, 2), 3.0))
 
 
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (["c"], "expected column 'c', got a, b, name"),
+        (["c"], "expected column 'c', got a, b, name, kind"),
         (["name"], "expected numbers in column 'name', got string"),
-        (["a", "b"], "expected a number in every row of column 'b', got none in some"),
+        (["kind"], "expected numbers in column 'kind', got dictionary"),
+        ([], "expected a list of columns, got []"),
+        ("a", "expected a list of columns, got 'a'"),
+        (["a", "b"], "expected a number in column 'b' of row 1, got none"),
     ],
 )
 def test_a_parquet_file_of_no_use_says_so(columns, words, tmp_path):
     import pandas as pd
 
     table = pd.DataFrame({"a": [1.0, 2.0], "b": pd.array([1, None], "Int64"), "name": ["x", "y"]})
+    table["kind"] = pd.Categorical(["u", "v"])
     table.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError) as error:
-        ParquetColumns(tmp_path / "t.parquet", columns)[:]
+        mapped(ParquetColumns(tmp_path / "t.parquet", columns))
     assert words in str(error.value).replace("large_string", "string")
     with pytest.raises(StorageError, match="expected a Parquet file, got none"):
-        ParquetColumns(tmp_path / "none.parquet", columns)
+        ParquetColumns(tmp_path / "none.parquet", ["a"])
     (tmp_path / "no.parquet").write_bytes(b"no")
     with pytest.raises(DataError, match="expected a Parquet file, got: "):
-        ParquetColumns(tmp_path / "no.parquet", columns)
+        ParquetColumns(tmp_path / "no.parquet", ["a"])

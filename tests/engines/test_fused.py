@@ -107,6 +107,17 @@ def test_patience_ends_within_a_call_as_it_does_between_rounds():
     assert told(found) == told(plain) and seen["several"]
 
 
+def test_a_step_is_saved_at_the_end_of_a_call_after_which_one_was_due(tmp_path):
+    for every, steps in ((3, [4, 8, 11]), (6, [8, 11])):
+        saved = lr.Checkpoint(every=every, keep_last=9, wait=False)
+        with mock.patch("learner_jax.engines.keeper._BUSY", 1.0):
+            run(tmp_path / str(every), 4, checkpoint=saved, **METHODS["scaffold"])
+        found = sorted(
+            int(path.name) for path in (tmp_path / str(every) / "checkpoints").iterdir() if path.name.isdigit()
+        )
+        assert set(found) <= set(steps) and found[-1] == 11 and len(found) > 1
+
+
 @pytest.mark.soak
 def test_rounds_are_one_by_one_where_somebody_looks_in_between(tmp_path):
     def ran(**fields):

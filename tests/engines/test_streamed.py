@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from unittest import mock
 
 import jax
@@ -22,7 +23,7 @@ from learner_jax.errors import ConfigError, DataError, StorageError
 from learner_jax.federate import federate
 from tests.algorithms.studies import WIDTH, cohorts, make_sites, start
 
-SIZES, HELD = (20, 3, 45, 7, 1, 0, 33), (4, 21, 3, 17, 2, 5, 40)
+SIZES, HELD = (20, 3, 45, 7, 1, 0, 33, 0, 50), (4, 21, 3, 17, 2, 5, 40, 44, 0)
 LOCAL = Local(batch_size=8, epochs=2, steps=None, seed=11)
 ROW = (WIDTH + 1) * 4  # bytes, float32
 ROUNDS = 4
@@ -118,11 +119,15 @@ def test_every_method_rule_plan_and_block(case):
 def test_a_worker_sends_the_same_bits(local):
     everyone, fed = sites(), federated("scaffold")
     whole = start(fed, everyone, Plan(), local, MODEL)
-    template, count = trees.shapes(whole.weights), len(everyone)
-    name = whole.world.names[int(np.argmax([len(part) for part in whole.world.train]))]
-    state, sent = fed.enrol(whole.weights), []
+    for name in ("site-2", "site-5", "site-8"):  # rows of both kinds, and of one alone
+        worker_sends_the_same(whole, everyone[name], name, local)
+
+
+def worker_sends_the_same(whole, site, name, local):
+    fed, template = whole.federated, trees.shapes(whole.weights)
+    count, state, sent = len(SIZES), whole.federated.enrol(whole.weights), []
     for blocks in (False, True):
-        world = build_world({name: everyone[name]}, np.float32, blocks)
+        world = build_world({name: site}, np.float32, blocks)
         given = fed, template, world, local, Plan(), 1, 0, count, 16
         program = Streamed(2 * 16 * ROW, *given) if blocks else type(whole.program)(*given)
         sent.append(jax.device_get(program.local_round(program.send(whole.server), state, 3, 2)))
@@ -153,6 +158,23 @@ def test_no_more_than_two_blocks_are_on_a_device():
 
     program._go(map(job, range(4)), streamed._Held((), (), (), (), 0))  # pyright: ignore[reportArgumentType]
     assert told == ["load 0", "run 0", "load 1", "run 1", "free 0", "load 2", "run 2", "free 1", "load 3", "run 3"]
+
+
+def test_no_block_is_held_when_the_next_is_loaded_but_by_the_device():
+    study, program = resident_and_streamed("fedavg", "mean", Plan(), 16)
+    there, most = [], 0
+    real = Streamed._sent_over
+
+    def counted(self, block):
+        nonlocal most
+        most = max(most, sum(one() is not None for one in there))
+        sent = real(self, block)
+        there.append(weakref.ref(jax.tree.leaves(sent.rows)[0]))
+        return sent
+
+    with mock.patch.object(Streamed, "_sent_over", counted):
+        rounds_of(program, study, [np.arange(len(SIZES), dtype=np.int32)] * 3)
+    assert len(there) > 20 and most == 0  # what runs is held by the device alone
 
 
 # ---- through the door ------------------------------------------------------------------------------------------------
@@ -255,6 +277,14 @@ def test_what_is_streamed_by_itself():
         assert is_streamed(world_of(lr.Engine(), data, np.float32))
 
 
+def test_a_model_predicts_for_rows_on_the_disk(in_memory, arrays, tmp_path):
+    x = arrays["b"][0]
+    told = in_memory.model.predict(x)
+    for kind in ("npy", "hdf5", "parquet"):
+        given = dict(on_disk(kind, {"b": arrays["b"]}, tmp_path))["b"][0]
+        np.testing.assert_array_equal(in_memory.model.predict(given), told)
+
+
 def test_the_digest_of_rows_is_theirs_wherever_they_lie():
     data = sites()
     assert world_sha256(build_world(data)) == world_sha256(build_world(data, np.float32, True))
@@ -275,5 +305,5 @@ def test_what_is_wrong_is_said_in_a_line(arrays, tmp_path):
     import zarr
 
     packed = zarr.open_array(tmp_path / "x.zarr", mode="w", shape=x.shape, chunks=(64, 50), dtype="float32")
-    with pytest.raises(StorageError, match=r"nowhere: expected room for .* engine.scratch$"):
+    with pytest.raises(StorageError, match=r"^engine.scratch: expected a folder, got none at .*nowhere$"):
         trained({"c": (packed, y)}, scratch=str(tmp_path / "nowhere"))
