@@ -384,8 +384,8 @@ SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: the block that was loaded beforehand is taken for any round",
         "learner_jax/engines/streamed.py",
-        "if first is not None and (first[0] != number or not np.array_equal(first[1], cohort)):",
-        "if first is None:",
+        "if first is not None and first[0] == number and np.array_equal(first[1], cohort) else []",
+        "if first is not None else []",
         (*_STREAMED, "one_after_the_other"),
     ),
     Plant(
@@ -468,8 +468,8 @@ SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: what was written into a mapped copy is let go",
         "learner_jax/data/columns.py",
-        'if mapped is not None and array.mode == "r" and',
-        "if mapped is not None and",
+        'if mapped is None or array.mode != "r":',
+        "if mapped is None:",
         (*_COLUMNS, "mapped_copy"),
     ),
     Plant(

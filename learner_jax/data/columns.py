@@ -138,9 +138,9 @@ def cast(values: Any, dtype: Any) -> Any:
 def let_go(array: Any) -> None:
     """Lets the system have back the memory that a mapped array's rows were read into; they stay on the disk."""
     mapped = getattr(array, "_mmap", None)
-    if (
-        mapped is not None and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED")
-    ):  # what was written is not on the disk
+    if mapped is None or array.mode != "r":  # what was written into it may be nowhere else
+        return
+    if hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 

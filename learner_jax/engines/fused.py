@@ -3,7 +3,8 @@
 What a round has of its own (a call, its plan's way to the device, the wait for its figures) is had once for all of
 them. The call hands out every round's new server state, figures and digest, so the curve, the best round, patience and
 the journal are those of rounds one by one (one stream and lane: to the bit); the sites' states it hands out after the
-last alone, and so a step that is due is saved there. What is stopped between is run again, and must give the digests that the journal has.
+last alone, and so a step that is due is saved there. What is stopped between is run again, and must give the digests
+that the journal has.
 """
 
 from __future__ import annotations
