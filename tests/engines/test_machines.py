@@ -34,7 +34,7 @@ for k, rows in enumerate((40, 25, 60, 8, 33, 17, 50)):
     x = draw.normal(loc=0.2 * k, size=(rows, 4))
     sites[f"site-{{k}}"] = (x, (x[:, 0] + draw.normal(size=rows) > 0.3 * k).astype(float))
 if "other rows" in sys.argv:
-    sites["site-3"][0][5, 2] += 1e-9
+    sites["site-3"][0][5, 2] += 0.001
 
 def told(event):
     if event.kind == "round_open":
