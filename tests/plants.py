@@ -347,8 +347,8 @@ PLANTS: tuple[Plant, ...] = (
         "learner_jax/engines/simulator.py",
         "                    on_event(_closed(study, number, history, figures))  "
         "# before its step: see the coordinator\n"
-        "                if whole and newest is not None:\n"
-        "                    keeper.step(*newest)\n",
+        "                if step is not None:\n"
+        "                    keeper.step(*step)\n",
         "                    keeper.step(*newest)\n"
         "                on_event(_closed(study, number, history, figures))\n",
         (*_RESUME, "-k", "no_round_is_missing"),

@@ -355,7 +355,7 @@ SPEED: tuple[Plant, ...] = (
     ),
     Plant(
         "speed: a third block is loaded before the first is done with",
-        "learner_jax/engines/streamed.py",
+        "learner_jax/engines/blocks.py",
         "        jax.block_until_ready(place.done)",
         "        assert place is not None",
         (*_STREAMED, "no_more_than_two"),
@@ -369,7 +369,7 @@ SPEED: tuple[Plant, ...] = (
     ),
     Plant(
         "speed: a block's sites share the rows of its first",
-        "learner_jax/engines/streamed.py",
+        "learner_jax/engines/blocks.py",
         "            start += len(mine)",
         "            start += 0 * len(mine)",
         (*_STREAMED, "one_after_the_other"),
@@ -460,7 +460,7 @@ SPEED: tuple[Plant, ...] = (
     ),
     Plant(
         "speed: a site without rows of a kind has blocks of no steps",
-        "learner_jax/engines/streamed.py",
+        "learner_jax/engines/blocks.py",
         "range(0, last, max(1, each))",
         "range(0, last, each)",
         (*_STREAMED, "one_after_the_other or a_worker"),

@@ -386,6 +386,13 @@ def test_the_manifest_is_what_a_study_means():
     assert len(digests | {base}) == len(other) + 1
 
 
+def test_a_record_may_be_given_as_a_dict():
+    made = Study(name="s", task="readmission", engine={"plan": "lanes", "lanes": 2})
+    assert made.engine == Engine(plan="lanes", lanes=2)
+    with pytest.raises(ConfigError, match=r"^Engine has no field 'lane' \(did you mean lanes"):
+        Study(name="s", task="readmission", engine={"lane": 2})
+
+
 def test_the_cache_follows_the_users_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert specs.cache_folder(Engine()) == tmp_path / "learner"

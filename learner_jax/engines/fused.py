@@ -71,7 +71,7 @@ class Rounds:
             begun = time.perf_counter()
             asked = self._asked(number)
             self._done = self._program.several(server, states, number, asked, self._many)
-            self._begun, self.seconds = begun, (time.perf_counter() - begun) / len(asked)
+            self.seconds = (time.perf_counter() - begun) / len(asked)
         return self._done.pop(0)
 
     def prepare(self, number: int) -> None:

@@ -16,7 +16,7 @@ from learner_jax.data.sites import TRAIN, SiteData
 from learner_jax.data.ways import Labels
 from learner_jax.engines.history import History
 from learner_jax.engines.parts import Parts, values
-from learner_jax.engines.program import Plan, enrol_all
+from learner_jax.engines.program import enrol_all
 from learner_jax.engines.simulator import plan_of, simulate, template_rows
 from learner_jax.engines.streamed import program_over, world_of
 from learner_jax.engines.world import World
@@ -56,8 +56,8 @@ def train_alone(parts: Parts, world: World, on_event: Observer) -> list[PyTree]:
     study, federated = parts.study, parts.references["local_only"]
     weights = parts.init_weights(template_rows(world))
     plan = plan_of(study.engine, len(world.names))
-    shapes = trees.shapes(weights)
-    program = program_over(study.engine, federated, shapes, world, parts.local, plan, study=parts.number)
+    make = program_over(study.engine, world, plan)
+    program = make(federated, trees.shapes(weights), world, parts.local, plan, study=parts.number)
     server = program.place(federated.init(weights, jax.random.key(study.seed)))
     states = program.place(enrol_all(federated, weights, len(world.names)))
     everyone = np.arange(len(world.names), dtype=np.int32)
@@ -112,8 +112,8 @@ def train_pooled(parts: Parts, sites: Mapping[str, SiteData], on_event: Observer
     study, federated = parts.study, parts.references["pooled"]
     world = world_of(study.engine, {"pooled": merge(list(sites.values()))}, parts.dtype)
     weights = parts.init_weights(template_rows(world))
-    shapes = trees.shapes(weights)
-    program = program_over(study.engine, federated, shapes, world, parts.local, Plan(), study=parts.number)
+    make = program_over(study.engine, world)
+    program = make(federated, trees.shapes(weights), world, parts.local, study=parts.number)
     server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, 1)
     history, best = History(parts), None
     for number in range(1, study.rounds + 1):

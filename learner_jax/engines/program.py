@@ -78,14 +78,14 @@ def _here(tree: Any, sharding: Any) -> Any:
     return tree
 
 
-def _anew(f: Callable[..., Any], donated: tuple[int, ...]) -> Any:
+def anew(f: Callable[..., Any], **options: Any) -> Any:
     """The function jitted as if for the first time: jax takes it for another one."""
 
     @functools.wraps(f)
     def again(*given):
         return f(*given)
 
-    return jax.jit(again, donate_argnums=donated)
+    return jax.jit(again, **options)
 
 
 class Program:
@@ -190,7 +190,9 @@ class Program:
         if ahead is None or ahead.number != number or not np.array_equal(ahead.cohort, cohort):
             ahead = self._planned(number, cohort)
         given = (server, states, self._rows, *ahead.given)
-        return self._ran(self._simulate, lambda: _anew(self._round, (1,)), _ROUND, given, ahead.slots, ahead.draws)
+        return self._ran(
+            self._simulate, lambda: anew(self._round, donate_argnums=(1,)), _ROUND, given, ahead.slots, ahead.draws
+        )
 
     def several(
         self, server: Server, states: PyTree, number: int, cohorts: Sequence[np.ndarray], most: int
@@ -433,7 +435,7 @@ class Program:
             broadcast, states, self.world.rows, *draws, self._ids(dealt.slots), dealt.used, np.int32(number),
             np.int32(cohort),
         )  # fmt: skip
-        return self._ran(self._local, lambda: _anew(self._one, ()), _LOCAL, given, dealt.slots, draws)
+        return self._ran(self._local, lambda: anew(self._one), _LOCAL, given, dealt.slots, draws)
 
     def _one(self, broadcast, states, rows, index, first, steps, ids, count, number, cohort):
         round = self._record(number, cohort)

@@ -145,8 +145,8 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, sites)
 
     def by(plan: Plan) -> Program:
-        shapes = trees.shapes(weights)
-        return program_over(study.engine, federated, shapes, world, parts.local, plan, size, parts.number)
+        make = program_over(study.engine, world, plan)
+        return make(federated, trees.shapes(weights), world, parts.local, plan, size, parts.number)
 
     plan = plan_of(study.engine, sites)
     if _is_free(study.engine):
@@ -189,12 +189,13 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
                     history.add(figures, seconds=asked.over(), sites=names, lost=[], **traffic)
                 with spans.span("journal"):
                     history.stands(keeper.commit(number, trees.digest_hex(outcome.digest), history.said()))
-                    whole = states is not None  # else it lies within several rounds of one call
-                    newest = (number, server, states, history.to_json()) if whole else newest
+                    # within several rounds of one call nobody has the sites' states
+                    step = None if states is None else (number, server, states, history.to_json())
+                    newest = step or newest
                 with spans.span("tell"):
                     on_event(_closed(study, number, history, figures))  # before its step: see the coordinator
-                if whole and newest is not None:
-                    keeper.step(*newest)
+                if step is not None:
+                    keeper.step(*step)
     except KeyboardInterrupt:
         keeper.interrupted(newest)
         raise

@@ -252,9 +252,10 @@ class SiteStudy:
         if self._program is None or self._program.enrolled != enrolled:
             _, world, weights = self._prepared()
             parts = self.parts
-            self._program = program_over(
-                parts.study.engine, parts.federated, trees.shapes(weights), world, parts.local, size=1,
-                study=parts.number, enrolled=enrolled,
+            make = program_over(parts.study.engine, world)
+            self._program = make(
+                parts.federated, trees.shapes(weights), world, parts.local, size=1, study=parts.number,
+                enrolled=enrolled,
             )  # fmt: skip
         return self._program
 

@@ -57,14 +57,14 @@ def site_of(name: str, value: Any, seed: int, scratch: str | None = None) -> Sit
       DataError: lengths differ, there are no rows, or a number is not finite.
     """
     if isinstance(value, SiteData):
-        return value._replace(rows=jax.tree.map(lambda leaf: _mapped(leaf, scratch), value.rows))
+        return value._replace(rows=jax.tree.map(lambda leaf: _mapped(name, leaf, scratch), value.rows))
     if hasattr(value, "columns"):
         raise DataError(f"site '{name}': expected (x, y), got a table, which a task without a checklist cannot read")
     try:
         x, y = value
     except (TypeError, ValueError):
         raise DataError(f"site '{name}': expected (x, y), got {type(value).__name__}") from None
-    x, y = (_mapped(as_array(values, f"site '{name}'", part), scratch) for part, values in (("x", x), ("y", y)))
+    x, y = (_mapped(name, as_array(values, f"site '{name}'", part), scratch) for part, values in (("x", x), ("y", y)))
     if not x.ndim or not y.ndim:
         raise DataError(f"site '{name}': expected a row of x and an outcome in y each, got a single number")
     if len(x) != len(y) or not len(x):
@@ -86,5 +86,10 @@ def site_of(name: str, value: Any, seed: int, scratch: str | None = None) -> Sit
     return SiteData({"x": x, "y": y}, deal(group, None, seed, 0.1, 0.2), group, {})
 
 
-def _mapped(values: Any, scratch: str | None) -> Any:
-    return columns.mapped(values, scratch) if columns.is_on_disk(values) else values
+def _mapped(name: str, values: Any, scratch: str | None) -> Any:
+    if not columns.is_on_disk(values):
+        return values
+    try:
+        return columns.mapped(values, scratch)
+    except DataError as error:
+        raise DataError(f"site '{name}': {error}") from None

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from learner_jax import spans, trees
-from learner_jax.data import plans
 from learner_jax.data.columns import Column, is_on_disk
 from learner_jax.data.sites import SiteData
 from learner_jax.engines import machines, rounds
-from learner_jax.engines.program import Outcome, Plan, Program, wire_shape
+from learner_jax.engines.blocks import Block, Blocks, place_in
+from learner_jax.engines.program import Outcome, Plan, Program, anew, wire_shape
 from learner_jax.engines.rounds import Draw
-from learner_jax.engines.world import Deal, Local, World, build_world, deal, fixed_draws, train_draws
-from learner_jax.federate import Federated, Server
+from learner_jax.engines.world import World, build_world
+from learner_jax.federate import Server
 from learner_jax.specs import Engine
 from learner_jax.types import PyTree
 
@@ -33,69 +33,21 @@ _ON_HOST = float("inf")
 """Room where the device's memory is the host's: what is in it already need not be moved."""
 _BLOCKS = 2**29
 """Bytes of examples on all devices in blocks where nothing else is said: larger ones gain nothing."""
-_SITES = 4096
-"""Sites of a block at most: what a block's plan takes is small beside its rows."""
-
-
 _PACK = ("broadcast", "states", "sums", "wires", "block", "number", "cohort", "once")
 _STEPS = ("broadcast", "states", "carry", "block", "number", "cohort")
 """What the arguments of the compiled programs are called in a profile."""
 
 
-class _Unit(NamedTuple):
-    """Sites that are gone through together: of each stream those of a block, or one that comes in steps.
-
-    Attributes:
-      sites: for each of D streams places in the world.
-      whole: they come whole.
-    """
-
-    sites: list[list[int]]
-    whole: bool
-
-
-class _Block(NamedTuple):
-    """Rows on the devices, and what is done with them.
-
-    Attributes:
-      rows: pytree [D, R, ...].
-      index, first, steps: of each pass, int32[D, T, B], [D, S], [D, S]; of a site that comes in steps one pass's
-        int32[D, T, B], [D] steps before these, [D] how many these are.
-      slots: int32[D, S], or [D]; places in the world, N where there is none.
-      ids: uint32, like slots.
-      used: int32[D], rows of lanes in use.
-      position: int32, like slots: in the cohort.
-    """
-
-    rows: PyTree
-    index: Any
-    first: Any
-    steps: Any
-    slots: Any
-    ids: Any
-    used: Any
-    position: Any
-
-
 class _Held:
-    """What a round holds between blocks: the broadcast, the sites' states, sums, and each pass's carry at a site that
-    comes in steps."""
+    """What a round holds between blocks: the broadcast, the sites' states, sums, wires that are not summed (in a look
+    the figures of each site), and each pass's carry at a site that comes in steps."""
 
     def __init__(self, broadcast: PyTree, states: PyTree, sums: PyTree, wires: PyTree, passes: int):
         self.broadcast, self.states, self.sums, self.wires = broadcast, states, sums, wires
         self.carries: list[PyTree] = [()] * passes
 
 
-class _Place:
-    """Memory of the host for a block: its rows, of how many streams, and what is there when the block that was last run
-    from here is done with them."""
-
-    def __init__(self):
-        self.rows: PyTree = ()
-        self.streams, self.done = 0, None
-
-
-_Job = tuple[Callable[[], _Block | None], Callable[[_Held, Any], Any]]
+_Job = tuple[Callable[[], Block | None], Callable[[_Held, Any], Any]]
 """How a block is loaded, and what is done with it; the latter gives a small array that is there when it is done."""
 
 
@@ -122,29 +74,20 @@ def room_of(engine: Engine) -> float:
     return _ON_HOST
 
 
-def program_over(
-    engine: Engine,
-    federated: Federated,
-    template: PyTree,
-    world: World,
-    local: Local,
-    plan: Plan = Plan(),
-    size: int | None = None,
-    study: int = 0,
-    enrolled: int | None = None,
-) -> Program:
-    """A program over a world wherever its rows are; arguments as of `Program`.
+def program_over(engine: Engine, world: World, plan: Plan = Plan()) -> Callable[..., Program]:
+    """What makes a program over a world, wherever its rows are: `Program`, or the like.
 
     Args:
       engine: of which the room counts.
+      world: the rows.
+      plan: of the program.
     """
-    given = federated, template, world, local, plan, size, study, enrolled
     if not is_streamed(world):
-        return Program(*given)
+        return Program
     room = room_of(engine)
     if engine.rows_mib is None:  # the host holds them for all its devices
         room = min(room, _BLOCKS // plan.streams)
-    return Streamed(int(room), *given)
+    return functools.partial(Streamed, int(room))
 
 
 class Streamed(Program):
@@ -159,27 +102,11 @@ class Streamed(Program):
         super().__init__(*given)
 
     def _settle(self) -> None:
-        world, streams = self.world, self.plan.streams
-        kinds = {p.batches for p in self._passes}
-        self._sizes = {kind: draw.index.shape[1] for kind, draw in self._fixed.items()}
-        self._sizes["train"] = self.local.batch_size
-        self._trained, self._watched = bool(kinds - {"valid"}), "valid" in kinds
-        self._needs = np.array([len(self._mine(place)) for place in range(len(world.names))])
-        self._turns = {"train": self.steps} | {kind: draw.steps for kind, draw in self._fixed.items()}
-        row = sum(c.dtype.itemsize * int(np.prod(c.shape[1:], dtype=np.int64)) for c in jax.tree.leaves(world.rows))
-        fits = max(self._room // 2 // max(1, row), *self._sizes.values())
-        self._rows_each = int(min(fits, max(np.sort(self._needs)[-self.size :].sum(), *self._sizes.values())))
-        if streams > 1 and self._rows_each >= 1024:  # each stream's part begins where a device takes it as it is
-            self._rows_each -= self._rows_each % 64
-        lanes = self.plan.lanes
-        self._short = self._needs <= self._rows_each // lanes
-        self._sites_each = -(-min(self.size, _SITES) // lanes) * lanes
-        epochs = {"train": self.local.epochs if self.local.steps is None else 1}
-        full = {kind: epochs.get(kind, 1) * -(-self._rows_each // self._sizes[kind]) for kind in self._turns}
-        self._steps_each = {
-            kind: int(max(1, lanes * turns[self._short].max(initial=0), 2 * full[kind]))
-            for kind, turns in self._turns.items()
-        }
+        streams = self.plan.streams
+        self.blocks = Blocks(
+            self.world, self.local, self.plan, self._passes, self._offset, self._fixed, self.steps, self.size,
+            self._room,
+        )  # fmt: skip
         shape = wire_shape(self.federated, self.template, self._two_rows(), self.local)
         term = jax.eval_shape(lambda wire: self.federated.lift(wire, self.template), shape)
         additive = self.federated.additive
@@ -210,8 +137,7 @@ class Streamed(Program):
         self._looks = compiled(self._looked, all_, (2, 3))
         self._look_ends = compiled(self._look_ended, all_, (1, 2))
         self._figures = compiled(self._no_figures, all_)
-        self._places = [_Place(), _Place()]
-        self._first: tuple[int, np.ndarray, _Block | None] | None = None
+        self._first: tuple[int, np.ndarray, Block | None] | None = None
 
     def _two_rows(self) -> PyTree:
         return jax.tree.map(lambda c: jax.ShapeDtypeStruct((2, *c.shape[1:]), c.dtype), self.world.rows)
@@ -225,7 +151,7 @@ class Streamed(Program):
         scalars = np.int32(number), np.int32(len(cohort)), np.int32(1)
         if spans.listening():
             with spans.span("profile"):
-                spans.counted(**self._counts(number, cohort))
+                spans.counted(**self.blocks.counts(number, cohort))
         self._go(self._jobs(number, cohort, scalars), held, beforehand)
         present = np.arange(self.size) < len(cohort)
         return self._close(server, held.sums, held.wires, present, *scalars)._replace(states=held.states)
@@ -234,25 +160,25 @@ class Streamed(Program):
         job = next(self._jobs(number, cohort, ()), None)
         self._first = None if job is None else (number, cohort, job[0]())
 
-    def _prepared(self, number: int, cohort: np.ndarray) -> list[_Block | None]:
+    def _prepared(self, number: int, cohort: np.ndarray) -> list[Block | None]:
         """The first block, where it was loaded beforehand; whoever takes it out is the only one to hold it."""
         first, self._first = self._first, None
         return [first[2]] if first is not None and first[0] == number and np.array_equal(first[1], cohort) else []
 
-    def _go(self, jobs: Iterator[_Job], held: _Held, beforehand: list[_Block | None] | None = None) -> None:
+    def _go(self, jobs: Iterator[_Job], held: _Held, beforehand: list[Block | None] | None = None) -> None:
         """Runs jobs one after the other, each one's block being loaded while the one before runs."""
         for load, run in jobs:
             ready = beforehand.pop() if beforehand else load()
             done = run(held, ready)
             if ready is not None:
-                self._places[0].done = done
+                self.blocks.runs(done)
             del ready  # while the next one is loaded, none but the one that runs is there
 
     def _jobs(self, number: int, cohort: np.ndarray, scalars: tuple[Any, ...]) -> Iterator[_Job]:
-        for unit in self._units(cohort, self.plan):
+        for unit in self.blocks.units(cohort, self.plan):
             if unit.whole:
                 yield (
-                    functools.partial(self._block, unit, number, cohort),
+                    functools.partial(self._whole, unit, number, cohort),
                     functools.partial(self._run_pack, scalars=scalars),
                 )
             else:
@@ -267,164 +193,30 @@ class Streamed(Program):
         for k in passes:
             yield _nothing, functools.partial(self._run_begin, k, slots)
             with spans.span("plan"):
-                drawn = [self._drawn(k, place, number) for place in slots.tolist() if place < len(self.world.names)]
+                there = slots[slots < len(self.world.names)].tolist()
+                drawn = [self.blocks.drawn(k, place, number) for place in there]
                 drawn += [drawn[0][:0]] * (len(slots) - len(drawn))
-            last, most = max(map(len, drawn)), self._rows_each // self._sizes[self._passes[k].batches]
-            each = -(-last // max(1, -(-last // most)))  # blocks of one length: none is over before the next is there
-            for at in range(0, last, max(1, each)):
+            for at, each in self.blocks.parts(drawn, k):
                 yield (
-                    functools.partial(self._steps_of, slots, cohort, drawn, at, each),
+                    functools.partial(self._part, slots, cohort, drawn, at, each),
                     functools.partial(self._run_steps, k, scalars),
                 )
 
-    def _units(self, cohort: np.ndarray, plan: Plan) -> list[_Unit]:
-        """What is gone through together, in order: with one stream and lane that of the ids."""
-        none, short = len(self.world.names), self._short[cohort]
-        units: list[_Unit] = []
-        if plan == Plan(1, 1):
-            for run in np.split(cohort, np.flatnonzero(np.diff(short)) + 1):
-                if len(run) and self._short[run[0]]:
-                    units += [_Unit([pack], True) for pack in self._packs(run.tolist(), 1)]
-                else:
-                    units += [_Unit([[place]], False) for place in run.tolist()]
-            return units
-        if short.any():
-            few = cohort[short]
-            dealt = deal(few, self.steps[few], plan.streams, plan.lanes, len(few), none)
-            piles = [[place for place in pile if place < none] for pile in dealt.slots.tolist()]
-            packs = [self._packs(pile, plan.lanes) for pile in piles]
-            for turn in range(max(map(len, packs))):
-                units.append(_Unit([mine[turn] if turn < len(mine) else [] for mine in packs], True))
-        many = cohort[~short]
-        busiest = many[np.argsort(-self.steps[many], kind="stable")].tolist()
-        for start in range(0, len(busiest), plan.streams):
-            abreast = [[place] for place in busiest[start : start + plan.streams]]
-            units.append(_Unit(abreast + [[none]] * (plan.streams - len(abreast)), False))
-        return units
+    def _whole(self, *given: Any) -> Block:
+        return self._sent_over(self.blocks.whole(*given))
 
-    def _packs(self, pile: list[int], lanes: int) -> list[list[int]]:
-        """A pile of sites cut into what a block holds; rows of lanes stay together."""
-        if not pile:
-            return []
-        amounts = np.stack([np.ones_like(self._needs), self._needs, *self._turns.values()])[:, pile]
-        limits = [self._sites_each, self._rows_each, *(self._steps_each[kind] for kind in self._turns)]
-        of_rows = np.add.reduceat(amounts, np.arange(0, len(pile), lanes), axis=1).T
-        packs, held = [], np.array(limits)
-        for row, more in enumerate(of_rows):
-            fits = bool((held + more <= limits).all())
-            held = held + more if fits else more
-            sites = pile[row * lanes : (row + 1) * lanes]
-            packs[-1].extend(sites) if fits else packs.append(sites)
-        return packs
+    def _part(self, *given: Any) -> Block:
+        return self._sent_over(self.blocks.part(*given))
 
-    # ---- what is loaded -------------------------------------------------------------------------------------------
-
-    def _block(self, unit: _Unit, number: int, cohort: np.ndarray, looking: bool = False) -> _Block:
-        """The rows and batches of whole sites, a stream beside the other; with `looking` those of the watch alone."""
-        world = self.world
-        streams, slots_each = len(unit.sites), self._sites_each
-        slots = np.full((streams, slots_each), len(world.names), np.int32)
-        rows, draws, passes = self._room_for(streams), [], range(1 if looking else len(self._passes))
-        with spans.span("plan"):
-            for d, places in enumerate(unit.sites):
-                slots[d, : len(places)] = places
-                here = self._in_block(places, looking)
-                dealt = Deal(np.arange(slots_each, dtype=np.int32)[None], np.zeros(0), np.zeros(0))
-                draws.append([self._batches(k, here, dealt, number) for k in passes])
-            index, first, steps = (
-                tuple(np.stack(stream) for stream in zip(*([one[part] for one in draw] for draw in draws), strict=True))
-                for part in range(3)
-            )
-        with spans.span("transfer"):
-            for d, places in enumerate(unit.sites):
-                wanted = np.concatenate([np.zeros(0, np.int32), *(self._mine(place, looking) for place in places)])
-                self._read(wanted, rows, d)
-            used = np.array([-(-len(places) // self.plan.lanes) for places in unit.sites], np.int32)
-            return self._sent_over(_Block(rows, index, first, steps, slots, self._ids(slots), used, _at(cohort, slots)))
-
-    def _mine(self, place: int, looking: bool = False) -> np.ndarray:
-        """int32, the places of the rows that a round takes of a site, its training rows first; or a look."""
-        parts = [self.world.train[place]] if self._trained and not looking else []
-        return np.concatenate([*parts, self.world.valid[place]] if self._watched else parts)
-
-    def _in_block(self, places: list[int], looking: bool) -> World:
-        """The sites as a world of their own, whose rows lie one after the other as `_mine` has them."""
-        world, start = self.world, 0
-        train, valid = [], []
-        for place in places:
-            mine = np.arange(start, start + len(self._mine(place, looking)), dtype=np.int32)
-            trained = len(world.train[place]) if self._trained and not looking else 0
-            train.append(mine[:trained])
-            valid.append(mine[trained:])
-            start += len(mine)
-        names = tuple(world.names[place] for place in places)
-        return World(names, world.ids[places], (), tuple(train), tuple(valid), ())
-
-    def _batches(self, k: int, here: World, dealt: Deal, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A pass's index int32[T, B], first and steps int32[S]."""
-        kind, slots = self._passes[k].batches, dealt.slots.shape[1]
-        many, size = self._steps_each[kind], self._sizes[kind]
-        if not here.names:
-            return np.full((many, size), -1, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int32)
-        if kind == "train":
-            index, first, steps = train_draws(here, self.local, dealt, number, k - self._offset + 1, many)
-            return index[0], first[0], steps[0]
-        draw, index = fixed_draws(here, kind, size), np.full((many, size), -1, np.int32)
-        used = int(draw.steps.sum())
-        index[:used] = draw.index[:used]
-        first, steps = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
-        first[: len(draw.first)], steps[: len(draw.steps)] = draw.first, draw.steps
-        return index, first, steps
-
-    def _drawn(self, k: int, place: int, number: int) -> np.ndarray:
-        """All batches of a pass at one site: int32[T, B], places in the world."""
-        kind, world = self._passes[k].batches, self.world
-        if kind != "train":
-            return plans.in_order(world.valid[place] if kind == "valid" else world.train[place], self._sizes[kind])
-        alone = World((world.names[place],), world.ids[place : place + 1], (), (world.train[place],), (), ())
-        dealt = Deal(np.zeros((1, 1), np.int32), np.zeros(0), np.zeros(0))
-        return train_draws(alone, self.local, dealt, number, k - self._offset + 1, int(self.steps[place]))[0][0]
-
-    def _steps_of(self, slots: np.ndarray, cohort: np.ndarray, drawn: list[np.ndarray], at: int, each: int) -> _Block:
-        """The rows of some steps of sites that come in steps, in the order of the steps."""
-        streams, size = len(drawn), drawn[0].shape[1]
-        index = np.full((streams, self._rows_each // size, size), -1, np.int32)
-        rows, count = self._room_for(streams), np.zeros(streams, np.int32)
-        with spans.span("transfer"):
-            for d, batches in enumerate(drawn):
-                batches = batches[at : at + each]
-                count[d], places = len(batches), batches.reshape(-1)
-                own = np.arange(places.size, dtype=np.int32).reshape(batches.shape)
-                index[d, : len(batches)] = np.where(batches >= 0, own, -1)
-                self._read(np.where(places < 0, places[:1], places), rows, d)  # padding: a row of the same site
-            first = np.full(streams, at, np.int32)
-            return self._sent_over(
-                _Block(rows, index, first, count, slots, self._ids(slots), count, _at(cohort, slots))
-            )
-
-    def _room_for(self, streams: int) -> PyTree:
-        """Where the next block's rows are written, [D, R, ...]: in turn one of two places, so that the system need not
-        find and clear the memory of each block anew. A device of the host may read them from there."""
-        self._places.reverse()
-        place = self._places[0]
-        jax.block_until_ready(place.done)  # the block before the one that runs
-        if place.streams != streams:
-            many = place.streams, _ = streams, self._rows_each
-            place.rows = jax.tree.map(lambda c: _aligned((*many, *c.shape[1:]), c.dtype), self.world.rows)
-        return place.rows
-
-    def _read(self, places: np.ndarray, rows: PyTree, d: int) -> None:
-        for column, room in zip(jax.tree.leaves(self.world.rows), jax.tree.leaves(rows), strict=True):
-            column.read(places, room[d, : len(places)])
-
-    def _sent_over(self, block: _Block) -> _Block:
+    def _sent_over(self, block: Block) -> Block:
         """The block on the devices, each stream's part on its own."""
         each = self._placements()[0] if len(block.slots) == self.plan.streams else None
-        return machines.spread(block, each)
+        with spans.span("transfer"):
+            return machines.spread(block, each)
 
     # ---- what is compiled -----------------------------------------------------------------------------------------
 
-    def _run_pack(self, held: _Held, block: _Block, scalars: tuple[Any, ...]) -> Any:
+    def _run_pack(self, held: _Held, block: Block, scalars: tuple[Any, ...]) -> Any:
         given = held.broadcast, held.states, held.sums, held.wires, block, *scalars
         held.sums, held.wires, held.states, done = self._call("a block", self._pack, self._packed, _PACK, given)
         return done
@@ -436,26 +228,9 @@ class Streamed(Program):
         with spans.span("profile"):
             arguments = dict(zip(names, given, strict=True))
             options = self._options[id(program)]
-            spans.called(lambda: spans.Called(name, program, arguments, lambda: _anew(f, options), self.step_cost))
+            spans.called(lambda: spans.Called(name, program, arguments, lambda: anew(f, **options), self.step_cost))
         with spans.span("compute"):
             return jax.block_until_ready(program(*given))
-
-    def _counts(self, number: int, cohort: np.ndarray) -> dict[str, float]:
-        """As `Program.amounts`."""
-        steps = rows = places = turns = 0
-        for k, p in enumerate(self._passes[self._offset :], self._offset):
-            many, lanes, passed = self._turns[p.batches], self.plan.lanes, 0
-            for unit in self._units(cohort, self.plan):
-                for sites in unit.sites:
-                    counts = many[[place for place in sites if place < len(many)]]
-                    rows_of_lanes = np.arange(0, len(counts), lanes if unit.whole else 1)
-                    longest = int(np.maximum.reduceat(counts, rows_of_lanes).sum()) if len(counts) else 0
-                    passed += longest
-                    places += longest * self._sizes[p.batches] * (lanes if unit.whole else 1)
-            turns = turns or passed
-            steps += int(many[cohort].sum())
-            rows += sum(int(np.sum(self._drawn(k, int(place), number) >= 0)) for place in cohort)
-        return {"steps": steps, "rows": rows, "places": places, "turns": turns}
 
     def _packed(self, broadcast, states, sums, wires, block, number, cohort, once):
         """Whole sites: what `Program._round` does with them, onto the sums of those before."""
@@ -501,7 +276,7 @@ class Streamed(Program):
 
         return self._by_stream(one, broadcast, (self._of(states, slots), found))
 
-    def _run_steps(self, k: int, scalars: tuple[Any, ...], held: _Held, block: _Block) -> Any:
+    def _run_steps(self, k: int, scalars: tuple[Any, ...], held: _Held, block: Block) -> Any:
         given = held.broadcast, held.states, held.carries[k], block, *scalars[:2]
         f = _of_pass(self._further, k)
         held.carries[k], done = self._call(f"steps of pass {k}", self._steps[k], f, _STEPS, given)
@@ -531,7 +306,7 @@ class Streamed(Program):
     ) -> None:
         held.sums, held.wires, held.states = self._ends(
             held.broadcast, held.states, held.sums, held.wires, self._looked_of(held), self._found_of(held), slots,
-            self._ids(slots), _at(cohort, slots), *scalars,
+            self._ids(slots), place_in(cohort, slots), *scalars,
         )  # fmt: skip
 
     def _looked_of(self, held: _Held) -> PyTree:
@@ -596,10 +371,10 @@ class Streamed(Program):
         scalars = np.int32(number), np.int32(none)
 
         def jobs() -> Iterator[_Job]:
-            for unit in self._units(everyone, Plan()):
+            for unit in self.blocks.units(everyone, Plan()):
                 if unit.whole:
                     yield (
-                        functools.partial(self._block, unit, number, everyone, True),
+                        functools.partial(self._whole, unit, number, everyone, True),
                         functools.partial(self._run_look, scalars),
                     )
                     continue
@@ -617,7 +392,7 @@ class Streamed(Program):
         each = jax.tree.map(lambda leaf: jnp.zeros((len(self.world.names), *leaf.shape), leaf.dtype), shape)
         return trees.zeros_like(shape), each
 
-    def _run_look(self, scalars: tuple[Any, ...], held: _Held, block: _Block) -> Any:
+    def _run_look(self, scalars: tuple[Any, ...], held: _Held, block: Block) -> Any:
         held.sums, held.wires, done = self._looks(held.broadcast, held.states, held.sums, held.wires, block, *scalars)
         return done
 
@@ -651,30 +426,5 @@ def _of_pass(f: Callable[..., Any], k: int) -> Callable[..., Any]:
     return one
 
 
-def _anew(f: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """The function jitted as if for the first time: jax takes it for another one."""
-
-    @functools.wraps(f)
-    def again(*given: Any) -> Any:
-        return f(*given)
-
-    return jax.jit(again, **options)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Memory that a device of the host takes as it is: where it does not begin at 64 bytes, it would be copied."""
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    room = np.empty(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size].view(dtype).reshape(shape)
-
-
 def _nothing() -> None:
     """Of a job that needs no rows."""
-
-
-def _at(cohort: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """int32, the place of each slot's site in the cohort; its length where it is in none."""
-    at = np.searchsorted(cohort, slots)
-    there = np.append(cohort, -1)[at] == slots
-    return np.where(there, at, 2**30).astype(np.int32)

@@ -56,7 +56,7 @@ def resident_and_streamed(method, rule, plan, rows, local=LOCAL):
     program = Streamed(
         2 * rows * ROW, whole.federated, trees.shapes(whole.weights), world, local, plan, None, 0, None, 16
     )
-    assert program._rows_each <= max(rows, 16) and is_streamed(world) and not is_streamed(whole.world)
+    assert program.blocks.rows_each <= max(rows, 16) and is_streamed(world) and not is_streamed(whole.world)
     whole.program.__init__(whole.federated, trees.shapes(whole.weights), whole.world, local, plan, eval_batch_size=16)
     return whole, program
 
@@ -94,14 +94,14 @@ def held_against(method, rule, plan, rows):
 
 def test_one_after_the_other_gives_the_same_bits():
     program = held_against(*IN_SHORT[0])
-    units = program._units(np.arange(len(SIZES), dtype=np.int32), Plan())
+    units = program.blocks.units(np.arange(len(SIZES), dtype=np.int32), Plan())
     assert {unit.whole for unit in units} == {True, False} and max(len(unit.sites[0]) for unit in units) > 1
 
 
 @pytest.mark.soak
 def test_streams_and_lanes_give_the_same_but_for_rounding():
     program = held_against(*IN_SHORT[1])
-    units = program._units(np.arange(len(SIZES), dtype=np.int32), PLANS["both"])
+    units = program.blocks.units(np.arange(len(SIZES), dtype=np.int32), PLANS["both"])
     assert {unit.whole for unit in units} == {True, False}
 
 
@@ -134,6 +134,16 @@ def worker_sends_the_same(whole, site, name, local):
     jax.tree.map(np.testing.assert_array_equal, *sent)
 
 
+def test_a_stream_has_room_for_a_batch_however_its_part_is_cut():
+    """Of two streams each part begins at a multiple of 64 rows, unless a batch would not fit then."""
+    for batch, rows in ((1500, 1500), (500, 1472), (8, 1472)):
+        local, plan = LOCAL._replace(batch_size=batch), Plan(2, 1)
+        whole = start(federated(), make_sites((2000, 2000), 0), plan, local, MODEL)
+        world = build_world(make_sites((2000, 2000), 0), np.float32, streamed=True)
+        program = Streamed(2 * 1500 * ROW, whole.federated, trees.shapes(whole.weights), world, local, plan)
+        assert program.blocks.rows_each == rows
+
+
 def test_no_more_than_two_blocks_are_on_a_device():
     """The third is loaded when the first is done with, while the second is worked on."""
     told = []
@@ -150,7 +160,7 @@ def test_no_more_than_two_blocks_are_on_a_device():
 
     def job(k):
         def load():
-            program._room_for(1)
+            program.blocks._room_for(1)
             told.append(f"load {k}")
             return "block"
 
