@@ -114,7 +114,7 @@ class Arm:
         federated = federate(fedavg(objective(model, score), local_lr=sizes.lr, local=sizes.optimizer))
         local = Local(sizes.batch_size, 1, None, SEED)
         plan = Plan(streams, 1)
-        self._program = program_over(engine, federated, trees.shapes(start), world, local, plan)
+        self._program = program_over(engine, world, plan)(federated, trees.shapes(start), world, local, plan)
         if is_streamed(world) == (name == "resident"):
             raise RuntimeError(f"expected rows on the device in the arm 'resident' alone, got {name}")
         self._everyone = np.arange(len(world.names), dtype=np.int32)

@@ -386,11 +386,15 @@ def test_the_manifest_is_what_a_study_means():
     assert len(digests | {base}) == len(other) + 1
 
 
+def by_dict(**fields: typing.Any) -> Study:
+    return Study(name="s", task=Spec("tasks", "readmission"), **fields)
+
+
 def test_a_record_may_be_given_as_a_dict():
-    made = Study(name="s", task="readmission", engine={"plan": "lanes", "lanes": 2})
+    made: Study = by_dict(engine={"plan": "lanes", "lanes": 2})
     assert made.engine == Engine(plan="lanes", lanes=2)
     with pytest.raises(ConfigError, match=r"^Engine has no field 'lane' \(did you mean lanes"):
-        Study(name="s", task="readmission", engine={"lane": 2})
+        by_dict(engine={"lane": 2})
 
 
 def test_the_cache_follows_the_users_folder(monkeypatch, tmp_path):

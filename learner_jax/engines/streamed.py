@@ -97,9 +97,9 @@ class Streamed(Program):
       room: bytes of examples that may lie on a device, in two blocks; others as of `Program`.
     """
 
-    def __init__(self, room: int, *given: Any):
+    def __init__(self, room: int, *given: Any, **named: Any):
         self._room = room
-        super().__init__(*given)
+        super().__init__(*given, **named)
 
     def _settle(self) -> None:
         streams = self.plan.streams

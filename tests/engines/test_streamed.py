@@ -248,7 +248,11 @@ def on_disk(kind, arrays, folder):
 def test_rows_that_do_not_fit_give_the_same_study(arrays, in_memory):
     seen = []
     real = streamed.Streamed.__init__
-    with mock.patch.object(Streamed, "__init__", lambda self, *given: (seen.append(given[0]), real(self, *given))[1]):
+    with mock.patch.object(
+        Streamed,
+        "__init__",
+        lambda self, room, *given, **named: (seen.append(room), real(self, room, *given, **named))[1],
+    ):
         same_as(trained(arrays, rows_mib=1), in_memory)
     assert seen == [2**20, 2**20], "the study and its reference did not come in blocks"
 
