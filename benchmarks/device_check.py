@@ -5,7 +5,7 @@
 
 One JSON line, added to benchmarks/results/device_check.jsonl: the device and versions; whether a federation's workers
 and coordinator give the simulator's bits on it (`parity`); the quickest of products of float32 matrices (`peak_flops`);
-and for W1, W2 and W3 (see `benchmarks.simulator`) the seconds of a round by each plan, of the plain loops over the same
+and for W1 to W4 (see `benchmarks.simulator`) the seconds of a round by each plan, of the plain loops over the same
 batches, and the share of the peak that the round's own arithmetic comes to (`mfu`; XLA's account of a step). The
 weights of every arm are compared before anything is timed, by products in full precision. `engines` is a digest of the
 sources that make a round: a test says when they changed since.
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common, simulator
+from benchmarks.simulator_arms import QUICK, QUICKS, SEED, SHORT, WORKS, Arms, Sizes, made_up_sites
 
 ROUNDS = 5
 LOOPS = ("scan", "unroll_8", "per_step")
@@ -58,12 +59,12 @@ def parity() -> dict[str, Any]:
     from learner_jax.engines.reducer import Reducer
     from learner_jax.engines.world import build_world
 
-    arms, sizes = simulator.Arms(simulator.QUICK), simulator.QUICK
+    arms, sizes = Arms(QUICK), QUICK
     federated, world, template = arms.federated, arms.world, trees.shapes(arms.start)
     program, count = arms.program(), len(arms.world.names)
-    server = program.place(federated.init(arms.start, jax.random.key(simulator.SEED)))
+    server = program.place(federated.init(arms.start, jax.random.key(SEED)))
     states, theirs = program.place(enrol_all(federated, arms.start, count)), server
-    sites = simulator.made_up_sites(sizes)
+    sites = made_up_sites(sizes)
     workers: dict[int, Program] = {}
     mine: dict[int, Any] = {}
     wire = wire_shape(federated, template, trees.shapes(world.rows), arms.local)
@@ -86,7 +87,7 @@ def parity() -> dict[str, Any]:
     return {"rounds": ROUNDS, "same_bits": same}
 
 
-def work(name: str, sizes: simulator.Sizes, repeats: int, peak: float) -> dict[str, Any]:
+def work(name: str, sizes: Sizes, repeats: int, peak: float) -> dict[str, Any]:
     """One piece of work on this device: seconds by arm, ratio to the best loop, share of the peak.
 
     Raises:
@@ -94,13 +95,13 @@ def work(name: str, sizes: simulator.Sizes, repeats: int, peak: float) -> dict[s
     """
     import jax
 
-    def built(arms: simulator.Arms) -> dict[str, Callable[[], Any]]:
+    def built(arms: Arms) -> dict[str, Callable[[], Any]]:
         plans = [lanes for lanes in LANES if lanes <= sizes.cohort]
         engines = {f"lanes_{lanes}" if lanes > 1 else "sequential": arms.engine(1, lanes) for lanes in plans}
         return {loop: arms.make(loop) for loop in LOOPS} | engines
 
     # with Adam after few steps: see `benchmarks.simulator`; an accelerator's quicker products have three digits
-    few = simulator.Arms(sizes, simulator.SHORT if sizes.optimizer == "adam" else None)
+    few = Arms(sizes, SHORT if sizes.optimizer == "adam" else None)
     with jax.default_matmul_precision("highest"):
         leaves = {arm: [np.asarray(leaf) for leaf in call()] for arm, call in built(few).items()}
         by_hand = [np.asarray(leaf) for leaf in few.make("by_hand")()]
@@ -110,7 +111,7 @@ def work(name: str, sizes: simulator.Sizes, repeats: int, peak: float) -> dict[s
         "centralised": simulator.check("centralised", {a: leaves[a] for a in LOOPS}, "scan", start, sizes.optimizer),
         "rounds": simulator.check("rounds", rounds, "by_hand", start, sizes.optimizer),
     }
-    arms = simulator.Arms(sizes)
+    arms = Arms(sizes)
     calls = built(arms)
     for call in calls.values():
         jax.block_until_ready(call())
@@ -160,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     device, repeats = jax.devices()[0], flags.repeats or (2 if flags.quick else 7)
     peak = peak_flops()
-    works = {name: (simulator.QUICKS if flags.quick else simulator.WORKS)[name] for name in ("W1", "W2", "W3")}
+    works = {name: (QUICKS if flags.quick else WORKS)[name] for name in ("W1", "W2", "W3", "W4")}
     line = {
         "benchmark": "device_check",
         "quick": flags.quick,

@@ -1,8 +1,8 @@
 """Plain JAX loops that a simulated round is measured against; they share no code with the package.
 
-A multilayer perceptron is a tuple of (kernel, bias). `centralised` runs one model over every batch of the round, one
-after the other: nothing that does the same batches can be expected to be faster. `padded_vmap` is what one writes
-first for many sites: all abreast, each padded to the longest.
+`scan` and `per_step` run one model over every batch of the round, one after the other: nothing that does the same
+batches can be expected to be faster. `padded_vmap` is what one writes first for many sites: all abreast, each padded to
+the longest. A network is a function of weights and rows, written out here: a perceptron, where none is named.
 """
 
 from __future__ import annotations
@@ -14,22 +14,85 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Weights = tuple[tuple[Any, Any], ...]
+Weights = Any
+Network = Callable[[Weights, Any], Any]
 
 
-def loss(weights: Weights, x: Any, y: Any, mask: Any) -> Any:
-    """Mean cross-entropy over the unmasked rows, of classes, or with one output of yes and no; 0 where there are none.
+def perceptron(weights: Weights, x: Any) -> Any:
+    """Dense layers with ReLU between them: float[B, outputs].
 
     Args:
       weights: ((kernel [i, o], bias [o]), ...).
       x: float[B, i].
-      y: int32[B]; float[B] of 0 and 1 with one output.
-      mask: bool[B].
     """
     for kernel, bias in weights[:-1]:
         x = jnp.maximum(x @ kernel + bias, 0)
     kernel, bias = weights[-1]
-    logits = x @ kernel + bias
+    return x @ kernel + bias
+
+
+def convolutions(weights: Weights, x: Any) -> Any:
+    """Two convolutions with ReLU, the larger of each four neighbours, two dense layers: float[B, classes].
+
+    Args:
+      weights: ((kernel [3, 3, i, o], bias [o]) twice, (kernel [i, o], bias [o]) twice).
+      x: float[B, height, width, channels].
+    """
+    for kernel, bias in weights[:2]:
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jnp.maximum(x + bias, 0)
+    window = 1, 2, 2, 1
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+    return perceptron(weights[2:], x.reshape(len(x), -1))
+
+
+def transformer(weights: Weights, x: Any, width: int = 64) -> Any:
+    """Blocks of attention and a perceptron, each of what is normalised and added: float[B, classes].
+
+    Classes are told from the mean over places.
+
+    Reference: Vaswani et al., NeurIPS 2017; Xiong et al., ICML 2020 (normalised before, not after).
+
+    Args:
+      weights: (words [W, D], places [T, D]), then for each block six pairs (scale or kernel, bias), in the order of
+        their use, then (scale, bias) and (kernel, bias).
+      x: int32[B, T].
+      width: of a head.
+    """
+    (words, places), blocks, (last, out) = weights
+
+    def normal(pair, x):
+        x = x - jnp.mean(x, -1, keepdims=True)
+        return x / jnp.sqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * pair[0] + pair[1]
+
+    def dense(pair, x):
+        return x @ pair[0] + pair[1]
+
+    def gelu(x):
+        return 0.5 * x * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    x = words[x] + places
+    for before, asked, told, after, up, down in blocks:
+        heads = dense(asked, normal(before, x)).reshape(*x.shape[:2], 3, -1, width)
+        query, key, value = heads[:, :, 0], heads[:, :, 1], heads[:, :, 2]
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(width)
+        shares = jnp.exp(scores - jnp.max(scores, -1, keepdims=True))
+        shares = shares / jnp.sum(shares, -1, keepdims=True)
+        x = x + dense(told, jnp.einsum("bhqk,bkhd->bqhd", shares, value).reshape(x.shape))
+        x = x + dense(down, gelu(dense(up, normal(after, x))))
+    return dense(out, jnp.mean(normal(last, x), 1))
+
+
+def loss(weights: Weights, x: Any, y: Any, mask: Any, network: Network = perceptron) -> Any:
+    """Mean cross-entropy over the unmasked rows, of classes, or with one output of yes and no; 0 where there are none.
+
+    Args:
+      weights, x: of the network.
+      y: int32[B]; float[B] of 0 and 1 with one output.
+      mask: bool[B].
+      network: gives float[B, outputs].
+    """
+    logits = network(weights, x)
     if logits.shape[-1] == 1:
         z = logits[:, 0]
         each = jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
@@ -93,10 +156,12 @@ def adam(lr: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Ru
     return Rule(begin, move)
 
 
-def descend(rule: Rule, state: tuple[Weights, Any], x: Any, y: Any, mask: Any) -> tuple[Weights, Any]:
+def descend(
+    rule: Rule, state: tuple[Weights, Any], x: Any, y: Any, mask: Any, network: Network = perceptron
+) -> tuple[Weights, Any]:
     """One step: (weights, memory) before and after."""
     weights, memory = state
-    return rule.move(weights, jax.grad(loss)(weights, x, y, mask), memory)
+    return rule.move(weights, jax.grad(loss)(weights, x, y, mask, network), memory)
 
 
 def rows(x: Any, y: Any, index: Any) -> tuple[Any, Any, Any]:
@@ -104,33 +169,35 @@ def rows(x: Any, y: Any, index: Any) -> tuple[Any, Any, Any]:
     return jnp.take(x, index, axis=0, mode="clip"), jnp.take(y, index, axis=0, mode="clip"), index >= 0
 
 
-def scan(rule: Rule, unroll: int = 1) -> Callable[..., Weights]:
-    """(weights, x [M, i], y [M], index int32[T, B]) -> weights: one `lax.scan` in one jit."""
+def scan(rule: Rule, unroll: int = 1, network: Network = perceptron) -> Callable[..., Weights]:
+    """(weights, x [M, ...], y [M], index int32[T, B]) -> weights: one `lax.scan` in one jit."""
 
     def run(weights, x, y, index):
         def step(state, batch):
-            return descend(rule, state, *rows(x, y, batch)), None
+            return descend(rule, state, *rows(x, y, batch), network), None
 
         return jax.lax.scan(step, (weights, rule.begin(weights)), index, unroll=unroll)[0][0]
 
     return jax.jit(run)
 
 
-def gathered_scan(rule: Rule) -> Callable[..., Weights]:
-    """(weights, x [T, B, i], y [T, B], mask [T, B]) -> weights: the batches lie in memory one after the other."""
+def gathered_scan(rule: Rule, network: Network = perceptron) -> Callable[..., Weights]:
+    """(weights, x [T, B, ...], y [T, B], mask [T, B]) -> weights: the batches lie in memory one after the other."""
 
     def run(weights, x, y, mask):
         start = weights, rule.begin(weights)
-        return jax.lax.scan(lambda state, batch: (descend(rule, state, *batch), None), start, (x, y, mask))[0][0]
+        return jax.lax.scan(lambda state, batch: (descend(rule, state, *batch, network), None), start, (x, y, mask))[0][
+            0
+        ]
 
     return jax.jit(run)
 
 
-def per_step(rule: Rule) -> Callable[..., Weights]:
+def per_step(rule: Rule, network: Network = perceptron) -> Callable[..., Weights]:
     """(weights, x, y, index) -> weights: one call of a donating jit for each batch; `weights` is kept."""
 
     def step(state, x, y, batch):
-        return descend(rule, state, *rows(x, y, batch))
+        return descend(rule, state, *rows(x, y, batch), network)
 
     jitted = jax.jit(step, donate_argnums=(0,))
 
@@ -143,12 +210,12 @@ def per_step(rule: Rule) -> Callable[..., Weights]:
     return run
 
 
-def padded_vmap(rule: Rule) -> Callable[..., Weights]:
+def padded_vmap(rule: Rule, network: Network = perceptron) -> Callable[..., Weights]:
     """(weights, x, y, index int32[S, T, B]) -> weights: FedAvg of S sites abreast, all-padding batches included."""
 
     def site(weights, x, y, index):
         def step(state, batch):
-            new = descend(rule, state, *rows(x, y, batch))
+            new = descend(rule, state, *rows(x, y, batch), network)
             if state[1]:  # what is remembered would move it on batches that are all padding
                 new = jax.tree.map(lambda now, before: jnp.where(batch[0] >= 0, now, before), new, state)
             return new, None
@@ -157,7 +224,7 @@ def padded_vmap(rule: Rule) -> Callable[..., Weights]:
 
     def run(weights, x, y, index):
         each = jax.vmap(site, (None, None, None, 0))(weights, x, y, index)
-        count = jnp.sum(index >= 0, (1, 2)).astype(x.dtype)
+        count = jnp.sum(index >= 0, (1, 2)).astype(jnp.float32)
         return jax.tree.map(lambda w: jnp.tensordot(count / jnp.sum(count), w, 1), each)
 
     return jax.jit(run)

@@ -6,7 +6,9 @@
 
 W1: 200 of 1,000 sites of log-normal size (100 rows in the mean), a perceptron 784-200-200-62, batches of 20, SGD.
 W2: 8 sites of 5,000 rows, a perceptron 512-256-128-1, batches of 64, Adam.
+W1C: 20 such sites as in W1, two convolutions and two dense layers on 28x28x1, 62 classes.
 W3: 500 of 1,000 such sites as in W1, logistic regression 60-10, batches of 20, SGD.
+W4: 8 sites of 24 rows of 64 words, a transformer of 12 blocks of width 256 (9.8 million weights), batches of 8, Adam.
 W1S, W2S, W3S: the same by SCAFFOLD, with SGD. The loops add two control variates in each step; a site's own is read
 and written once a round, which `state_copy` does alone, and `ratio_to_floor` is over the best loop and that together.
 In the first round the variates are zero, so that the weights compared are those of FedAvg.
@@ -25,19 +27,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from benchmarks import common, peer_work
-
-if TYPE_CHECKING:
-    from benchmarks import loops
-    from learner_jax.engines.program import Program
-
-ROUND, OTHER_ROUND, SEED = 2, 3, 0
+from benchmarks import common
+from benchmarks.simulator_arms import QUICKS, WORKS, Sizes, answer_for
 
 # A process of its own for each arrangement of threads and devices: (threads of a device, devices, arms).
 ARRANGEMENTS = {
@@ -47,257 +44,20 @@ ARRANGEMENTS = {
     "two threads": (2, 1, ("scan_2_threads", "sequential_2_threads")),
 }  # fmt: skip
 CENTRALISED = ("scan", "unroll_4", "unroll_8", "per_step")
+ENGINES = ("sequential", "lanes_4", "streams_2")
 ROUNDS = ("sequential", "lanes_4", "streams_2", "padded_vmap")
 # Largest relative difference between weights, over the way from the start, that rounding explains in float32.
 TOLERANCE = {"centralised": 1e-2, "rounds": 1e-3}
 BY_SIGNS = 20.0
 """Adam's first steps are of one length whatever the gradient, so rounding of a small one moves more: times as far."""
-SHORT, WHOLE = 3, 0.5
-"""With Adam rounding grows with each step until two right programs are far apart: what is compared is a round of so
-many steps a site; a whole one must only lie within so much of the way from the start."""
-
-
-class Sizes(NamedTuple):
-    """What is run; `spread` is the standard deviation of the logarithm of a site's rows."""
-
-    sites: int = 1000
-    cohort: int = 200
-    mean_rows: float = 100.0
-    spread: float = 1.0
-    batch_size: int = 20
-    widths: tuple[int, ...] = (784, 200, 200, 62)
-    optimizer: str = "sgd"
-    lr: float = 0.05
-    method: str = "fedavg"
-
-
-WORKS = {
-    "W1": Sizes(),
-    "W2": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "adam", 1e-3),
-    "W3": Sizes(cohort=500, widths=(60, 10)),
-    "W1S": Sizes(optimizer="controlled", method="scaffold"),
-    "W2S": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "controlled", 0.01, "scaffold"),
-    "W3S": Sizes(cohort=500, widths=(60, 10), optimizer="controlled", method="scaffold"),
-    **{f"T{count}": Sizes(count, count, 20.0, 0.0, 20, (8, 2)) for count in (10, 100, 1000, 10_000)},
+WHOLE = 0.5
+"""With Adam rounding grows with each step until two right programs are far apart: what is compared is a round of few
+steps a site; a whole one must only lie within so much of the way from the start."""
+LEFT_OUT = {
+    "convolutions": ("unroll_8", "padded_vmap", "lanes_4"),
+    "transformer": ("unroll_4", "unroll_8", "padded_vmap", "lanes_4"),
 }
-QUICK = Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(12, 8, 8, 5))
-QUICKS = {
-    **dict.fromkeys(WORKS, QUICK),
-    "W2": Sizes(3, 3, 9.0, 0.0, 4, (6, 5, 1), "adam", 1e-3),
-    "W3": Sizes(sites=12, cohort=5, mean_rows=8.0, batch_size=4, widths=(6, 3)),
-    **dict.fromkeys(("W1S", "W2S", "W3S"), QUICK._replace(optimizer="controlled", method="scaffold")),
-}
-
-
-def site_rows(sizes: Sizes) -> np.ndarray:
-    """int64[sites]: rows of each site, log-normal, 1 at least."""
-    mu = np.log(sizes.mean_rows) - sizes.spread**2 / 2
-    drawn = np.random.default_rng(SEED).lognormal(mu, sizes.spread, sizes.sites)
-    return np.maximum(1, np.rint(drawn)).astype(np.int64)
-
-
-def made_up_sites(sizes: Sizes) -> dict[str, Any]:
-    """name -> SiteData: uniform inputs, uniform labels; of yes and no with one output."""
-    from learner_jax.data.sites import SiteData
-
-    counts, draw = site_rows(sizes), np.random.default_rng(SEED + 1)
-    x = draw.random((counts.sum(), sizes.widths[0]), np.float32)
-    binary = sizes.widths[-1] == 1
-    y = draw.integers(0, 2 if binary else sizes.widths[-1], len(x), np.int32)
-    y = y.astype(np.float32) if binary else y
-    ends = np.cumsum(counts)
-    return {
-        f"s{k:04d}": SiteData({"x": x[end - n : end], "y": y[end - n : end]}, np.zeros(n, np.int8), np.arange(n), {})
-        for k, (n, end) in enumerate(zip(counts, ends, strict=True))
-    }
-
-
-class Arms:
-    """The arms of one process, built when first asked for; an arm is a function that gives the weights' leaves."""
-
-    def __init__(self, sizes: Sizes, steps: int | None = None):
-        import jax
-        import jax.monitoring
-        import optax
-
-        from learner_jax.algorithms import fedavg, scaffold
-        from learner_jax.engines.parts import objective
-        from learner_jax.engines.world import Local, build_world
-        from learner_jax.federate import federate
-        from learner_jax.models import mlp
-
-        self.sizes, self.compiled = sizes, 0
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-        self.world = build_world(made_up_sites(sizes))
-        model = mlp(hidden=sizes.widths[1:-1], outputs=sizes.widths[-1])
-        params, stats = model.init(jax.random.key(SEED), jax.tree.map(lambda column: column[:2], self.world.rows))
-        self.start = {"params": params, "stats": stats}
-        binary = sizes.widths[-1] == 1
-        score = optax.sigmoid_binary_cross_entropy if binary else optax.softmax_cross_entropy_with_integer_labels
-        loss = objective(model, score)
-        if sizes.method == "scaffold":
-            self.federated = federate(scaffold(loss, local_lr=sizes.lr, by_rows=True))
-        else:
-            self.federated = federate(fedavg(loss, local_lr=sizes.lr, local=sizes.optimizer))
-        self.local = Local(sizes.batch_size, 1, steps, SEED)
-        self.x, self.y = self.world.rows["x"], self.world.rows["y"]
-        # ---- the round's batches, from the plan that the engine itself follows
-        program = self.program()
-        (index,), (first,), (counts,) = program.draws(program.deal(self.cohort(ROUND)), ROUND)
-        self.first, self.steps = first[0], counts[0]
-        self.index = index[0][: self.steps.sum()]
-        self.weights: loops.Weights = tuple((layer["kernel"], layer["bias"]) for layer in _layers(params))
-
-    def work(self) -> peer_work.Work:
-        """The round for other frameworks."""
-        leaves = tuple(np.asarray(leaf) for layer in self.weights for leaf in layer)
-        arrays = {name: np.asarray(getattr(self, name)) for name in peer_work.ARRAYS}
-        return peer_work.Work(**arrays, start=leaves, lr=self.sizes.lr, optimizer=self.sizes.optimizer)
-
-    def _heard(self, event: str, duration_secs: float, **kwargs: Any) -> None:
-        self.compiled += event == "/jax/core/compile/backend_compile_duration"
-
-    def cohort(self, number: int) -> np.ndarray:
-        """int32: places of the sites asked in a round."""
-        from learner_jax.data import plans
-
-        ids = self.world.ids
-        return np.searchsorted(ids, plans.cohort(SEED, number, ids, self.sizes.cohort)).astype(np.int32)
-
-    def program(self, streams: int = 1, lanes: int = 1) -> Program:
-        from learner_jax import trees
-        from learner_jax.engines.program import Plan, Program
-
-        plan = Plan(streams, lanes)
-        return Program(self.federated, trees.shapes(self.start), self.world, self.local, plan, self.sizes.cohort)
-
-    def engine(self, streams: int = 1, lanes: int = 1) -> Callable[..., list[Any]]:
-        """A simulated round, host plans included."""
-        import jax
-
-        from learner_jax.engines.program import enrol_all
-
-        program = self.program(streams, lanes)
-        server = program.place(self.federated.init(self.start, jax.random.key(SEED)))
-        states = program.place(enrol_all(self.federated, self.start, len(self.world.names)))
-
-        def run(number: int = ROUND) -> list[Any]:
-            nonlocal states  # they are consumed; the server's is not, so that each round starts alike
-            outcome = program.round(server, states, number, self.cohort(number))
-            states = outcome.states
-            program.prepare(number, self.cohort(number))  # of the next round, while this one runs
-            layers = _layers(_learned(outcome.server.learned))
-            return [leaf for layer in layers for leaf in (layer["kernel"], layer["bias"])]
-
-        return run
-
-    def state_copy(self) -> Callable[..., list[Any]]:
-        """Each site's control variate read and written once, by NumPy."""
-        whole = [np.zeros((len(self.world.names), *leaf.shape), np.float32) for layer in self.weights for leaf in layer]
-        new = [np.zeros_like(leaf) for leaf in whole]
-        cohort = self.cohort(ROUND)
-
-        def run() -> list[Any]:
-            for place in cohort:
-                for old, room in zip(whole, new, strict=True):
-                    np.copyto(room[place], old[place])
-            return []
-
-        return run
-
-    def make(self, name: str) -> Callable[..., list[Any]]:
-        """The arm of a name."""
-        import jax
-
-        from benchmarks import loops
-
-        x, y, index, weights = self.x, self.y, self.index, self.weights
-        rule = getattr(loops, self.sizes.optimizer)(self.sizes.lr)
-        name = name.removesuffix("_2_threads")
-        engines = {"sequential": (1, 1), "lanes_4": (1, 4), "streams_2": (2, 1)}
-        if name in engines:
-            return self.engine(*engines[name])
-        if name == "host_plan":
-            program = self.program()
-            return lambda: program.draws(program.deal(self.cohort(ROUND)), ROUND) and []
-        if name == "state_copy":
-            return self.state_copy()
-        if name == "by_hand":
-            step = loops.per_step(rule)
-            return lambda: loops.averaged(step, weights, x, y, index, self.first, self.steps)
-        if name == "padded_vmap":
-            run, index = loops.padded_vmap(rule), loops.pad(index, self.first, self.steps)
-        elif name == "gathered_scan":
-            batches = loops.rows(x, y, index)
-            run = loops.gathered_scan(rule)
-            return lambda: jax.tree.leaves(run(weights, *batches))
-        else:
-            run = loops.per_step(rule) if name == "per_step" else loops.scan(rule, int(name.partition("_")[2] or 1))
-        return lambda: jax.tree.leaves(run(weights, x, y, index))
-
-
-def _learned(learned: Any) -> Any:
-    """The parameters in a server's state, of FedAvg or of SCAFFOLD."""
-    return learned.weights["params"]
-
-
-def _layers(params: Any) -> list[dict[str, Any]]:
-    """The dense layers of the package's perceptron, in order."""
-    dense = params["dense"]
-    return [dense[key] for key in sorted(dense, key=int)]
-
-
-def answer_for(sizes: Sizes, began: float) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What a process answers: the work, an arm's first call, its weights, one timed call, its peak memory."""
-    import jax
-
-    from benchmarks import loops
-
-    arms, made = Arms(sizes), {}
-    built_s = time.perf_counter() - began
-    few: list[Arms] = []  # of a short round, where one is asked for
-
-    def answer(question: dict[str, Any]) -> dict[str, Any]:
-        name = str(question.get("arm"))
-        if question["do"] == "describe":
-            steps, used = arms.steps, np.sum(arms.index >= 0)
-            return {
-                "start_up_s": common.rounded(built_s),
-                "steps": int(steps.sum()),
-                "rows": int(used),
-                "longest_steps": int(steps.max()),
-                "padded_steps": int(steps.max()) * len(steps),
-                "devices": len(jax.devices()),
-            }
-        if question["do"] == "first":
-            measured, made[name] = common.timed(lambda: arms.make(name))
-            called, leaves = common.timed(lambda: jax.block_until_ready(made[name]()))
-            np.savez(question["into"], *[np.asarray(leaf) for leaf in leaves])
-            np.savez(question["start"], *[np.asarray(leaf) for leaf in jax.tree.leaves(arms.weights)])
-            return {"first_s": common.rounded(measured["wall_s"] + called["wall_s"])}
-        if question["do"] == "write":  # for `benchmarks.simulator_peers`
-            peer_work.write(Path(question["into"]), arms.work())
-            return {}
-        if question["do"] == "short":
-            short, run = peer_work.shortened(arms.work()), loops.per_step(getattr(loops, sizes.optimizer)(sizes.lr))
-            peer_work.write(Path(question["into"]), short)
-            given = arms.weights, arms.x, arms.y, short.index
-            np.savez(question["by_hand"], *loops.averaged(run, *given, short.first, short.steps))
-            np.savez(question["scan"], *[np.asarray(leaf) for leaf in jax.tree.leaves(run(*given))])
-            return {}
-        if question["do"] == "peak":
-            return peer_work.peak()
-        if question["do"] == "few steps":
-            few[:] = few or [Arms(sizes, SHORT)]
-            np.savez(question["into"], *[np.asarray(leaf) for leaf in few[0].make(name)()])
-            return {}
-        if question["do"] == "other round":
-            before = arms.compiled
-            jax.block_until_ready(made[name](OTHER_ROUND))
-            return {"compiled": arms.compiled - before}
-        return common.timed(lambda: jax.block_until_ready(made[name]()))[0]
-
-    return answer
+"""Arms that a CPU takes minutes for: convolutions of many kernels abreast, twelve blocks compiled several times."""
 
 
 def apart(a: list[np.ndarray], b: list[np.ndarray], start: list[np.ndarray]) -> float:
@@ -360,6 +120,10 @@ def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict
     if sizes.method == "scaffold":
         threads, devices, arms = arrangements["one core"]
         arrangements["one core"] = threads, devices, (*arms, "state_copy")
+    arrangements = {
+        place: (threads, devices, tuple(arm for arm in arms if arm not in LEFT_OUT.get(sizes.network, ())))
+        for place, (threads, devices, arms) in arrangements.items()
+    }
     processes = {
         place: common.Process("benchmarks.simulator", ["--serve", *arguments], threads, devices)
         for place, (threads, devices, _) in arrangements.items()
@@ -373,10 +137,7 @@ def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict
             agreed = agreement(_few_steps(home), start, sizes.optimizer) | {"whole": _far(leaves, start)}
         else:
             agreed = agreement(leaves, start, sizes.optimizer)
-        again = {
-            arm: home[arm].ask({"do": "other round", "arm": arm})["compiled"]
-            for arm in ("sequential", "lanes_4", "streams_2")
-        }
+        again = {arm: home[arm].ask({"do": "other round", "arm": arm})["compiled"] for arm in ENGINES if arm in home}
         if any(again.values()):
             raise ValueError(f"expected no compilation in a round with another cohort, got {again}")
         # ---- measure
@@ -435,7 +196,8 @@ def _far(leaves: dict[str, list[np.ndarray]], start: list[np.ndarray]) -> float:
     Raises:
       ValueError: further than WHOLE.
     """
-    off = {name: apart(leaves[name], leaves["by_hand"], start) for name in (*ROUNDS, "sequential_2_threads")}
+    rounds = [name for name in (*ROUNDS, "sequential_2_threads") if name in leaves]
+    off = {name: apart(leaves[name], leaves["by_hand"], start) for name in rounds}
     for name, distance in off.items():
         if not distance <= WHOLE:
             raise ValueError(f"expected the weights of '{name}' within {WHOLE} of those of 'by_hand', got {distance}")
@@ -449,9 +211,8 @@ def _load(path: Path) -> list[np.ndarray]:
 
 def _ratios(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Each kind of round over the best centralised loop (by wall and by CPU time), and over the padded vmap."""
-    best = {
-        part: min(CENTRALISED, key=lambda arm: common.median(measured[arm], f"{part}_s")) for part in ("wall", "cpu")
-    }
+    loops_ = [arm for arm in CENTRALISED if arm in measured]
+    best = {part: min(loops_, key=lambda arm: common.median(measured[arm], f"{part}_s")) for part in ("wall", "cpu")}
 
     def to_best(arm: str) -> dict[str, Any]:
         return {part: common.ratio(measured[arm], measured[loop])[part] for part, loop in best.items()}
@@ -459,7 +220,7 @@ def _ratios(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     def to(arm: str, other: str) -> dict[str, Any]:
         return common.ratio(measured[arm], measured[other])
 
-    engine = ("sequential", "lanes_4", "streams_2")
+    engine = [arm for arm in ENGINES if arm in measured]
     floor = {}
     if "state_copy" in measured:
         both = [
@@ -470,9 +231,9 @@ def _ratios(measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     return {
         **floor,
         "best_loop": best,
-        "ratio_to_best_loop": {arm: to_best(arm) for arm in ROUNDS},
+        "ratio_to_best_loop": {arm: to_best(arm) for arm in ROUNDS if arm in measured},
         "ratio_to_gathered_scan": {arm: to(arm, "gathered_scan") for arm in engine},
-        "ratio_to_padded_vmap": {arm: to(arm, "padded_vmap") for arm in engine},
+        "ratio_to_padded_vmap": {arm: to(arm, "padded_vmap") for arm in engine if "padded_vmap" in measured},
     }
 
 
@@ -480,8 +241,10 @@ def _a_site(measured: dict[str, list[dict[str, float]]], sites: int) -> dict[str
     """What a round takes beyond the best loop, by site: wall and CPU milliseconds."""
     found: dict[str, dict[str, float]] = {}
     for part in ("wall", "cpu"):
-        least = min(common.median(measured[arm], f"{part}_s") for arm in CENTRALISED)
-        for arm in ("sequential", "lanes_4", "streams_2"):
+        least = min(common.median(measured[arm], f"{part}_s") for arm in CENTRALISED if arm in measured)
+        for arm in ENGINES:
+            if arm not in measured:
+                continue
             more = common.median(measured[arm], f"{part}_s") - least
             found.setdefault(arm, {})[part] = common.rounded(1000 * more / sites)
     return found

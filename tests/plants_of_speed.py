@@ -227,6 +227,27 @@ SPEED: tuple[Plant, ...] = (
         (*_PLANS, "grahams"),
     ),
     Plant(
+        "speed: the new state is made beside the sum, not in its place",
+        "learner_jax/engines/reducer.py",
+        "static_argnums=(0,), donate_argnums=(2,)",
+        "static_argnums=(0,)",
+        ("tests/engines/test_program.py", "-k", "where_the_sum_lies"),
+    ),
+    Plant(
+        "speed: the benchmark's transformer looks at no neighbour",
+        "benchmarks/loops.py",
+        'jnp.einsum("bhqk,bkhd->bqhd", shares, value)',
+        "value",
+        (*_ARMS, "another_work and W4"),
+    ),
+    Plant(
+        "speed: the benchmark's convolutions have no bias",
+        "benchmarks/loops.py",
+        "x = jnp.maximum(x + bias, 0)",
+        "x = jnp.maximum(x, 0)",
+        (*_ARMS, "another_work and W1C"),
+    ),
+    Plant(
         "speed: the benchmark's Adam corrects no bias",
         "benchmarks/loops.py",
         "lr * (m / c1) / (jnp.sqrt(v / c2) + eps)",

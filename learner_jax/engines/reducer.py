@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,17 @@ def _carried(program: Any, arguments: int, widened: bool = False) -> list[int | 
         if line.primitive.name == "convert_element_type" and id(line.invars[0]) in place:
             place[id(line.outvars[0])] = place[id(line.invars[0])]
     return [place.get(id(variable)) for variable in program.jaxpr.outvars]
+
+
+def _spent(server: Server, leaves: Sequence[Any]) -> tuple[bool, ...]:
+    """Which leaves of a sum the new state may take the place of: each of its own takes one of its shape and dtype."""
+    wanted = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(server) if leaf.ndim)
+    spent = []
+    for leaf in leaves:
+        form = leaf.shape, leaf.dtype
+        spent.append(wanted[form] > 0)
+        wanted[form] -= spent[-1]
+    return tuple(spent)
 
 
 class Sender:
@@ -122,7 +134,7 @@ class Reducer:
         self._small = schema_bytes(trees.schema(wire)) * size <= _SMALL
         self._leafwise = own and schema_bytes(trees.schema(wire)) >= _LARGE
         self._stacked = jax.jit(self._reduce)
-        self._step = jax.jit(self._server_step)
+        self._step = jax.jit(self._server_step, static_argnums=(0,), donate_argnums=(2,))
 
     def __call__(
         self,
@@ -156,7 +168,21 @@ class Reducer:
             if shares is not None:
                 share[:accepted] = shares
             term = self._stacked(stack, share, server)
-        return self._step(server, term, np.int32(number), np.int32(cohort), np.int32(1))
+        parts = self.apart(server, term)
+        del term
+        return self._step(parts[0], server, *parts[1:], np.int32(number), np.int32(cohort))
+
+    def apart(self, server: Server, term: PyTree) -> tuple[tuple[Any, tuple[bool, ...]], list[Any], list[Any]]:
+        """A sum as the step takes it: its form, the leaves that it may write the new state over, and the others.
+
+        Args:
+          server: the state before, or its shapes.
+          term: the sum, or its shapes; what a rule made that is no sum may be the server's own.
+        """
+        leaves, structure = jax.tree.flatten(term)
+        spent = _spent(server, leaves) if self.federated.additive else (False,) * len(leaves)
+        given = [leaf for leaf, goes in zip(leaves, spent, strict=True) if goes]
+        return (structure, spent), given, [leaf for leaf, goes in zip(leaves, spent, strict=True) if not goes]
 
     def _sum(self, wires: Iterable[PyTree | Leaves], shares: Iterable[float]) -> PyTree:
         """The sum of all terms. A large wire is added leaf by leaf where it is its own term: one of its leaves is in
@@ -214,6 +240,11 @@ class Reducer:
         terms = jax.vmap(lambda wire: self.federated.lift(wire, self.template))(wires)
         return self.federated.reduce(terms, share, server)
 
-    def _server_step(self, server, term, number, cohort, once):
+    def _server_step(self, form, server, spent, rest, number, cohort):
+        """The step over a sum's leaves; the new state is made where those lie that are given away. It is a program of
+        its own and not `rounds.sealed`: out of a branch, all of it would have to be copied there."""
+        structure, goes = form
+        there, left = iter(spent), iter(rest)
+        term = jax.tree.unflatten(structure, [next(there) if one else next(left) for one in goes])
         round = rounds.make_round(self.study, self.seed, number, cohort, self.enrolled)
-        return rounds.server_step(self.federated, self.template, server, term, round, once)
+        return rounds.server_step(self.federated, self.template, server, term, round, None)

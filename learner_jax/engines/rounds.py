@@ -289,7 +289,7 @@ def server_step(
     """The coordinator's part of a round.
 
     Args:
-      once: see `sealed`.
+      once: see `sealed`; None: this is a program of its own, and no neighbour is there.
 
     Returns:
       The new server state, the metrics' sums, and the state's digest, uint32[4].
@@ -300,7 +300,7 @@ def server_step(
         return server, trees.digest(server)
 
     with scope("server"):
-        server, digest = sealed(step, once, server, term)
+        server, digest = step(server, term) if once is None else sealed(step, once, server, term)
     return server, term.metrics, digest
 
 

@@ -103,7 +103,8 @@ def _simulator(lines: Sequence[Line]) -> str:
             over, best = {arm: {"wall": ratio} for arm, ratio in line["ratio_to_floor"].items()}, best
         rows.append([
             line["name"], f"{_ms(line['arms'][best]['wall_s']['median'])} ({best})",
-            *(_spread(over[arm]["wall"]) for arm in ("sequential", "streams_2", "lanes_4")), _on(line),
+            *(_spread(over[arm]["wall"]) if arm in over else "" for arm in ("sequential", "streams_2", "lanes_4")),
+            _on(line),
         ])  # fmt: skip
     head = ("work", "best plain loop, ms", "one core", "two cores", "four lanes, one core", "on")
     return _table("A simulated round over the best plain loop with one thread, wall time by repeat", head, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import device_check, simulator
+from benchmarks import device_check, simulator_arms
 
 
 def test_workers_and_a_coordinator_give_the_simulators_bits_on_this_device():
@@ -13,7 +13,7 @@ def test_workers_and_a_coordinator_give_the_simulators_bits_on_this_device():
 
 @pytest.mark.parametrize("name", ["W1", "W2"])
 def test_a_work_tells_its_plans_and_its_share_of_the_peak(name):
-    told = device_check.work(name, simulator.QUICKS[name], 2, 1e10)
+    told = device_check.work(name, simulator_arms.QUICKS[name], 2, 1e10)
     assert told["quickest_plan"] in told["ratio_to_best_loop"] and told["best_loop"] in device_check.LOOPS
     assert 0 < told["mfu"] < 1 and told["steps"] > 0
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import common, loops, peer_work, simulator, simulator_peers
+from benchmarks import common, loops, peer_work, simulator_arms, simulator_peers
 
 STAND_IN = """
 import sys
@@ -67,7 +67,7 @@ class Here(common.Process):
 
     def __init__(self, arguments):
         name = next(part.partition("=")[2] for part in arguments if part.startswith("--work="))
-        self._answer = simulator.answer_for(simulator.QUICKS[name], time.perf_counter())
+        self._answer = simulator_arms.answer_for(simulator_arms.QUICKS[name], time.perf_counter())
 
     def ask(self, question):
         return json.loads(json.dumps(self._answer(dict(question))))
@@ -94,7 +94,7 @@ def run(monkeypatch, tmp_path):
 
     def run(*arms, jobs=False, python=sys.executable):
         peers = {"numpy": simulator_peers.Peer("stand_in", ("numpy",), dict.fromkeys(arms, 1), jobs)}
-        return simulator_peers.run("W3", simulator.QUICKS["W3"], 2, 3, ["--work=W3"], {"numpy": python}, peers)
+        return simulator_peers.run("W3", simulator_arms.QUICKS["W3"], 2, 3, ["--work=W3"], {"numpy": python}, peers)
 
     return run
 
@@ -199,9 +199,9 @@ def test_a_short_round_has_the_first_two_batches_and_the_last():
 
 
 def test_a_short_round_with_adam_is_compared(tmp_path):
-    arms, into = simulator.Arms(simulator.QUICKS["W2"]), tmp_path / "short.npz"
+    arms, into = simulator_arms.Arms(simulator_arms.QUICKS["W2"]), tmp_path / "short.npz"
     files = {name: str(tmp_path / f"{name}.npz") for name in ("by_hand", "scan")}
-    answer = simulator.answer_for(simulator.QUICKS["W2"], 0.0)
+    answer = simulator_arms.answer_for(simulator_arms.QUICKS["W2"], 0.0)
     answer({"do": "short", "into": str(into), **files})
     short = peer_work.read(into)
     again = loops.averaged(loops.per_step(loops.adam(short.lr)), arms.weights, short.x, short.y, short.index,

@@ -87,7 +87,9 @@ def test_every_methods_round_local_pass_and_sum_lower_for_every_platform(method)
     total = jax.eval_shape(lambda wire: federated.lift(wire, template), wire)
     one = jax.ShapeDtypeStruct((), np.int32)
     assert exported(reducer._add, total, wire).platforms == PLATFORMS
-    assert exported(reducer._step, trees.shapes(study.server), total, one, one, one).platforms == PLATFORMS
+    server = trees.shapes(study.server)
+    form, given, others = reducer.apart(server, total)
+    assert exported(reducer._step, form, server, given, others, one, one).platforms == PLATFORMS
 
 
 def _passed(study: Study) -> tuple[Any, tuple[Any, ...]]:

@@ -243,3 +243,20 @@ def test_a_plan_that_was_made_ahead_changes_nothing(plan, ahead):
             study.program.prepare(made[0], np.array(made[1], np.int32))
         digests.append(trees.digest_hex(study.program.round(server, states, 2, cohort).digest))
     assert digests[0] == digests[1]
+
+
+def test_the_new_state_is_made_where_the_sum_lies():
+    """A large model is there twice in the server's step, not three times."""
+    for name, case in METHODS.items():
+        study = case.start("mean")
+        template, server = trees.shapes(study.weights), trees.shapes(study.server)
+        wire = wire_shape(study.federated, template, trees.shapes(study.world.rows), LOCAL)
+        made = Reducer(study.federated, template, wire, 0, LOCAL.seed, 3, 3)
+        form, given, others = made.apart(server, jax.eval_shape(study.federated.lift, wire, template))
+        compiled = made._step.lower(form, server, given, others, np.int32(1), np.int32(3)).compile()
+        in_place = compiled.memory_analysis()
+        assert in_place is not None
+        weights, spent = (
+            sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(t)) for t in (template, given)
+        )
+        assert in_place.alias_size_in_bytes == spent >= weights, name
