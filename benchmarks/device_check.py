@@ -101,7 +101,7 @@ def work(name: str, sizes: Sizes, repeats: int, peak: float) -> dict[str, Any]:
         return {loop: arms.make(loop) for loop in LOOPS} | engines
 
     # with Adam after few steps: see `benchmarks.simulator`; an accelerator's quicker products have three digits
-    few = Arms(sizes, SHORT if sizes.optimizer == "adam" else None)
+    few = Arms(sizes, SHORT if sizes.grows else None)
     with jax.default_matmul_precision("highest"):
         leaves = {arm: [np.asarray(leaf) for leaf in call()] for arm, call in built(few).items()}
         by_hand = [np.asarray(leaf) for leaf in few.make("by_hand")()]

@@ -17,7 +17,7 @@ site costs beside its step.
 One epoch each. The inputs are made up: what is measured is time, not learning. Each arm runs the same round in each
 repeat: the same cohort, start and batches. Times are of one call that has run before: the compiled round, waiting for
 the new weights, and the plan of the next round, which the engine makes meanwhile. Before anything is timed, the arms'
-final weights are compared, with Adam after three steps a site; a difference ends the run.
+final weights are compared, with Adam and convolutions after three steps a site; a difference ends the run.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ TOLERANCE = {"centralised": 1e-2, "rounds": 1e-3}
 BY_SIGNS = 20.0
 """Adam's first steps are of one length whatever the gradient, so rounding of a small one moves more: times as far."""
 WHOLE = 0.5
-"""With Adam rounding grows with each step until two right programs are far apart: what is compared is a round of few
-steps a site; a whole one must only lie within so much of the way from the start."""
+"""Where rounding grows with each step until two right programs are far apart, what is compared is a round of few steps
+a site; a whole one must only lie within so much of the way from the start."""
 LEFT_OUT = {
     "convolutions": ("unroll_8", "padded_vmap", "lanes_4"),
     "transformer": ("unroll_4", "unroll_8", "padded_vmap", "lanes_4"),
@@ -133,7 +133,7 @@ def run(name: str, sizes: Sizes, repeats: int, arguments: Sequence[str]) -> dict
         # ---- start, compile, compare
         work = {place: process.ask({"do": "describe"}) for place, process in processes.items()}
         first, leaves, start = _first_calls(home)
-        if sizes.optimizer == "adam":
+        if sizes.grows:
             agreed = agreement(_few_steps(home), start, sizes.optimizer) | {"whole": _far(leaves, start)}
         else:
             agreed = agreement(leaves, start, sizes.optimizer)

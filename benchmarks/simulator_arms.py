@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROUND, OTHER_ROUND, SEED = 2, 3, 0
 SHORT = 3
-"""Steps a site of the round that is compared where the optimizer is Adam."""
+"""Steps a site of the round that is compared where rounding grows."""
 
 
 class Sizes(NamedTuple):
@@ -32,6 +32,11 @@ class Sizes(NamedTuple):
     lr: float = 0.05
     method: str = "fedavg"
     network: str = "perceptron"
+
+    @property
+    def grows(self) -> bool:
+        """Whether rounding grows with each step: Adam divides by it, and of four neighbours another may be larger."""
+        return self.optimizer == "adam" or self.network == "convolutions"
 
 
 WORKS = {
