@@ -13,10 +13,10 @@ from tests.federation.kills import Kill, events, where_it_fell
 from tests.federation.nursery import Child, Nursery
 
 SITES = ("h00", "h01")
-# small steps: the model gets better for hundreds of rounds, so that the best one is written again and again
+# small steps: the model gets better for thousands of rounds, so that the best one is written again and again
 SLOW = {
-    "fedavg": Spec("algorithms", "fedavg", {"local": Spec("optimizers", "sgd", {"learning_rate": 0.002})}),
-    "scaffold": Spec("algorithms", "scaffold", {"local_lr": 0.002}),
+    "fedavg": Spec("algorithms", "fedavg", {"local": Spec("optimizers", "sgd", {"learning_rate": 0.0003})}),
+    "scaffold": Spec("algorithms", "scaffold", {"local_lr": 0.0003}),
 }
 
 

@@ -82,7 +82,7 @@ def test_a_sample_of_deaths(source, nursery, tmp_path):
 @pytest.mark.limit(900)
 @pytest.mark.parametrize("method", SLOW)
 def test_the_coordinator_dies_at_every_point_four_times(method, source, nursery, tmp_path):
-    study = slow_study(source, method, 400)
+    study = slow_study(source, method, 2400)  # a coordinator that loads what it saves by runs some tens meanwhile
     chain = points(random.Random(8), 4)
     assert len({point.split(":")[0] for point in chain}) == len(COORDINATOR) >= 25
     begun = time.monotonic()
