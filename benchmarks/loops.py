@@ -71,16 +71,17 @@ def transformer(weights: Weights, x: Any, width: int = 64) -> Any:
     def gelu(x):
         return 0.5 * x * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
-    x = words[x] + places
+    rows, length = x.shape  # [B * T, D] between the blocks: products of three axes have gradients that take longer
+    x = (words[x] + places).reshape(rows * length, -1)
     for before, asked, told, after, up, down in blocks:
-        heads = dense(asked, normal(before, x)).reshape(*x.shape[:2], 3, -1, width)
+        heads = dense(asked, normal(before, x)).reshape(rows, length, 3, -1, width)
         query, key, value = heads[:, :, 0], heads[:, :, 1], heads[:, :, 2]
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(width)
         shares = jnp.exp(scores - jnp.max(scores, -1, keepdims=True))
         shares = shares / jnp.sum(shares, -1, keepdims=True)
         x = x + dense(told, jnp.einsum("bhqk,bkhd->bqhd", shares, value).reshape(x.shape))
         x = x + dense(down, gelu(dense(up, normal(after, x))))
-    return dense(out, jnp.mean(normal(last, x), 1))
+    return dense(out, jnp.mean(normal(last, x).reshape(rows, length, -1), 1))
 
 
 def loss(weights: Weights, x: Any, y: Any, mask: Any, network: Network = perceptron) -> Any:

@@ -48,8 +48,8 @@ class Block(nnx.Module):
         self.asked, self.told = nnx.Linear(width, 3 * width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
         self.up, self.down = nnx.Linear(width, 4 * width, rngs=rngs), nnx.Linear(4 * width, width, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        parts = self.asked(self.before(x)).reshape(*x.shape[:2], 3, self.heads, -1)
+    def __call__(self, x: jax.Array, length: int) -> jax.Array:
+        parts = self.asked(self.before(x)).reshape(-1, length, 3, self.heads, x.shape[1] // self.heads)
         query, key, value = (parts[:, :, k] for k in range(3))
         x = x + self.told(nnx.dot_product_attention(query, key, value).reshape(x.shape))
         return x + self.down(nnx.gelu(self.up(self.after(x))))
@@ -66,10 +66,11 @@ class Transformer(nnx.Module):
         self.last, self.out = nnx.LayerNorm(width, rngs=rngs), nnx.Linear(width, classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.words(x) + self.places(jnp.arange(x.shape[1]))
+        rows, length = x.shape
+        x = (self.words(x) + self.places(jnp.arange(length))).reshape(rows * length, -1)
         for block in self.blocks:
-            x = block(x)
-        return self.out(jnp.mean(self.last(x), 1))
+            x = block(x, length)
+        return self.out(jnp.mean(self.last(x).reshape(rows, length, -1), 1))
 
 
 def model(kind: str, widths: Widths) -> Model:

@@ -86,9 +86,15 @@ def made_up_sites(sizes: Sizes) -> dict[str, Any]:
 
 
 class Arms:
-    """The arms of one process, built when first asked for; an arm is a function that gives the weights' leaves."""
+    """The arms of one process, built when first asked for; an arm is a function that gives the weights' leaves.
 
-    def __init__(self, sizes: Sizes, steps: int | None = None):
+    Args:
+      sizes: of the work.
+      steps: of each site; None: an epoch.
+      dtype: of rows and weights.
+    """
+
+    def __init__(self, sizes: Sizes, steps: int | None = None, dtype: Any = np.float32):
         import jax
         import jax.monitoring
         import optax
@@ -101,10 +107,11 @@ class Arms:
 
         self.sizes, self.compiled = sizes, 0
         jax.monitoring.register_event_duration_secs_listener(self._heard)
-        self.world = build_world(made_up_sites(sizes))
+        self.world = build_world(made_up_sites(sizes), dtype)
         model = networks.model(sizes.network, sizes.widths)
         self.network: loops.Network = getattr(loops, sizes.network)
         params, stats = model.init(jax.random.key(SEED), jax.tree.map(lambda column: column[:2], self.world.rows))
+        params, stats = (jax.tree.map(lambda leaf: leaf.astype(dtype), part) for part in (params, stats))
         self.start = {"params": params, "stats": stats}
         binary = sizes.widths[-1] == 1
         score = optax.sigmoid_binary_cross_entropy if binary else optax.softmax_cross_entropy_with_integer_labels
@@ -116,7 +123,7 @@ class Arms:
         self.local = Local(sizes.batch_size, 1, steps, SEED)
         self.x, self.y = self.world.rows["x"], self.world.rows["y"]
         # ---- the round's batches, from the plan that the engine itself follows
-        program = self.program()
+        self._plans = program = self.program()
         (index,), (first,), (counts,) = program.draws(program.deal(self.cohort(ROUND)), ROUND)
         self.first, self.steps = first[0], counts[0]
         self.index = index[0][: self.steps.sum()]
@@ -166,6 +173,25 @@ class Arms:
             return jax.tree.leaves(networks.by_hand(self.sizes.network, outcome.server.learned.weights["params"]))
 
         return run
+
+    def studied(self, rounds: int, streams: int = 1) -> list[Any]:
+        """The leaves of the weights after rounds that go on from each other, of cohorts of their own."""
+        import jax
+
+        from benchmarks import networks
+        from learner_jax.engines.program import enrol_all
+
+        program = self.program(streams)
+        server = program.place(self.federated.init(self.start, jax.random.key(SEED)))
+        states = program.place(enrol_all(self.federated, self.start, len(self.world.names)))
+        for number in range(1, rounds + 1):
+            outcome = program.round(server, states, number, self.cohort(number))
+            server, states = outcome.server, outcome.states
+        return jax.tree.leaves(networks.by_hand(self.sizes.network, server.learned.weights["params"]))
+
+    def steps_of(self, number: int) -> np.ndarray:
+        """int32: the steps of each site of a round."""
+        return self._plans.steps[self.cohort(number)]
 
     def state_copy(self) -> Callable[..., list[Any]]:
         """Each site's control variate read and written once, by NumPy."""

@@ -41,6 +41,7 @@ def tables(lines: Sequence[Line]) -> str:
     """The tables of what is known, in Markdown."""
     parts = [
         _simulator(_newest(lines, "simulator", "name")),
+        _devices(_newest(lines, "devices", "name")),
         _peers(_newest(lines, "simulator_peers", "name")),
         _first(_newest(lines, "first_result")),
         _checkpoints(_newest(lines, "checkpoints")),
@@ -108,6 +109,18 @@ def _simulator(lines: Sequence[Line]) -> str:
         ])  # fmt: skip
     head = ("work", "best plain loop, ms", "one core", "two cores", "four lanes, one core", "on")
     return _table("A simulated round over the best plain loop with one thread, wall time by repeat", head, rows)
+
+
+def _devices(lines: Sequence[Line]) -> str:
+    rows = []
+    for line in lines:
+        for arm, told in line["round_s"].items():
+            over = line["over_one"].get(arm)
+            off = f"{line['apart_in_float64'][arm]:.1e}" if over else ""
+            beside = _spread(over["wall"]) if over else ""
+            rows.append([line["name"], f"`{arm}`", _ms(told["median"]), beside, off, _on(line)])
+    head = ("work", "processes and devices", "a round, ms", "over one device, by repeat", "apart in float64", "on")
+    return _table("A second device, a second process", head, rows)
 
 
 def _peers(lines: Sequence[Line]) -> str:

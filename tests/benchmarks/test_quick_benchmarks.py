@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from benchmarks import devices
 
 
 def line(root, module: str, *more: str) -> dict:
@@ -42,6 +45,20 @@ def test_rows_that_do_not_fit_end_in_the_same_weights(root, work):
 
 
 @pytest.mark.soak
+def test_a_second_device_and_a_second_process_change_nothing(root):
+    told = line(root, "devices")
+    assert max(told["apart_in_float64"].values()) <= devices.SAME and not any(told["compiled_in_them"].values())
+    assert told["round_s"].keys() == devices.ARMS.keys() and told["different_numbers_of_steps"] > 5
+
+
+def test_weights_that_differ_in_the_ninth_digit_end_the_benchmark_of_devices():
+    start, one = [np.zeros(3)], [np.array([1.0, 2.0, 3.0])]
+    assert devices.held({"one": one, "devices_2": [one[0] + 1e-10]}, start)["devices_2"] < devices.SAME
+    with pytest.raises(ValueError, match=r"weights of 'processes_2' within 1e-09 of those of 'one', got"):
+        devices.held({"one": one, "processes_2": [one[0] * (1 + 1e-8)]}, start)
+
+
+@pytest.mark.soak
 def test_the_first_result_comes(root):
     told = line(root, "first_result")
     assert {"cold", "warm"} == told["until"]["readmission"].keys()
@@ -50,4 +67,4 @@ def test_the_first_result_comes(root):
 @pytest.mark.soak
 def test_the_device_check_tells_of_every_work(root):
     told = line(root, "device_check")
-    assert told["works"].keys() == {"W1", "W2", "W3"} and told["parity"]["same_bits"] == told["parity"]["rounds"]
+    assert told["works"].keys() == {"W1", "W2", "W3", "W4"} and told["parity"]["same_bits"] == told["parity"]["rounds"]
