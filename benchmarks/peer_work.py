@@ -33,13 +33,14 @@ class Work:
     """A round.
 
     Attributes:
-      x: float32[M, i], the rows of all sites.
+      x: float32[M, i], the rows of all sites; of a network that is no perceptron float32[M, ...] or int32[M, ...].
       y: int32[M], classes; float32[M] of 0 and 1 where there is one output.
       index: int32[T, B], the rows of each batch, site after site; -1 is padding.
       first, steps: int32[S], where a site's batches begin in `index`, and how many they are.
       start: leaves, kernel float32[i, o] and bias float32[o] of each layer in turn; ReLU between layers.
       lr: learning rate.
       optimizer: "sgd" or "adam" (0.9, 0.999, 1e-8), which each site starts afresh.
+      network: of `benchmarks.networks`; of others than a perceptron the leaves are those of `networks.by_hand`.
     """
 
     x: np.ndarray
@@ -50,6 +51,7 @@ class Work:
     start: tuple[np.ndarray, ...]
     lr: float
     optimizer: str
+    network: str = "perceptron"
 
 
 class Job(NamedTuple):
@@ -67,7 +69,7 @@ Arm = Callable[[], list[np.ndarray]] | Job
 
 def write(file: Path, work: Work) -> None:
     """The work as one .npz; nothing in it is pickled."""
-    parts: dict[str, Any] = {name: np.asarray(getattr(work, name)) for name in (*ARRAYS, "lr", "optimizer")}
+    parts: dict[str, Any] = {name: np.asarray(getattr(work, name)) for name in (*ARRAYS, "lr", "optimizer", "network")}
     parts |= {f"leaf_{k}": leaf for k, leaf in enumerate(work.start)}
     np.savez(file, **parts)
 
@@ -78,7 +80,8 @@ def read(file: Path) -> Work:
         count = sum(name.startswith("leaf_") for name in parts.files)
         start = tuple(parts[f"leaf_{k}"] for k in range(count))
         arrays = {name: parts[name] for name in ARRAYS}
-        return Work(**arrays, start=start, lr=float(parts["lr"]), optimizer=str(parts["optimizer"]))
+        words = {name: str(parts[name]) for name in ("optimizer", "network")}
+        return Work(**arrays, start=start, lr=float(parts["lr"]), **words)
 
 
 def batches(work: Work, site: int) -> list[np.ndarray]:
@@ -121,7 +124,8 @@ def spread(folder: Path, work: Work) -> None:
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(work, name))
     with (folder / "rest.json").open("w") as file:
-        json.dump({"lr": work.lr, "optimizer": work.optimizer, "leaves": len(work.start)}, file)
+        rest = {"lr": work.lr, "optimizer": work.optimizer, "network": work.network, "leaves": len(work.start)}
+        json.dump(rest, file)
     for k, leaf in enumerate(work.start):
         np.save(folder / f"leaf_{k}.npy", leaf)
 
@@ -136,7 +140,7 @@ def mapped(folder: Path) -> Work:
 
     start = tuple(load(f"leaf_{k}") for k in range(rest["leaves"]))
     arrays = {name: load(name, "c" if name in ("x", "y") else None) for name in ARRAYS}
-    return Work(**arrays, start=start, lr=rest["lr"], optimizer=rest["optimizer"])
+    return Work(**arrays, start=start, **{name: rest[name] for name in ("lr", "optimizer", "network")})
 
 
 def _high_water(pid: str) -> int:

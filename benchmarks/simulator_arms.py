@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
 WORKS = {
     "W1": Sizes(),
     "W2": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "adam", 1e-3),
-    "W1C": Sizes(cohort=20, widths=(28, 28, 1, 32, 64, 128, 62), network="convolutions"),
+    "W1C": Sizes(cohort=20, widths=(28, 28, 1, 32, 64, 128, 62), lr=0.01, network="convolutions"),
     "W3": Sizes(cohort=500, widths=(60, 10)),
     "W4": Sizes(8, 8, 24.0, 0.0, 8, (1000, 64, 256, 12, 4, 10), "adam", 1e-4, network="transformer"),
     "W1S": Sizes(optimizer="controlled", method="scaffold"),
@@ -135,7 +135,8 @@ class Arms:
 
         leaves = tuple(np.asarray(leaf) for leaf in jax.tree.leaves(self.weights))
         arrays = {name: np.asarray(getattr(self, name)) for name in peer_work.ARRAYS}
-        return peer_work.Work(**arrays, start=leaves, lr=self.sizes.lr, optimizer=self.sizes.optimizer)
+        sizes = self.sizes
+        return peer_work.Work(**arrays, start=leaves, lr=sizes.lr, optimizer=sizes.optimizer, network=sizes.network)
 
     def _heard(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         self.compiled += event == "/jax/core/compile/backend_compile_duration"

@@ -42,9 +42,7 @@ from benchmarks import common, peer_work
 from benchmarks.simulator import apart, check
 from benchmarks.simulator_arms import QUICKS, WORKS, Sizes
 
-_LEFT = {"T10000", "W1C", "W4"}
-"""Peers know perceptrons alone, and ten thousand sites take most of them minutes a round."""
-NAMES = tuple(name for name, sizes in WORKS.items() if name not in _LEFT and sizes.method == "fedavg")
+NAMES = tuple(name for name, sizes in WORKS.items() if name != "T10000" and sizes.method == "fedavg")
 
 
 class Peer(NamedTuple):
@@ -54,6 +52,7 @@ class Peer(NamedTuple):
       module: of benchmarks.
       packages: what its Python must be able to import.
       arms: name -> cores that it may use.
+      networks: whether it has other networks than perceptrons.
       jobs: whether it does whole jobs of several rounds alone.
     """
 
@@ -61,10 +60,13 @@ class Peer(NamedTuple):
     packages: tuple[str, ...]
     arms: Mapping[str, int]
     jobs: bool = False
+    networks: bool = False
 
 
 PEERS = {
-    "torch": Peer("benchmarks.peer_torch", ("torch",), {"torch_centralised": 1, "torch": 1, "torch_optim": 1}),
+    "torch": Peer(
+        "benchmarks.peer_torch", ("torch",), {"torch_centralised": 1, "torch": 1, "torch_optim": 1}, networks=True
+    ),
     "fedjax": Peer("benchmarks.peer_fedjax", ("fedjax",), {"fedjax": 1, "fedjax_2": 2}),
     "drjax": Peer("benchmarks.peer_drjax", ("drjax",), {"drjax": 1}),
     "flower": Peer("benchmarks.peer_flower", ("flwr", "ray", "torch"), {"flower": 1, "flower_2": 2}, jobs=True),
@@ -138,7 +140,7 @@ class Run:
 
     Args:
       arguments: of our own processes, which name the work.
-      optimizer: of the work.
+      sizes: of the work.
       pythons: peer -> its Python or None.
       folder: for the work and weights.
       stack: closes the processes.
@@ -148,7 +150,7 @@ class Run:
     def __init__(
         self,
         arguments: Sequence[str],
-        optimizer: str,
+        sizes: Sizes,
         pythons: Mapping[str, str | None],
         folder: Path,
         stack: ExitStack,
@@ -170,7 +172,7 @@ class Run:
         self._first(self.arms["scan"], "by_hand")
         self.start = _load(folder / "start.npz")
         self.short: dict[str, list[np.ndarray]] = {}
-        if optimizer == "adam":
+        if sizes.grows:
             files = {name: folder / f"short-{name}.npz" for name in ("by_hand", "scan")}
             into = str(folder / "short.npz")
             self.arms["scan"].ask("short", into=into, **{name: str(file) for name, file in files.items()})
@@ -178,6 +180,8 @@ class Run:
         # ---- theirs
         for name, peer in peers.items():
             why = missing(pythons.get(name), peer, f"{name}_python")
+            if sizes.network != "perceptron" and not peer.networks:
+                why = "its file here has perceptrons alone"
             if why is not None:
                 self.not_run[name] = why
                 continue
@@ -293,7 +297,7 @@ def run(
     """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        run = Run(arguments, sizes.optimizer, pythons, Path(folder), stack, peers)
+        run = Run(arguments, sizes, pythons, Path(folder), stack, peers)
         if run.short:
             agreed, whole = agreement(run.short, run.start, sizes.optimizer), far(run.leaves, run.start)
         else:

@@ -238,7 +238,7 @@ SPEED: tuple[Plant, ...] = (
         "benchmarks/loops.py",
         'jnp.einsum("bhqk,bkhd->bqhd", shares, value)',
         "value",
-        (*_ARMS, "another_work and W4"),
+        (_ARMS[0], "-m", "soak or not soak", "-k", "another_work and W4"),
     ),
     Plant(
         "speed: the benchmark's convolutions have no bias",

@@ -71,7 +71,7 @@ def test_all_arms_agree(arms, start):
     assert off["centralised"] < simulator.TOLERANCE["centralised"] and off["rounds"] < simulator.TOLERANCE["rounds"]
 
 
-@pytest.mark.parametrize("name", ["W1C", "W2", "W3", "W4", "W1S"])
+@pytest.mark.parametrize("name", ["W1C", "W2", "W3", pytest.param("W4", marks=pytest.mark.soak), "W1S"])
 def test_all_arms_of_another_work_agree(name):
     other = simulator_arms.Arms(simulator_arms.QUICKS[name])
     names = ("scan", "per_step", "gathered_scan", "padded_vmap", "sequential", "by_hand")

@@ -11,7 +11,7 @@ def test_workers_and_a_coordinator_give_the_simulators_bits_on_this_device():
     assert device_check.parity() == {"rounds": device_check.ROUNDS, "same_bits": device_check.ROUNDS}
 
 
-@pytest.mark.parametrize("name", ["W1", "W2"])
+@pytest.mark.parametrize("name", ["W2", pytest.param("W1", marks=pytest.mark.soak)])
 def test_a_work_tells_its_plans_and_its_share_of_the_peak(name):
     told = device_check.work(name, simulator_arms.QUICKS[name], 2, 1e10)
     assert told["quickest_plan"] in told["ratio_to_best_loop"] and told["best_loop"] in device_check.LOOPS

@@ -53,7 +53,11 @@ def quickest(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("plan", "named"), [(Plan(1, 1), Engine(plan="sequential")), (Plan(1, 4), Engine(plan="lanes", lanes=4))]
+    ("plan", "named"),
+    [
+        (Plan(1, 1), Engine(plan="sequential")),
+        pytest.param(Plan(1, 4), Engine(plan="lanes", lanes=4), marks=pytest.mark.soak),
+    ],
 )
 def test_the_quickest_is_taken_and_said_and_gives_the_bits_of_that_plan_named(plan, named, quickest, tmp_path):
     quickest(plan, truly=True)

@@ -14,7 +14,7 @@ import pytest
 import learner_jax
 from tests.protocol import schedules
 
-MANY = int(os.environ.get("LEARNER_SCHEDULES", "50000"))
+MANY = int(os.environ.get("LEARNER_SCHEDULES", "100000"))
 
 
 def outside(many: int, first: int) -> dict[str, Any]:
