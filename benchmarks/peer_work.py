@@ -80,8 +80,8 @@ def read(file: Path) -> Work:
         count = sum(name.startswith("leaf_") for name in parts.files)
         start = tuple(parts[f"leaf_{k}"] for k in range(count))
         arrays = {name: parts[name] for name in ARRAYS}
-        words = {name: str(parts[name]) for name in ("optimizer", "network")}
-        return Work(**arrays, start=start, lr=float(parts["lr"]), **words)
+        optimizer, network = (str(parts[name]) for name in ("optimizer", "network"))
+        return Work(**arrays, start=start, lr=float(parts["lr"]), optimizer=optimizer, network=network)
 
 
 def batches(work: Work, site: int) -> list[np.ndarray]:
@@ -140,7 +140,7 @@ def mapped(folder: Path) -> Work:
 
     start = tuple(load(f"leaf_{k}") for k in range(rest["leaves"]))
     arrays = {name: load(name, "c" if name in ("x", "y") else None) for name in ARRAYS}
-    return Work(**arrays, start=start, **{name: rest[name] for name in ("lr", "optimizer", "network")})
+    return Work(**arrays, start=start, lr=rest["lr"], optimizer=rest["optimizer"], network=rest["network"])
 
 
 def _high_water(pid: str) -> int:

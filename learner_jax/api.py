@@ -31,7 +31,7 @@ from learner_jax.errors import ConfigError, CorruptError, DataError, StudyError
 from learner_jax.events import Event, Observer, fan_out, silent
 from learner_jax.specs import Spec, Study
 from learner_jax.specs.study import no_type_check
-from learner_jax.types import Algorithm, PyTree, Task
+from learner_jax.types import Algorithm, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -228,7 +228,7 @@ def _run(
 ) -> Run:
     from learner_jax.engines import calibrate, judge, outcome
     from learner_jax.engines.simulator import simulate as run_rounds
-    from learner_jax.engines.simulator import template_rows
+    from learner_jax.engines.simulator import state_of, template_rows
 
     parts = built(study, task)
     if folder is not None:
@@ -239,7 +239,7 @@ def _run(
     if parts.task.checklist is not None and fitted:
         parts.check_genes(parts.task.checklist.template(fitted))
     trained, world = run_rounds(parts, data, folder, on_event)
-    weights = [parts.federated.model(parts.federated.send(trained.best), _row(trained.states, place))
+    weights = [parts.federated.model(parts.federated.send(trained.best), state_of(trained.states, place))
                for place in range(len(world.names))]  # fmt: skip
     evaluation: dict[str, Any] = {"cohorts": []}
     binary = judge.is_binary(parts, data)
@@ -600,12 +600,6 @@ def _sites(parts: Parts, given: Any, on_event: Observer) -> tuple[Any, dict[str,
 
 def _note(study: Study, text: str) -> Event:
     return Event("note", study.name, data={"text": text})
-
-
-def _row(states: PyTree, place: int) -> PyTree:
-    import jax
-
-    return jax.tree.map(lambda x: x[place], states)
 
 
 def _compilation_cache(study: Study) -> None:

@@ -8,6 +8,7 @@ _PROFILER = ("tests/engines/test_profiler.py", "-k")
 _PLANS = ("tests/data/test_plans.py", "-k")
 _PROGRAM = ("tests/engines/test_program.py", "-k")
 _CHOOSE = ("tests/engines/test_choose.py", "-k")
+_SHELVED = ("tests/engines/test_shelved.py",)
 _ARMS = ("tests/benchmarks/test_benchmark_arms.py", "-k")
 
 _COMPUTE = ("tests/engines/test_compute.py", "-k")
@@ -30,8 +31,8 @@ SPEED: tuple[Plant, ...] = (
     Plant(
         "speed: the checkpoint of a round is in no phase",
         "learner_jax/engines/keeper.py",
-        '        with spans.span("checkpoint"):\n            items = {',
-        '        with spans.span("round", round_number):\n            items = {',
+        '        with spans.span("checkpoint"):\n            shelf',
+        '        with spans.span("round", round_number):\n            shelf',
         (*_PROFILER, "comes_late and checkpoint"),
     ),
     Plant(
@@ -232,6 +233,41 @@ SPEED: tuple[Plant, ...] = (
         "static_argnums=(0,), donate_argnums=(2,)",
         "static_argnums=(0,)",
         ("tests/engines/test_program.py", "-k", "where_the_sum_lies"),
+    ),
+    Plant(
+        "speed: states on the disk are those of other sites",
+        "learner_jax/engines/shelved.py",
+        "shelf.put(slots[there], new, number)",
+        "shelf.put(np.sort(slots[there])[::-1], new, number)",
+        _SHELVED,
+    ),
+    Plant(
+        "speed: a run goes on from states that later rounds have changed",
+        "learner_jax/engines/keeper.py",
+        "                states.back_to(step)\n",
+        "                pass\n",
+        _SHELVED,
+    ),
+    Plant(
+        "speed: what a round replaces is not kept",
+        "learner_jax/storage/shelf.py",
+        "                self._remember(np.sort(places), number)\n",
+        "                pass\n",
+        ("tests/storage/test_shelf.py",),
+    ),
+    Plant(
+        "speed: a site that never was asked has zeros on the disk",
+        "learner_jax/storage/shelf.py",
+        "record if record[-1] else first",
+        "record if place >= 0 else first",
+        ("tests/storage/test_shelf.py",),
+    ),
+    Plant(
+        "speed: a look at states on the disk counts the last ones twice",
+        "learner_jax/engines/shelved.py",
+        "count = min(many, sites - start)",
+        "count = many",
+        _SHELVED,
     ),
     Plant(
         "speed: the benchmark's transformer looks at no neighbour",

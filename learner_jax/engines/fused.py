@@ -18,6 +18,7 @@ import numpy as np
 from learner_jax import spans
 from learner_jax.engines import machines
 from learner_jax.engines.program import Outcome, Program
+from learner_jax.engines.shelved import Shelved
 from learner_jax.engines.streamed import Streamed
 from learner_jax.specs import Study
 from learner_jax.types import PyTree
@@ -29,7 +30,8 @@ _HELD = 2**28
 def how_many(study: Study, program: Program, server: PyTree, states: PyTree) -> int:
     """Rounds that may be run in one call: what the study asks for, or 1 where somebody looks in between."""
     stopped = study.patience is not None and bool(jax.tree.leaves(states))  # their states then are in no one's hands
-    looked_at = study.checkpoint.wait or spans.heard() or machines.several() or isinstance(program, Streamed)
+    looked_at = study.checkpoint.wait or spans.heard() or machines.several()
+    looked_at = looked_at or isinstance(program, Streamed | Shelved)
     if stopped or looked_at:
         return 1
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(server)) + program.plan_bytes()

@@ -20,6 +20,7 @@ from learner_jax.protocol.rows import Committed, Measured, Row
 from learner_jax.specs import Study
 from learner_jax.storage.journal import Journal
 from learner_jax.storage.patience import patiently
+from learner_jax.storage.shelf import Shelf
 from learner_jax.storage.steps import Steps
 from learner_jax.types import PyTree
 
@@ -30,6 +31,12 @@ again after a crash."""
 _SMALL = 64 * 2**20
 """Bytes of a server's state up to which the best is held in memory until a step that names it is saved."""
 T = TypeVar("T")
+
+
+def _all(*done: Callable[[], object] | None) -> None:
+    for one in done:
+        if one is not None:
+            one()
 
 
 class Keeper:
@@ -101,14 +108,25 @@ class Keeper:
             except StorageError as error:
                 notes.append(str(error))
                 continue
+            if items["meta"].get("states", "here") != ("on the disk" if isinstance(states, Shelf) else "here"):
+                raise StudyError(
+                    f"expected a run whose sites' states lie where they did in {self.folder} (engine.states_mib), got "
+                    "them in memory or on the disk, the other way round"
+                )
             if items["meta"].get("rows", self._rows) != self._rows:
                 raise StudyError(
                     f"expected the rows that step {step} in {self.folder} was trained on, got others; name a new folder"
                 )
             history.restore(items["meta"], self._said_until(step, items["meta"]))
-            restored, states = self._fitted(step, server, items["server"]), self._fitted(step, states, items["sites"])
+            restored = self._fitted(step, server, items["server"])
+            if isinstance(states, Shelf):
+                states.back_to(step)
+            else:
+                states = self._fitted(step, states, items["sites"])
             self._seen = step
             return step, restored, states, best_round, notes
+        if isinstance(states, Shelf):
+            states.back_to(0)
         return 0, server, states, None, notes
 
     def _said_until(self, step: int, meta: Mapping[str, Any]) -> list[str]:
@@ -184,20 +202,26 @@ class Keeper:
     def step(
         self, round_number: int, server: PyTree, states: PyTree, meta: Mapping[str, Any], last: bool = False
     ) -> bool:
-        """Saves a step, if one is due; True if it was. meta: of the history, as of this round."""
+        """Saves a step, if one is due; True if it was. meta: of the history, as of this round. Of a shelf of states
+        what was put there is durable before the step is, and what no step may go back to is removed."""
         every, before, self._seen = self._checkpoint.every, self._seen, round_number
         if self._steps is None or (not last and round_number // every == before // every):
             return False
         with spans.span("checkpoint"):
+            shelf = states if isinstance(states, Shelf) else None
             items = {
                 "server": trees.named_leaves(server),
-                "sites": trees.named_leaves(states),
-                "meta": {**meta, "rows": self._rows},
+                "sites": {} if shelf is not None else trees.named_leaves(states),
+                "meta": {**meta, "rows": self._rows, **({} if shelf is None else {"states": "on the disk"})},
             }
             steps, wait = self._steps, last or self._checkpoint.wait
             copy = not wait and bool(items["sites"])  # the simulator donates its states to the next round
             held = self._held.get(meta["best_round"])
             first = None if held is None else functools.partial(self._save_best, meta["best_round"], held)
+            if shelf is not None:
+                self._write(shelf.settle)
+                shelf.forget(self.oldest() or 0)
+                first = functools.partial(_all, shelf.flush, first)
             return self._write(lambda: steps.save(round_number, items, wait=wait, copy=copy, first=first))
 
     def _write(self, act: Callable[[], T]) -> T:

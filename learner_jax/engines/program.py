@@ -186,13 +186,18 @@ class Program:
           number: from 1.
           cohort: int32, places of the sites asked, ascending.
         """
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead.number != number or not np.array_equal(ahead.cohort, cohort):
-            ahead = self._planned(number, cohort)
+        ahead = self._ahead_of(number, cohort)
         given = (server, states, self._rows, *ahead.given)
         return self._ran(
             self._simulate, lambda: anew(self._round, donate_argnums=(1,)), _ROUND, given, ahead.slots, ahead.draws
         )
+
+    def _ahead_of(self, number: int, cohort: np.ndarray) -> _Planned:
+        """The plan that was made ahead, if it is this round's; else it is made now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.number != number or not np.array_equal(ahead.cohort, cohort):
+            ahead = self._planned(number, cohort)
+        return ahead
 
     def several(
         self, server: Server, states: PyTree, number: int, cohorts: Sequence[np.ndarray], most: int

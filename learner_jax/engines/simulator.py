@@ -18,12 +18,14 @@ from learner_jax.engines.history import History, said
 from learner_jax.engines.keeper import Keeper
 from learner_jax.engines.parts import Parts, describe, values
 from learner_jax.engines.program import Plan, Program, enrol_all, wire_shape
+from learner_jax.engines.shelved import Shelved, shelf_of
 from learner_jax.engines.streamed import is_streamed, program_over, world_of
 from learner_jax.engines.world import World, world_sha256
 from learner_jax.errors import ConfigError, DataError
 from learner_jax.events import Event, Observer, silent
 from learner_jax.leaves import weights_sha256
 from learner_jax.specs import Engine, Study
+from learner_jax.storage.shelf import Shelf
 from learner_jax.types import PyTree
 
 
@@ -33,7 +35,7 @@ class Trained(NamedTuple):
     Attributes:
       server: the coordinator's state after the last round.
       best: its state after the best round, which the study's model is taken from.
-      states: every site's, [N, ...].
+      states: every site's, [N, ...], or a `Shelf` of them.
       history: curve and best round.
       sha256: of the last round's weights.
       bytes_up, bytes_down: payload that crossed, or would have crossed, the wire.
@@ -91,6 +93,11 @@ def template_rows(world: World) -> PyTree:
     return jax.tree.map(lambda column: column[:2], world.rows)
 
 
+def state_of(states: PyTree, place: int) -> PyTree:
+    """A site's state: of all, [N, ...], or of a shelf."""
+    return states.one(place) if isinstance(states, Shelf) else jax.tree.map(lambda x: x[place], states)
+
+
 def simulate(
     parts: Parts, sites: Mapping[str, SiteData], workdir: Path | None = None, on_event: Observer = silent
 ) -> tuple[Trained, World]:
@@ -142,14 +149,16 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     # ---- the start, or the newest step
     weights = parts.init_weights(template_rows(world))
     parts.check_inputs(weights, template_rows(world))
-    server, states = federated.init(weights, jax.random.key(study.seed)), enrol_all(federated, weights, sites)
+    server = federated.init(weights, jax.random.key(study.seed))
+    shelf = shelf_of(study.engine, federated, weights, world, keeper.folder)
+    states = enrol_all(federated, weights, sites) if shelf is None else shelf
 
     def by(plan: Plan) -> Program:
-        make = program_over(study.engine, world, plan)
+        make = program_over(study.engine, world, plan) if shelf is None else Shelved
         return make(federated, trees.shapes(weights), world, parts.local, plan, size, parts.number)
 
     plan = plan_of(study.engine, sites)
-    if _is_free(study.engine):
+    if _is_free(study.engine) and shelf is None:
         first = _cohort(study, world, 1, size)
         tried = choose.candidates(plan, len(jax.devices()), size)
         program = choose.chosen(study, tried, by, server, states, first, keeper.folder, keeper.begun, say)
@@ -157,7 +166,7 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
         program = by(plan)
     history = History(parts)
     done, server, states, best, notes = _restored(keeper, server, states, history)
-    server, states = program.place(server), program.place(states)
+    server, states = program.place(server), program.place(states) if shelf is None else shelf
     for note in notes:
         say(f"a step was passed over: {note}")
     if done:
@@ -209,7 +218,8 @@ def _train(parts: Parts, world: World, keeper: Keeper, on_event: Observer) -> Tr
     up, down = (sum(row[key] for row in history.curve) for key in ("bytes_up", "bytes_down"))
     best = server if best is None or history.best_round == number else keeper.best_of(best, server)
     best = machines.tree_from_first(best, trees.shapes(server))
-    server, best, states = jax.device_get((server, best, states))
+    server, best = jax.device_get((server, best))
+    states = jax.device_get(states) if shelf is None else shelf
     return Trained(server, best, states, history, sha256_of(federated, server, weights),
                    up, down, seconds)  # fmt: skip
 

@@ -44,7 +44,7 @@ def _rules(study: Study) -> Iterator[str]:
     least |= {"engine.streams": 1, "engine.lanes": 1, "engine.threads": 1, "federation.quorum": 0, "federation.port": 0}
     least |= {"federation.buffer": 1, "federation.stale": 0, "federation.deadline_s": 0}
     least |= {"checkpoint.every": 1, "checkpoint.keep_last": 1, "checkpoint.keep_best": 0}
-    least |= {"compute.microbatches": 1, "engine.rows_mib": 1, "engine.fused": 1}
+    least |= {"compute.microbatches": 1, "engine.rows_mib": 1, "engine.states_mib": 0, "engine.fused": 1}
     for path, bound in least.items():
         value: Any = study
         for part in path.split("."):

@@ -74,8 +74,9 @@ class Engine:
     fused: rounds in one compiled call, for thousands of quick ones; one by one where something looks in between (a
     profile, a durable step each round, patience beside states at the sites) and in several processes or by blocks.
     rows_mib: of examples on each device; of more, blocks come from the host while others are worked on; None: what
-    fits. scratch: folder of a nameless file for rows that are packed on the disk (zarr, HDF5, Parquet), None for the
-    system's.
+    fits. states_mib: of all sites' states that may be in memory, where a method keeps some; of more, a round's come
+    from the disk; 0: they always do; None: a quarter of the memory. scratch: folder of a nameless file, for rows that
+    are packed on the disk (zarr, HDF5, Parquet) and for states where no folder is kept; None for the system's.
     """
 
     plan: Literal["auto", "sequential", "streams", "lanes"] = "auto"
@@ -85,6 +86,7 @@ class Engine:
     cache: str | None = "~/.cache/learner"
     fused: int = 1
     rows_mib: int | None = None
+    states_mib: int | None = None
     scratch: str | None = None
 
 
