@@ -7,18 +7,21 @@ nobody is dropped, and the machines at the ends make that good. A coordinator ge
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from learner_jax.errors import RemoteProtocolError
+from learner_jax.engines import requests
+from learner_jax.errors import CryptoError, RemoteProtocolError, StorageError
 from learner_jax.events import Event, Observer
 from learner_jax.network.brokered import read_guest_list
 from learner_jax.network.enrol import Desk, invite
 from learner_jax.network.keys import load_or_make_keys
 from learner_jax.network.links import CoordinatorLink, Received
 from learner_jax.protocol import broker
+from learner_jax.protocol import commands as c
 from learner_jax.protocol.complaints import EVERY_S, Complaints
 from learner_jax.storage.lock import only_one
 
@@ -100,6 +103,11 @@ class Switch:
         if taken:
             raise RemoteProtocolError(coordinator, f"expected keys of its own, got {len(taken)} that are another's")
 
+    def forget(self, coordinator: str) -> None:
+        """A coordinator is off the roster: those whom it let in are nobody's guests any more."""
+        for key in self._guests.pop(coordinator, {}):
+            self._link.revoke(key)
+
     def _refuse(self, user: str, reason: str) -> None:
         kind = re.sub(r"\d+", "", reason)  # a reason names sizes, of which there are very many
         if self._complaints.first(user, kind, time.monotonic()):
@@ -142,5 +150,12 @@ def run_broker(
             files = invite(desk, names, link.dialled(address), folder / "join")
             opened(link.address, files)
             switch = Switch(link, desk, on_event)
+
+            def forgotten(event: c.Event) -> None:
+                if isinstance(event, c.Forget):
+                    switch.forget(event.site)
+
             while going():
+                with contextlib.suppress(StorageError, CryptoError, OSError):  # the disk is full: again in a moment
+                    requests.take(folder, NAME, desk, forgotten, on_event)
                 switch.turn(1.0)

@@ -71,8 +71,10 @@ def take(run: Path, study: str, desk: Desk, post: Callable[[c.Event], None], on_
         except (OSError, ValueError, AttributeError):
             reason = ""
         if site in desk.roster.sites or desk.roster.codes_for(site):
-            desk.revoke(site)
-            post(c.Forget(site))
+            try:
+                desk.revoke(site)
+            finally:
+                post(c.Forget(site))  # whatever the disk says of the roster
             words = f"{site} was taken off the roster" + (f": {reason}" if reason else "")
             on_event(Event("note", study, site=site, data={"text": words}))
         request.unlink(missing_ok=True)

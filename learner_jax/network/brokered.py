@@ -7,6 +7,7 @@ signed and payloads sealed (`seal.py`) between coordinator and site; the broker 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from learner_jax.protocol.broker import ENROL
 REFUSED_S = 86_400.0
 """A broker that was started anew knows no keys until its coordinators have called, who may be away for a night: so long
 is a refusal doubted."""
+_WAITING, _SOON_S = 16_384, 0.005
+"""Messages that wait for a full line, which hold the coordinator's own memory alone; how soon it is tried again."""
 GUESTS = 8192
 """Keys that one coordinator may let in."""
 
@@ -67,6 +70,7 @@ class BrokeredLink:
         self._seal, self._tap = seal, tap
         self._users: dict[str, str] = {}
         self._told: Mapping[str, str] | None = None
+        self._waiting: deque[tuple[str, bytes, bytes | memoryview]] = deque()  # for a full line; not sealed yet
         self._line = SiteLink(address, broker_public, keys, peer="the broker", refused_s=REFUSED_S, hung_up_s=REFUSED_S)
         self.counter = self._line.counter
 
@@ -77,9 +81,14 @@ class BrokeredLink:
           RemoteProtocolError: what came is not signed by its sender, is not for this process, or came before.
         """
         was = self._line.connected
+        if self._waiting:  # all sites' chunks go through one line
+            self._send_waiting()
+            timeout_s = _SOON_S if self._waiting and timeout_s is None else timeout_s
+            timeout_s = min(timeout_s, _SOON_S) if self._waiting and timeout_s is not None else timeout_s
         found = self._line.recv(timeout_s)
         if self._line.connected != was:
             self._told = None
+            self._waiting.clear()  # old words are not said later
         self._tell_guests()
         if found is None:
             return None
@@ -97,13 +106,25 @@ class BrokeredLink:
         return Received(user, name, header, payload)
 
     def send(self, user: str, header: bytes, payload: bytes | memoryview = b"") -> bool:
-        """As `CoordinatorLink.send`."""
+        """As `CoordinatorLink.send`; where the line is full, in its turn: it is one line for all sites."""
+        if self._waiting or (self._line.connected and not self._line.writable):
+            if len(self._waiting) >= _WAITING:
+                return False
+            self._waiting.append((user, header, payload))
+            return True
+        return self._send(user, header, payload)
+
+    def _send(self, user: str, header: bytes, payload: bytes | memoryview) -> bool:
         sealed: Any = (header, payload) if user.startswith(ENROL) else self._seal.seal(user, header, payload)
         if sealed is None:
             return False
         if self._tap is not None:
             self._tap("out", user, header, payload)
         return self._line.send(user.encode() + b"\0" + sealed[0], sealed[1])
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._line.writable:
+            self._send(*self._waiting.popleft())
 
     def _tell_guests(self) -> None:
         """Says whom the broker may let in, when that has changed or the line is new."""

@@ -125,15 +125,19 @@ class Desk:
             self._link.allow(site.curve_public, name)
 
     def revoke(self, name: str) -> None:
-        """Takes a site, and what codes there are for it, off the roster and the line; give the machine a Forget too.
-        From any thread."""
+        """Takes a site, and what codes there are for it, off the line and the roster; give the machine a Forget too.
+        From any thread.
+
+        Raises:
+          CryptoError, StorageError: the disk refuses the roster; off the line it is, while this process lives.
+        """
         with self._guard:
             codes = self.roster.codes_for(name)
             both = [site for site in (self.roster.sites.get(name), self.roster.next.get(name)) if site is not None]
-            self._keep(self.roster.without_site(name))
-            if self._link is not None:
+            if self._link is not None:  # first: a full disk keeps nobody in
                 for public in (*(site.curve_public for site in both), *codes):  # within: no rotation lets it in after
                     self._link.revoke(public)
+            self._keep(self.roster.without_site(name))
 
     def rotate(self, name: str, asked: m.Rotate) -> m.Rotated | m.Refused:
         """Takes a site's next keys, which it says under its present ones. In the link's thread."""

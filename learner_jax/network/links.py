@@ -463,6 +463,11 @@ class SiteLink:
                 "it is another coordinator, or no coordinator at all; ask for a new join code"
             )
 
+    @property
+    def writable(self) -> bool:
+        """Whether `send` would take a message now. In the link's thread."""
+        return bool(self._socket.poll(0, zmq.POLLOUT))
+
     def send(self, header: bytes, payload: bytes | memoryview = b"") -> bool:
         """Queues one message; False if there is no line now, or its queue is full."""
         if self._tap is not None:

@@ -234,7 +234,7 @@ class CoordinatorSeal:
             side = self._sides[site] = _Side(about, self._own, self._sign, DOWN)
         if own != side.public:  # it does not know this process yet, so that it may have been said to another
             if not isinstance(m.decode(header, site), m.Hello):
-                raise NotMet(site, self._bye(about, other))
+                raise NotMet(site, self._bye(about, other, side))
             side.once(other, count, site)
             side.meet(other, site)
             side.heard(other, count)
@@ -245,10 +245,13 @@ class CoordinatorSeal:
         side.heard(other, count)
         return found
 
-    def _bye(self, about: bytes, other: bytes) -> bytes:
+    def _bye(self, about: bytes, other: bytes, side: _Side) -> bytes:
+        """Without a payload, so without a secret; its count is the side's, or what is said next would be an old one."""
         once = _Side(about, self._own, self._sign, DOWN)
-        once.other = other  # there is no payload, so no secret
-        return once.seal(m.encode(m.Bye(self._study, "it was started anew")), b"")[0]
+        once.other, once.count = other, side.count
+        sealed = once.seal(m.encode(m.Bye(self._study, "it was started anew")), b"")[0]
+        side.count = once.count
+        return sealed
 
     def forget(self, site: str) -> None:
         """Drops what is known of a site's process."""

@@ -15,6 +15,9 @@ what is journaled is counted once: the journal is unique in (round, phase, site)
 Bytes go to the disk as they come, not through memory. Those that are not the ones announced are fetched again; the
 third time the site is told, and may offer them later. What the disk does not take is fetched again after a while.
 
+A site that was refused is asked again in the same round when its process was started again: its administrator may have
+mended what was wrong.
+
 A round closes when every part is settled (accepted or refused), or at the deadline, but never with fewer accepted than
 the quorum: then it waits on and says for whom. Closing freezes the accepted list, in site-id order, in the journal;
 a part that is being journaled at that moment is waited for, since its row may be on disk already. What comes later is
@@ -106,6 +109,7 @@ TABLE: Mapping[tuple[Part, str], tuple[Part, str]] = {
     (Part.CHECKING, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.SPOOLING, "revoked"): (Part.REFUSED, "_nothing"),
     (Part.REFUSED, "enlisted"): (Part.ASKED, "_nothing"),
+    (Part.REFUSED, "anew"): (Part.ASKED, "_nothing"),
 }
 _SETTLED = frozenset((Part.ACCEPTED, Part.REFUSED))
 _TRIES = 3
@@ -514,6 +518,7 @@ class RoundKeeper:
             self._tell("site_back", site, first=True, software=hello.software)
         if session.incarnation and hello.incarnation not in ("", session.incarnation):
             self._gone(site, "its process was started again")
+            self._ask_anew(site)
         session.protocol, session.incarnation = protocol, hello.incarnation or session.incarnation
         self._back(site, session)
         welcome = (protocol, self.epoch, self._manifest, self._manifest_digest, self._enrolled)
@@ -524,6 +529,13 @@ class RoundKeeper:
         if share is not None and share.receiver is not None:
             share.receiver.resume()  # what was under way went with the old line
         self._tell_open(site)
+
+    def _ask_anew(self, site: str) -> None:
+        """A site whose update was refused was started again: what was wrong there may have been mended."""
+        share = self._round.shares.get(site) if self._round else None
+        if share is not None and share.part is Part.REFUSED and share.reason not in (_UNKNOWN, _REVOKED):
+            share.offer, share.receiver, share.reason = None, None, ""
+            self._step(site, "anew")
 
     def _met_a_newer_one(self, site: str, epoch: int, protocol: tuple[int, int]) -> None:
         """A site says that it has met a coordinator that is newer than this one, and takes no part here. One site may
@@ -878,9 +890,12 @@ class RoundKeeper:
             return
         open_round.told_waiting = self._now
         missing = [site for site in open_round.shares if site not in accepted and site not in self._forgotten]
-        text = (
-            f"waiting for a quorum: {len(accepted)} of {open_round.start.quorum} sites; not yet: {', '.join(missing)}"
-        )
+        refused = {site: share.reason for site in missing if (share := open_round.shares[site]).part is Part.REFUSED}
+        others = ", ".join(site for site in missing if site not in refused)
+        text = f"waiting for a quorum: {len(accepted)} of {open_round.start.quorum} sites"
+        text += f"; not yet: {others}" if others else ""
+        for site, reason in refused.items():
+            text += f"; refused: {site} ({reason[:200]}), which is asked again when its worker is started again"
         lost = [site for site in open_round.start.again if site not in accepted]
         if lost:
             text = f"waiting for {', '.join(lost)} to send again what was accepted and is damaged on this disk"

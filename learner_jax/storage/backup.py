@@ -95,7 +95,8 @@ def backup(run: Path, out: Path) -> Summary:
         with only_one(place, "backup"):
             try:
                 about = _snapshot(run, place)
-                files = _listed(place)
+                needed, files = about.pop("needed"), _listed(place)
+                _undamaged(needed, files)
                 about |= {"files": files}
                 _write(about, place, out)
             finally:
@@ -117,7 +118,7 @@ def _snapshot(run: Path, place: Path) -> dict[str, Any]:
         missing = _missing(place, about["round"], needed)
         if missing is None:
             _copy_the_rest(run, place)
-            return about
+            return {**about, "needed": needed}
         time.sleep(0.05 * trial)
     raise CorruptError(f"expected a run that can go on in {run}, but {missing}")
 
@@ -153,6 +154,21 @@ def _missing(place: Path, newest: int, needed: list[Accepted]) -> str | None:
         if (row.phase != "train" or row.round > done) and not (place / _SPOOL / row.digest).exists():
             return f"the update of site '{row.site}' in round {row.round} is neither in a step nor in {_SPOOL}"
     return None
+
+
+def _undamaged(needed: list[Accepted], files: Mapping[str, Mapping[str, Any]]) -> None:
+    """An update in the spool has the digest that its name says; of those that a step has behind it nobody asks.
+
+    Raises:
+      CorruptError: one has another.
+    """
+    for row in needed:
+        found = files.get(f"{_SPOOL}/{row.digest}")
+        if found is not None and found["sha256"] != row.digest:
+            raise CorruptError(
+                f"expected the update of site '{row.site}' in round {row.round} as it was accepted, got other bytes in "
+                f"{_SPOOL}: a copy of it would be of no use"
+            )
 
 
 def _whole(step: Path, best: Path) -> bool:

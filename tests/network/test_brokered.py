@@ -8,11 +8,12 @@ import time
 import pytest
 
 from learner_jax.engines import broker
-from learner_jax.engines.broker import Switch
+from learner_jax.engines.broker import Switch, run_broker
+from learner_jax.engines.requests import ask_to_revoke
 from learner_jax.errors import CryptoError, RemoteProtocolError
 from learner_jax.network.brokered import BrokeredLink, SealedSiteLink, guest_list, read_guest_list
-from learner_jax.network.enrol import Desk
-from learner_jax.network.keys import Site, new_keys
+from learner_jax.network.enrol import Desk, membership
+from learner_jax.network.keys import Site, load_or_make_keys, new_keys
 from learner_jax.network.links import CoordinatorLink, Received
 from learner_jax.network.seal import CoordinatorSeal, SiteSeal
 from learner_jax.protocol import messages as m
@@ -174,18 +175,24 @@ def test_a_message_of_too_many_frames_ends_no_broker(place):
 
 def test_a_key_that_two_coordinators_claim_is_the_firsts_and_all_others_are_let_in(place):
     """A site may say any key for its next one."""
-    with place.coordinator(guests=("a", "b")) as here, place.coordinator("lung", guests=("b",)) as other:
-        guests = place.switch._guests
+    guests = place.switch._guests
+    with place.coordinator(guests=("a", "b")) as here:
         for _ in range(400):  # as long as a busy machine takes
             here.recv(0.05)
+            if len(guests.get("heart", ())) == 2:  # who says it first
+                break
+        other = place.coordinator("lung", guests=("b",))
+        for _ in range(400):
+            here.recv(0.05)
             other.recv(0.05)
-            if len(guests.get("heart", ())) == 2 and "are another's" in " ".join(place.told):
+            if "are another's" in " ".join(place.told):
                 break
         other.allow(new_keys().curve_public, "c")
         for _ in range(400):
             other.recv(0.05)
             if guests.get("lung"):
                 break
+        other.close()
     assert "got 1 that are another's" in " ".join(place.told)
     assert sorted(guests["heart"].values()) == ["a", "b"] and sorted(guests["lung"].values()) == ["c"]
 
@@ -257,3 +264,86 @@ def test_one_site_takes_no_other_ones_share_of_its_coordinators_line(tmp_path, m
     assert link.sent["heart/good"] == 200 and link.sent["heart/bad"] < 16_000
     say(b"\0guests", guest_list({"g" * 40: "good"}))
     assert set(link.users) == {"g" * 40}
+
+
+class FullLine:
+    """In place of a coordinator's line to its broker: it takes so many messages at a time."""
+
+    def __init__(self):
+        self.connected, self.room, self.sent = True, 2, []
+
+    @property
+    def writable(self) -> bool:
+        return self.room > 0
+
+    def send(self, header: bytes, payload: bytes = b"") -> bool:
+        if header.startswith(b"\0guests"):
+            return True
+        if self.room == 0:
+            return False
+        self.room -= 1
+        self.sent.append((header.partition(b"\0")[0].decode(), bytes(payload)))
+        return True
+
+    def recv(self, timeout_s: float | None = None) -> None:
+        assert timeout_s is not None
+        self.waited = timeout_s
+
+
+def test_what_a_line_that_all_sites_share_does_not_hold_goes_in_its_turn(place):
+    link = place.coordinator(guests=("a", "b"))
+    line, real = FullLine(), link._line
+    real.close()
+    link._line = line
+    link._seal.seal = lambda user, header, payload: (header, payload)  # of sites that were met
+    said = [("ab"[k % 2], b"%d" % k) for k in range(12)]
+    assert all(link.send(user, PONG, payload) for user, payload in said)
+    assert line.sent == said[:2]
+    for room in (1, 4, 4):
+        line.room = room
+        link.recv(60.0)
+        assert line.waited < 1.0, "it would wait a minute with messages in its hands"
+    line.room = 4
+    link.recv(60.0)
+    assert line.sent == said and line.waited == 60.0
+    line.room = 0
+    assert link.send("a", PONG, b"old")
+    line.connected = False
+    line.recv = lambda timeout_s=None: setattr(line, "connected", True)
+    link.recv(0.1)
+    line.room = 9
+    link.recv(0.1)
+    assert line.sent == said, "old words are said on a new line"
+
+
+def test_a_coordinator_is_taken_off_a_running_broker_and_its_sites_with_it(tmp_path):
+    folder, keys, told = tmp_path / "broker", {name: new_keys() for name in ("heart", "a")}, []
+    opened, going = threading.Event(), threading.Event()
+    going.set()
+
+    def listening(address, files):
+        found["address"], found["code"] = address, files["heart"].read_text().strip()
+        opened.set()
+
+    found: dict[str, str] = {}
+    arguments = (["heart"], folder, lambda event: told.append(event.data["text"]), "127.0.0.1", 0)
+    thread = threading.Thread(target=run_broker, args=arguments, kwargs={"opened": listening, "going": going.is_set})
+    thread.start()
+    try:
+        assert opened.wait(10)
+        member = membership(found["code"], "heart", tmp_path / "there")
+        own = load_or_make_keys(tmp_path / "there" / "keys.json")
+        seal = CoordinatorSeal("heart", own.sign_secret, lambda site: [keys[site].sign_public])
+        site_seal = SiteSeal("heart", "a", keys["a"].sign_secret, own.sign_public)
+        with BrokeredLink(member.address, member.server_public, own, seal) as here:
+            here.allow(keys["a"].curve_public, "a")
+            with SealedSiteLink(member.address, member.server_public, keys["a"], site_seal) as there:
+                meet(here, there)
+                assert ask_to_revoke(folder, "heart", "stolen", 8.0), "the broker's process does not take it"
+                assert any("heart was taken off the roster: stolen" in text for text in told)
+                for _ in range(3):
+                    there.send(PING)
+                    assert here.recv(0.3) is None
+    finally:
+        going.clear()
+        thread.join(10)

@@ -110,6 +110,8 @@ def test_a_message_for_an_earlier_process_is_refused_and_the_site_is_told():
     assert isinstance(m.decode(told), m.Bye)
     assert new.open("a", *there.seal(HELLO)) == (HELLO, b"")
     assert new.open("a", *there.seal(PING, b"x")) == (PING, b"x")
+    welcome = new.seal("a", WELCOME, b"y")
+    assert welcome is not None and there.open(*welcome) == (WELCOME, b"y"), "its count is that of the Bye"
 
 
 def test_an_old_hello_said_again_gains_nothing():

@@ -258,6 +258,22 @@ def test_an_invalid_update_is_refused_and_the_round_closes_without_it(bench):
     assert closed(bench.log) == [order("b", "c")]
 
 
+def test_a_refused_site_that_was_started_again_is_asked_again_in_the_same_round():
+    bench = Bench()
+    bench.hello(*SITES, incarnation="1")
+    bench.start(quorum=3)
+    (check,) = kind(bench.serve(bench.offer("a", b"faulty")), c.Validate)
+    bench.do(c.Invalid("a", 1, "train", check.digest, "a count is below zero"))
+    bench.whole("b")
+    (note,) = [k.event.data["text"] for k in kind(bench.whole("c"), c.Tell) if "waiting" in str(k)]
+    assert "2 of 3 sites; refused: a (a count is below zero), which is asked again when" in note
+    assert not said(bench.hello("a", incarnation="1"), m.Open), "the same process would send the same"
+    assert said(bench.offer("a", b"mended"), m.Rejected)[0].final and not closed(bench.log)
+    assert said(bench.hello("a", incarnation="2"), m.Open, "a")
+    bench.whole("a", b"mended")
+    assert closed(bench.log) == [order(*SITES)]
+
+
 def test_below_quorum_it_waits_and_says_for_whom(bench):
     bench.whole("a")
     commands = bench.do(c.Tick(), after=101.0)

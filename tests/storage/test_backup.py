@@ -161,6 +161,18 @@ def test_what_could_not_go_on_is_not_backed_up(run, tmp_path, monkeypatch):
         backup(tmp_path / "none", tmp_path / "study.tar")
 
 
+def test_a_damaged_update_that_is_needed_is_not_backed_up(run, tmp_path):
+    newest = max(run.journal.accepted().items())[1]
+    path = run.folder / "spool" / newest
+    shutil.rmtree(run.folder / "checkpoints" / str(run.steps.latest()))
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CorruptError, match=r"the update of site .* as it was accepted, got other bytes in spool"):
+        backup(run.folder, tmp_path / "study.tar")
+    assert not (tmp_path / "study.tar").exists()
+
+
 def test_a_damaged_step_is_left_out_where_the_one_before_will_do(run, tmp_path):
     run.one_round()
     newest = run.folder / "checkpoints" / str(run.steps.latest())
