@@ -30,6 +30,7 @@ from learner_jax.network.keys import Keys
 from learner_jax.network.tunnel import Tunnel
 from learner_jax.network.unended import Unended
 from learner_jax.network.zap import DOMAIN, KEY, Zap
+from learner_jax.protocol.broker import ENROL
 from learner_jax.protocol.messages import CHUNK, HEADER_LIMIT
 
 Tap = Callable[[str, str, bytes, "bytes | memoryview"], None]
@@ -133,6 +134,7 @@ class CoordinatorLink:
         self.counter, self._tap = Counter(), tap
         self._routes: dict[str, bytes] = {}
         self._watched_keys: dict[str, Callable[[], None]] = {}
+        self._revoked: set[str] = set()
         _more_files()
         self._context = zmq.Context()
         self._waker = _Waker()
@@ -228,6 +230,8 @@ class CoordinatorLink:
         except zmq.ZMQError:
             return None
         if not user or self.zap.who(str(key)) != user:
+            if str(key) in self._revoked:
+                self.unended.hang_up(frame)  # it calls again, and is told that its key is refused
             return None
         act = self._watched_keys.pop(str(key), None)
         if act is not None:
@@ -257,11 +261,15 @@ class CoordinatorLink:
 
     def allow(self, public: str, user: str) -> None:
         """Lets a CURVE key in, as this user."""
+        self._revoked.discard(public)
         self.zap.allow(public, user)
 
     def revoke(self, public: str) -> str | None:
-        """Keeps a CURVE key out, also on a connection that it has; returns who it was."""
+        """Keeps a CURVE key out, also on a connection that it has, which is hung up with its next message; returns who
+        it was. A one-time key's connection lives on for its answer."""
         user = self.zap.revoke(public)
+        if user is not None and not user.startswith(ENROL):
+            self._revoked.add(public)
         self._watched_keys.pop(public, None)
         if user is not None:
             self.forget(user)

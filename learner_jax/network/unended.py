@@ -60,6 +60,20 @@ class Unended:
         self._hear()  # first: a new connection may have an old one's number
         self._taken[line] = self._taken.get(line, 0) + sum(on_the_wire(len(frame)) for frame in frames[1:])
 
+    def hang_up(self, frame: zmq.Frame) -> None:
+        """Shuts down the connection that a message came by, as libzmq gave it."""
+        try:
+            number = int(frame.get(zmq.SRCFD))
+        except (zmq.ZMQError, ValueError):
+            return
+        self._hear()
+        line = self._lines.pop(number, None)
+        if line is None:
+            return
+        with _same(number, line) as connection:
+            if connection is not None:
+                connection.shutdown(sockets.SHUT_RDWR)
+
     def check(self) -> int:
         """Shuts down what is too far ahead; returns how many connections that were.
 

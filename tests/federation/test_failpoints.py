@@ -29,7 +29,7 @@ AT_THE_START = ("site.epoch.before_write", "site.epoch.before_fsync", "site.epoc
                 "site.fitted.before_write", "site.fitted.before_fsync", "site.fitted.before_rename",
                 "site.fitted.after_rename")  # fmt: skip
 ELSEWHERE = ("site.epoch.after_rename", "site.outbox.before_discard", "site.outbox.after_discard")
-"""Passed once by each epoch that a site meets, or only when an update was refused: see below."""
+"""Passed once by each epoch that a site meets, or only when an update was refused: never in these studies."""
 COORDINATOR = [name for name in failpoints.NAMES if name.startswith("coordinator.")]
 SITE = [name for name in failpoints.NAMES if name.startswith("site.")]
 
