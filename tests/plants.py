@@ -418,6 +418,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/network/test_brokered.py",),
     ),
     Plant(
+        "links: who is revoked keeps its connection",
+        "learner_jax/network/links.py",
+        "                self.unended.hang_up(frame)",
+        "                pass",
+        ("tests/network/test_links.py", "-k", "revoking"),
+    ),
+    Plant(
         "broker: what its line does not hold is dropped",
         "learner_jax/network/brokered.py",
         "            self._waiting.append((user, header, payload))\n            return True\n",

@@ -235,6 +235,13 @@ SPEED: tuple[Plant, ...] = (
         ("tests/engines/test_program.py", "-k", "where_the_sum_lies"),
     ),
     Plant(
+        "speed: a site's new state lies in another's place",
+        "learner_jax/engines/rounds.py",
+        "changed = put(loop.states, new, at(r))",
+        "changed = put(loop.states, new, r)",
+        ("tests/engines/test_program.py", "-k", "same_bits and scaffold"),
+    ),
+    Plant(
         "speed: states on the disk are those of other sites",
         "learner_jax/engines/shelved.py",
         "shelf.put(slots[there], new, number)",

@@ -103,6 +103,9 @@ class Program:
       eval_batch_size: rows a step when nothing is learned.
     """
 
+    _whole = True
+    """Whether what a round is given are the states of all sites."""
+
     def __init__(
         self,
         federated: Federated,
@@ -361,16 +364,17 @@ class Program:
         with rounds.scope("server"):
             broadcast = self.federated.send(server)
         shuffled = [p.batches == "train" for p in self._passes]
-        here = self._of(states, slots)
+        whole = self._whole and self.plan == Plan(1, 1)  # each is read and written where it lies, and nothing else is
+        here = jax.tree.map(lambda x: x[None], states) if whole else self._of(states, slots)
 
         def one(fixed, mine):
             broadcast, rows, common, round, once = fixed
-            here, own, first, steps, ids, present, count = mine
+            here, own, first, steps, ids, places, present, count = mine
             index = (c if o is None else o for o, c in zip(own, common, strict=True))
             draws = tuple(Draw(*draw) for draw in zip(index, first, steps, strict=True))
             return rounds.stream(
                 self.federated, self.template, self.plan.lanes, broadcast, here, draws, rows, round, ids, present,
-                count, once,
+                count, once, places=places if whole else None,
             )  # fmt: skip
 
         own = tuple(i if moves else None for i, moves in zip(index, shuffled, strict=True))
@@ -378,12 +382,12 @@ class Program:
         loop = self._by_stream(
             one,
             (broadcast, rows, common, round, once),
-            (here, own, first, steps, ids, slots < len(self.world.names), count),
+            (here, own, first, steps, ids, slots, slots < len(self.world.names), count),
         )
         with rounds.scope("aggregate"):
             flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), loop.stack)
             wires = jax.tree.map(lambda x: jnp.take(x, position, axis=0, mode="clip"), flat)
-        states = self._with(states, slots, loop.states)
+        states = jax.tree.map(lambda x: x[0], loop.states) if whole else self._with(states, slots, loop.states)
         return self._closed(server, states, loop.sum, wires, position >= 0, round, once)
 
     def _closed(self, server, states, sums, wires, present, round, once) -> Outcome:

@@ -180,6 +180,7 @@ def stream(
     count: Any,
     once: Any = None,
     total: PyTree = None,
+    places: Any = None,
 ) -> Loop:
     """Sites one after the other, or L of them side by side.
 
@@ -193,23 +194,26 @@ def stream(
       count: int32, how many rows of L sites there are; an argument, see the module's docstring.
       once: int32 1, an argument of the jitted program: the wires are added up. None: they are not (a worker has one).
       total: what they are added to; None: zeros.
+      places: int32[S], where in `states` each site's lies, with one lane: it is read there and written there, once.
+        None: `states` are in the order of the sites.
     """
+    at = (lambda s: s) if places is None else (lambda s: places[s])
     summed = federated.additive and once is not None
     zero = 0 if once is None else once - 1
 
-    def one(s, here):
-        site = jax.tree.map(lambda column: jax.lax.dynamic_index_in_dim(column, s, 0, keepdims=False), states)
+    def one(s, here, states):
+        site = jax.tree.map(lambda column: jax.lax.dynamic_index_in_dim(column, at(s), 0, keepdims=False), states)
         mine = tuple(Draw(d.index, d.first[s], d.steps[s]) for d in draws)
         wire, site = local_round(federated, template, broadcast, site, mine, rows, round, ids[s])
         return (trees.where(here, wire, trees.zeros_like(wire)) if lanes > 1 else wire), site
 
-    def row(r):
+    def row(r, states):
         if lanes == 1:
-            return one(r, True)
+            return one(r, True, states)
         slots = r * lanes + jnp.arange(lanes, dtype=jnp.int32)
-        return jax.vmap(one)(slots, present[slots])
+        return jax.vmap(one, (0, 0, None))(slots, present[slots], states)
 
-    wire_shape = jax.eval_shape(row, jnp.int32(0))[0]
+    wire_shape = jax.eval_shape(row, jnp.int32(0), states)[0]
     none = trees.zeros_like(wire_shape)
     single = wire_shape if lanes == 1 else jax.eval_shape(lambda w: jax.tree.map(lambda x: x[0], w), wire_shape)
 
@@ -222,12 +226,12 @@ def stream(
 
     def turn(r, loop: Loop):
         with scope("boundary"):
-            wire, new = row(r)
+            wire, new = row(r, states if places is None else loop.states)  # a site is there once: none was changed yet
             stack = () if federated.additive else put(loop.stack, wire, r)
-            states = put(loop.states, new, r)
+            changed = put(loop.states, new, at(r))
         with scope("aggregate"):
             joined = accumulate(federated, template, lanes, loop.sum, rounded(wire, zero)) if summed else ()
-        return Loop(joined, () if summed else wire, stack, states)
+        return Loop(joined, () if summed else wire, stack, changed)
 
     if summed and total is None:
         total = trees.zeros_like(jax.eval_shape(lambda w: federated.lift(w, template), single))

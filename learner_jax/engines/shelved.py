@@ -72,6 +72,8 @@ def room_of(engine: Engine) -> float:
 class Shelved(Program):
     """The rounds of one study over a world whose sites' states are a `Shelf`; arguments as of `Program`."""
 
+    _whole = False
+
     def round(self, server: Server, states: Any, number: int, cohort: np.ndarray) -> Outcome:
         """One simulated round; the new states are put on the shelf when they are there, which is handed back."""
         shelf: Shelf = states
