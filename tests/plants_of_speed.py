@@ -235,6 +235,20 @@ SPEED: tuple[Plant, ...] = (
         ("tests/engines/test_program.py", "-k", "where_the_sum_lies"),
     ),
     Plant(
+        "speed: convolutions of a Flax network stay convolutions on a CPU",
+        "learner_jax/models/products.py",
+        'if jax.default_backend() != "cpu" or has == [False]:',
+        "if True:",
+        ("tests/models/test_products.py", "-k", "flax_network"),
+    ),
+    Plant(
+        "speed: a convolution's dilation is forgotten",
+        "learner_jax/models/products.py",
+        "starts = [at * wide for",
+        "starts = [at for",
+        ("tests/models/test_products.py", "-k", "xlas"),
+    ),
+    Plant(
         "speed: a site's new state lies in another's place",
         "learner_jax/engines/rounds.py",
         "changed = put(loop.states, new, at(r))",

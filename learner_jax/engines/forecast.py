@@ -28,11 +28,12 @@ STEP_S, FLOPS = 2e-4, 4e9
 """A local step takes this at least, and computes so fast on one core; both are guesses until a round was seen."""
 BATCH_FLOPS = 6
 """Operations for each weight and row of a batch, there and back."""
-COORDINATOR_IDLE, COORDINATOR_TIMES = 700e6, 3.2
-"""Bytes of a coordinator's process, and how often it holds what is sent, at its peak: within a tenth of what
-`benchmarks/forecast.py` and `benchmarks/memory.py` measured from 0.1 MB to 1 GB (benchmarks/results)."""
+COORDINATOR_IDLE, COORDINATOR_TIMES, BESIDE = 540e6, 2.6, (8.0, 160e6)
+"""Bytes of a coordinator's process, how often it holds what is sent, at its peak, and what reading and saving take
+beside: so many times what is sent, at most so many bytes. Within an eighth of what `benchmarks/forecast.py` and
+`benchmarks/memory.py` measured from 0.1 MB to 1 GB (benchmarks/results; a test holds them against each other)."""
 WORKER_IDLE, WORKER_TIMES = 660e6, 10.0
-"""The same of a site's (8.8 to 9.9), with the rows of two sites of the sample."""
+"""The same of a site's, with the rows of two sites of the sample."""
 _DIGEST = "0" * 64
 
 
@@ -175,7 +176,8 @@ def compute_s(sizes: Sizes) -> float:
 def memory(sizes: Sizes) -> tuple[float, float]:
     """(bytes of the coordinator's process, of a site's)."""
     most = max(sizes.broadcast, sizes.update)
-    return COORDINATOR_IDLE + COORDINATOR_TIMES * most, WORKER_IDLE + WORKER_TIMES * most
+    beside = min(BESIDE[0] * most, BESIDE[1])
+    return COORDINATOR_IDLE + COORDINATOR_TIMES * most + beside, WORKER_IDLE + WORKER_TIMES * most
 
 
 def forecast(sizes: Sizes, line: Line = Line(), computed_s: float | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from learner_jax.errors import ConfigError
+from learner_jax.models.products import by_products
 from learner_jax.types import Model, PyTree
 
 
@@ -36,17 +37,29 @@ def from_flax(module: Any) -> Model:
     if isinstance(module, Model):
         return module
     if isinstance(module, nnx.Module):
-        return _from_nnx(lambda rngs, rows: nnx.clone(module))  # the caller's own is neither traced nor set to eval
+        return _quick(
+            _from_nnx(lambda rngs, rows: nnx.clone(module))
+        )  # the caller's own is neither traced nor set to eval
     if inspect.isclass(module):
         named = module.__name__
         raise ConfigError(f"expected model: a Flax module, got the class {named}: make one of it, {named}(...)")
     if hasattr(module, "init") and hasattr(module, "apply"):
-        return _from_linen(module)
+        return _quick(_from_linen(module))
     if callable(module):
-        return _from_nnx(cast(Callable[[nnx.Rngs, PyTree], nnx.Module], module))
+        return _quick(_from_nnx(cast(Callable[[nnx.Rngs, PyTree], nnx.Module], module)))
     raise ConfigError(
         f"expected model: a Flax module, a Model or a function that makes one, got {type(module).__name__}"
     )
+
+
+def _quick(model: Model) -> Model:
+    """The model, its convolutions as products on a CPU."""
+
+    def of(train):
+        return by_products(lambda params, stats, rows, key: model.apply(params, stats, rows, key, train))
+
+    by = {train: of(train) for train in (True, False)}
+    return model._replace(apply=lambda params, stats, rows, key, train: by[bool(train)](params, stats, rows, key))
 
 
 def inputs(rows: PyTree) -> PyTree:

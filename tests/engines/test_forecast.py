@@ -198,3 +198,23 @@ def test_the_command_starts_nothing(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     assert main(["forecast", config, "--line_mbit=0"]) == 2
     assert "--line_mbit: expected more than 0, got 0" in capsys.readouterr().err
+
+
+def test_memory_is_foretold_within_an_eighth_of_what_was_measured(root):
+    """Of the newest lines of `benchmarks.forecast` and `benchmarks.memory`, from a hundred kilobytes to a gigabyte."""
+    results = root / "benchmarks" / "results"
+    newest = json.loads((results / "forecast.jsonl").read_text().splitlines()[-1])
+    runs = [
+        (one["sent"], one["coordinator"], one["worker"])
+        for name in ("fedavg", "scaffold")
+        for one in newest[name]["runs"]
+    ]
+    large = json.loads((results / "memory.jsonl").read_text().splitlines()[-1])
+    runs += [(large["model"], one["peak"], None) for one in large["runs"]]
+    for sent, coordinator, worker in runs:
+        told = f.memory(f.Sizes("s", (), 1, lambda number: (), sent, sent, 1, None, 1))
+        for foretold_, measured in zip(told, (coordinator, worker), strict=True):
+            if measured is not None:
+                assert 7 / 8 < foretold_ / measured < 9 / 8, (
+                    f"{sent} bytes sent: {foretold_:.4g}, measured {measured:.4g}"
+                )
