@@ -32,18 +32,23 @@ def perceptron(weights: Weights, x: Any) -> Any:
 
 
 def convolutions(weights: Weights, x: Any) -> Any:
-    """Two convolutions with ReLU, the larger of each four neighbours, two dense layers: float[B, classes].
+    """Two convolutions with ReLU, the largest of each four neighbours, two dense layers: float[B, classes].
+
+    Convolutions are products of columns, and neighbours stand side by side: within a loop XLA's own take twenty times
+    as long on a CPU.
 
     Args:
       weights: ((kernel [3, 3, i, o], bias [o]) twice, (kernel [i, o], bias [o]) twice).
       x: float[B, height, width, channels].
     """
+    rows, height, width = x.shape[:3]
     for kernel, bias in weights[:2]:
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        x = jnp.maximum(x + bias, 0)
-    window = 1, 2, 2, 1
-    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
-    return perceptron(weights[2:], x.reshape(len(x), -1))
+        height, width = height - 2, width - 2
+        columns = jnp.concatenate([x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], -1)
+        x = columns.reshape(rows * height * width, -1) @ kernel.reshape(-1, kernel.shape[-1])
+        x = jnp.maximum(x + bias, 0).reshape(rows, height, width, -1)
+    x = x.reshape(rows, height // 2, 2, width // 2, 2, -1).max((2, 4))
+    return perceptron(weights[2:], x.reshape(rows, -1))
 
 
 def transformer(weights: Weights, x: Any, width: int = 64) -> Any:

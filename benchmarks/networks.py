@@ -24,7 +24,7 @@ Widths = tuple[int, ...]
 
 
 class Convolutions(nnx.Module):
-    """Two convolutions with ReLU, the larger of each four neighbours, two dense layers."""
+    """Two convolutions with ReLU, the largest of each four neighbours, two dense layers."""
 
     def __init__(self, widths: Widths, rngs: nnx.Rngs):
         height, width, channels, first, second, hidden, classes = widths
@@ -35,8 +35,9 @@ class Convolutions(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(self.second(nnx.relu(self.first(x))))
-        x = nnx.max_pool(x, (2, 2), (2, 2))
-        return self.out(nnx.relu(self.hidden(x.reshape(len(x), -1))))
+        rows, height, width, channels = x.shape
+        x = x.reshape(rows, height // 2, 2, width // 2, 2, channels).max((2, 4))
+        return self.out(nnx.relu(self.hidden(x.reshape(rows, -1))))
 
 
 class Block(nnx.Module):

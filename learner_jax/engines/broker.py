@@ -145,6 +145,7 @@ def run_broker(
     with only_one(folder, NAME):
         keys = load_or_make_keys(folder / "keys.json")
         desk = Desk(folder / "roster.json", NAME, keys)
+        requests.take(folder, NAME, desk, lambda event: None, on_event)  # before anybody is let in
         with CoordinatorLink(host, port, keys, queue=QUEUE) as link:
             desk.serve(link)
             files = invite(desk, names, link.dialled(address), folder / "join")
@@ -155,7 +156,10 @@ def run_broker(
                 if isinstance(event, c.Forget):
                     switch.forget(event.site)
 
+            due = 0.0
             while going():
-                with contextlib.suppress(StorageError, CryptoError, OSError):  # the disk is full: again in a moment
-                    requests.take(folder, NAME, desk, forgotten, on_event)
-                switch.turn(1.0)
+                if (now := time.monotonic()) >= due:  # a turn is a message
+                    due = now + requests.EVERY_S
+                    with contextlib.suppress(StorageError, CryptoError, OSError):  # the disk is full: again in a moment
+                        requests.take(folder, NAME, desk, forgotten, on_event)
+                switch.turn(requests.EVERY_S)

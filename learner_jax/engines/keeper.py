@@ -30,6 +30,8 @@ _BUSY = 0.1
 again after a crash."""
 _SMALL = 64 * 2**20
 """Bytes of a server's state up to which the best is held in memory until a step that names it is saved."""
+_ON_DISK, _IN_STEPS = "on the disk", "in memory"
+"""Where a run has its sites' states: beside its steps, or in them."""
 T = TypeVar("T")
 
 
@@ -108,10 +110,11 @@ class Keeper:
             except StorageError as error:
                 notes.append(str(error))
                 continue
-            if items["meta"].get("states", "here") != ("on the disk" if isinstance(states, Shelf) else "here"):
+            was, now = items["meta"].get("states", _IN_STEPS), _ON_DISK if isinstance(states, Shelf) else _IN_STEPS
+            if was != now:
                 raise StudyError(
-                    f"expected a run whose sites' states lie where they did in {self.folder} (engine.states_mib), got "
-                    "them in memory or on the disk, the other way round"
+                    f"expected sites' states {was}, as the run in {self.folder} began, got them {now}: set "
+                    "engine.states_mib (0: always on the disk), or name a new folder"
                 )
             if items["meta"].get("rows", self._rows) != self._rows:
                 raise StudyError(
@@ -212,7 +215,7 @@ class Keeper:
             items = {
                 "server": trees.named_leaves(server),
                 "sites": {} if shelf is not None else trees.named_leaves(states),
-                "meta": {**meta, "rows": self._rows, **({} if shelf is None else {"states": "on the disk"})},
+                "meta": {**meta, "rows": self._rows, **({} if shelf is None else {"states": _ON_DISK})},
             }
             steps, wait = self._steps, last or self._checkpoint.wait
             copy = not wait and bool(items["sites"])  # the simulator donates its states to the next round

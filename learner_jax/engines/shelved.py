@@ -18,7 +18,7 @@ from learner_jax import spans
 from learner_jax.engines import machines, rounds
 from learner_jax.engines.program import _ROUND, Outcome, Program, anew
 from learner_jax.engines.rounds import Draw
-from learner_jax.engines.streamed import is_streamed
+from learner_jax.engines.streamed import device_memory, is_streamed
 from learner_jax.engines.world import World
 from learner_jax.errors import ConfigError
 from learner_jax.federate import Federated, Server
@@ -63,10 +63,7 @@ def room_of(engine: Engine) -> float:
     """Bytes of all sites' states that may be in memory."""
     if engine.states_mib is not None:
         return engine.states_mib * 2**20
-    told = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if told and told.get("bytes_limit"):
-        return _SHARE * told["bytes_limit"]
-    return _SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _SHARE * (device_memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 class Shelved(Program):

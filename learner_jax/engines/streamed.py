@@ -68,10 +68,14 @@ def room_of(engine: Engine) -> float:
     """Bytes of examples that may lie on a device."""
     if engine.rows_mib is not None:
         return engine.rows_mib * 2**20
+    memory = device_memory()
+    return _ON_HOST if memory is None else _SHARE * memory
+
+
+def device_memory() -> float | None:
+    """Bytes of an accelerator's memory; None where it does not tell, and on a CPU, whose memory is the host's."""
     told = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if told and told.get("bytes_limit"):
-        return _SHARE * told["bytes_limit"]
-    return _ON_HOST
+    return (told or {}).get("bytes_limit") or None
 
 
 def program_over(engine: Engine, world: World, plan: Plan = Plan()) -> Callable[..., Program]:

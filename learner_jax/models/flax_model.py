@@ -37,22 +37,21 @@ def from_flax(module: Any) -> Model:
     if isinstance(module, Model):
         return module
     if isinstance(module, nnx.Module):
-        return _quick(
-            _from_nnx(lambda rngs, rows: nnx.clone(module))
-        )  # the caller's own is neither traced nor set to eval
+        # the caller's own is neither traced nor set to eval
+        return _by_products(_from_nnx(lambda rngs, rows: nnx.clone(module)))
     if inspect.isclass(module):
         named = module.__name__
         raise ConfigError(f"expected model: a Flax module, got the class {named}: make one of it, {named}(...)")
     if hasattr(module, "init") and hasattr(module, "apply"):
-        return _quick(_from_linen(module))
+        return _by_products(_from_linen(module))
     if callable(module):
-        return _quick(_from_nnx(cast(Callable[[nnx.Rngs, PyTree], nnx.Module], module)))
+        return _by_products(_from_nnx(cast(Callable[[nnx.Rngs, PyTree], nnx.Module], module)))
     raise ConfigError(
         f"expected model: a Flax module, a Model or a function that makes one, got {type(module).__name__}"
     )
 
 
-def _quick(model: Model) -> Model:
+def _by_products(model: Model) -> Model:
     """The model, its convolutions as products on a CPU."""
 
     def of(train):

@@ -474,7 +474,7 @@ class SiteLink:
     @property
     def writable(self) -> bool:
         """Whether `send` would take a message now. In the link's thread."""
-        return bool(self._socket.poll(0, zmq.POLLOUT))
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def send(self, header: bytes, payload: bytes | memoryview = b"") -> bool:
         """Queues one message; False if there is no line now, or its queue is full."""
