@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
 WORKS = {
     "W1": Sizes(),
     "W2": Sizes(8, 8, 5000.0, 0.0, 64, (512, 256, 128, 1), "adam", 1e-3),
-    "W1C": Sizes(cohort=20, widths=(28, 28, 1, 32, 64, 128, 62), lr=0.01, network="convolutions"),
+    "W1C": Sizes(cohort=20, widths=(28, 28, 1, 32, 64, 128, 62), lr=0.002, network="convolutions"),
     "W3": Sizes(cohort=500, widths=(60, 10)),
     "W4": Sizes(8, 8, 24.0, 0.0, 8, (1000, 64, 256, 12, 4, 10), "adam", 1e-4, network="transformer"),
     "W1S": Sizes(optimizer="controlled", method="scaffold"),
