@@ -57,7 +57,7 @@ LEFT_OUT = {
     "convolutions": ("unroll_8", "padded_vmap", "lanes_4"),
     "transformer": ("unroll_4", "unroll_8", "padded_vmap", "lanes_4"),
 }
-"""Arms that a CPU takes minutes for: convolutions of many kernels abreast, twelve blocks compiled several times."""
+"""Arms that a CPU takes minutes for: kernels of many sites abreast, twelve blocks compiled several times."""
 
 
 def apart(a: list[np.ndarray], b: list[np.ndarray], start: list[np.ndarray]) -> float:
