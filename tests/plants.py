@@ -439,6 +439,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/network/test_brokered.py", "-k", "taken_off"),
     ),
     Plant(
+        "broker: who was taken off it while it did not run is let in first",
+        "learner_jax/engines/broker.py",
+        "        requests.take(folder, NAME, desk, lambda event: None, on_event)  # before anybody is let in\n",
+        "",
+        ("tests/network/test_brokered.py", "-k", "while_no_broker_ran"),
+    ),
+    Plant(
         "broker: what is said after a Bye is taken for an old one",
         "learner_jax/network/seal.py",
         "        side.count = once.count\n",

@@ -83,8 +83,8 @@ class BrokeredLink:
         was = self._line.connected
         if self._waiting:  # all sites' chunks go through one line
             self._send_waiting()
-            timeout_s = _SOON_S if self._waiting and timeout_s is None else timeout_s
-            timeout_s = min(timeout_s, _SOON_S) if self._waiting and timeout_s is not None else timeout_s
+        if self._waiting:
+            timeout_s = _SOON_S if timeout_s is None else min(timeout_s, _SOON_S)
         found = self._line.recv(timeout_s)
         if self._line.connected != was:
             self._told = None

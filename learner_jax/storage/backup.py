@@ -112,10 +112,11 @@ def _snapshot(run: Path, place: Path) -> dict[str, Any]:
     for trial in range(_TRIES):
         _empty(place)
         about = _copy_journal(run / _JOURNAL, place / _JOURNAL)
-        needed = about.pop("needed")
+        accepted = about.pop("accepted")
         for name in (_SPOOL, _BEST, _STEPS, _BEST):
             _link_each(run / name, place / name)
-        missing = _missing(place, about["round"], needed)
+        needed = _in_no_step(place, about["round"], accepted)
+        missing = _missing(place, needed)
         if missing is None:
             _copy_the_rest(run, place)
             return {**about, "needed": needed}
@@ -138,26 +139,31 @@ def _copy_journal(path: Path, copy: Path) -> dict[str, Any]:
     about = {"format": FORMAT, "version": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds")}
     about |= {"study": meta.get("study", ""), "manifest_digest": meta.get("manifest_digest", ""), "epoch": epoch or 0}
     about["round"] = max((row.round for row in found if isinstance(row, Committed)), default=0)
-    about["needed"] = [row for row in found if isinstance(row, Accepted)]
+    about["accepted"] = [row for row in found if isinstance(row, Accepted)]
     return about
 
 
-def _missing(place: Path, newest: int, needed: list[Accepted]) -> str | None:
-    """Why a copy could not go on, in words; steps that are newer than the journal, or not whole, are left out."""
+def _in_no_step(place: Path, newest: int, accepted: list[Accepted]) -> list[Accepted]:
+    """Updates that a copy would be gone on with; steps that are newer than the journal, or not whole, are left out."""
     done = 0
     for path in sorted((place / _STEPS).iterdir(), key=lambda path: int(path.name)):
         if int(path.name) <= newest and _whole(path, place / _BEST):
             done = int(path.name)
         else:
             shutil.rmtree(path)
+    return [row for row in accepted if row.phase != "train" or row.round > done]
+
+
+def _missing(place: Path, needed: list[Accepted]) -> str | None:
+    """Why a copy could not go on, in words."""
     for row in needed:
-        if (row.phase != "train" or row.round > done) and not (place / _SPOOL / row.digest).exists():
+        if not (place / _SPOOL / row.digest).exists():
             return f"the update of site '{row.site}' in round {row.round} is neither in a step nor in {_SPOOL}"
     return None
 
 
 def _undamaged(needed: list[Accepted], files: Mapping[str, Mapping[str, Any]]) -> None:
-    """An update in the spool has the digest that its name says; of those that a step has behind it nobody asks.
+    """Whether each update in the spool that is needed has the digest that its name says.
 
     Raises:
       CorruptError: one has another.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from unittest import mock
 
 import pytest
 
@@ -347,3 +348,20 @@ def test_a_coordinator_is_taken_off_a_running_broker_and_its_sites_with_it(tmp_p
     finally:
         going.clear()
         thread.join(10)
+
+
+def test_who_was_to_be_taken_off_while_no_broker_ran_is_off_before_anybody_is_let_in(tmp_path):
+    folder, keys, rosters = tmp_path / "broker", new_keys(), []
+    folder.mkdir()
+    desk = Desk(folder / "roster.json", broker.NAME, load_or_make_keys(folder / "keys.json"))
+    desk.enlist("heart", Site(keys.curve_public, keys.sign_public))
+    assert not ask_to_revoke(folder, "heart", wait_s=0.0)
+    served = Desk.serve
+
+    def serving(self, link):
+        rosters.append(set(self.roster.sites))
+        served(self, link)
+
+    with mock.patch.object(Desk, "serve", serving):
+        run_broker(["lung"], folder, lambda event: None, "127.0.0.1", 0, going=lambda: False)
+    assert rosters == [set()] and not list((folder / "requests").iterdir())
