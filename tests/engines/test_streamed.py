@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from functools import partial
 from unittest import mock
 
 import jax
@@ -86,7 +87,8 @@ def held_against(method, rule, plan, rows):
         assert mine == digests
         jax.tree.map(np.testing.assert_array_equal, found, others)
     else:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), found, others)
+        near = partial(np.testing.assert_allclose, rtol=1e-6, atol=2e-5)  # rtol: of sums in the hundreds
+        jax.tree.map(near, found, others)
     compiled = [program._pack, program._ends, program._looks, program._look_ends, *program._begins, *program._steps]
     assert max(one._cache_size() for one in compiled) <= 1, "compiled more than once"
     return program
