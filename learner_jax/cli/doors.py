@@ -66,6 +66,11 @@ def revoke(folder: Path, site: str, reason: str) -> bool:
     return module("engines.requests").ask_to_revoke(folder, site, reason)
 
 
+def invite(folder: Path, site: str) -> Path | None:
+    """Has a coordinator make one more join code; None if none runs."""
+    return module("engines.requests").ask_to_invite(folder, site)
+
+
 def broker(
     names: Sequence[str],
     folder: Path,

@@ -228,6 +228,15 @@ COMMANDS = {
         ),
         config=True,
     ),
+    "invite": Command(
+        "let one more site take part in a study that runs",
+        "Has the coordinator of a running study make a join code for one more site. Once it has joined, the site "
+        "encodes its table by what the first sites' sums gave, and takes part from the next round on. At a broker: "
+        "a join code for one more coordinator.",
+        ("learner invite east --workdir=runs/study",),
+        (Flag("workdir", str, "the coordinator's folder"),),
+        words="SITE",
+    ),
     "revoke": Command(
         "take a site off a study's roster, at once",
         "Takes a site off the roster of a coordinator: its key stops working and its open connection is dropped. "
@@ -323,7 +332,7 @@ COMMANDS = {
 
 GROUPS = {
     "for researchers": ("simulate", "local", "compare", "report", "predict", "recalibrate", "bench"),
-    "for who runs a study": ("forecast", "coordinator", "broker", "revoke", "backup", "restore"),
+    "for who runs a study": ("forecast", "coordinator", "broker", "invite", "revoke", "backup", "restore"),
     "for sites: who has the data": ("data", "doctor", "join", "rotate"),
 }
 

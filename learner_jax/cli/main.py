@@ -190,6 +190,19 @@ def _revoke(parsed: Parsed) -> int:
     return 0
 
 
+def _invite(parsed: Parsed) -> int:
+    if len(parsed.words) != 1 or not parsed.values["workdir"]:
+        raise ConfigError("expected one site and its coordinator's folder: learner invite SITE --workdir=RUN")
+    site, folder = parsed.words[0], Path(parsed.values["workdir"])
+    code = doors.invite(folder, site)
+    if code is None:
+        print(f"No coordinator runs in {folder}: the next one makes a join code for {site} as it starts.")
+    else:
+        print(f"Join code of {site}, works once: {code}")
+        print("It takes part from the round on that follows its joining. Send the code as you would a password.")
+    return 0
+
+
 def _names(given: str | None, study: Study) -> tuple[str, ...]:
     """Who takes part: names, or a number of sites called site-1, site-2, ...; else those of the config."""
     if given is None:
@@ -472,6 +485,7 @@ _COMMANDS: dict[str, Callable[[Parsed], int]] = {
     "coordinator": _coordinator,
     "forecast": _forecast,
     "broker": _broker,
+    "invite": _invite,
     "revoke": _revoke,
     "rotate": _rotate,
     "backup": backup.backup,

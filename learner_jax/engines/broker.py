@@ -156,10 +156,13 @@ def run_broker(
                 if isinstance(event, c.Forget):
                     switch.forget(event.site)
 
+            def inviting(coordinator: str) -> Path | None:
+                return invite(desk, (coordinator,), link.dialled(address), folder / "join").get(coordinator)
+
             due = 0.0
             while going():
                 if (now := time.monotonic()) >= due:  # a turn is a message
                     due = now + requests.EVERY_S
                     with contextlib.suppress(StorageError, CryptoError, OSError):  # the disk is full: again in a moment
-                        requests.take(folder, NAME, desk, forgotten, on_event)
+                        requests.take(folder, NAME, desk, forgotten, on_event, inviting)
                 switch.turn(requests.EVERY_S)

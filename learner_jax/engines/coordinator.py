@@ -12,7 +12,7 @@ import json
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from learner_jax.engines.figures import Figures, check_figures, read_summary
 from learner_jax.engines.forecast import SEEN, compared, forecast, seen
 from learner_jax.engines.history import History
 from learner_jax.engines.keeper import Keeper
+from learner_jax.engines.newcomers import ENTER, Newcomers
 from learner_jax.engines.outcome import result as make_result
 from learner_jax.engines.parts import Parts, values
 from learner_jax.engines.program import wire_shape
@@ -72,7 +73,9 @@ class Phase(NamedTuple):
       sent: schema of the broadcast's leaves, () where it is no leaves.
       expected: schema of the answer.
       everyone: all of the cohort must answer; otherwise the study's quorum, at the deadline.
+      anyone: none of them must.
       buffered: the study's buffer closes it, where it has one.
+      enrolled: how many sites the study has in this round.
     """
 
     round: int
@@ -82,7 +85,9 @@ class Phase(NamedTuple):
     sent: Schema
     expected: Schema
     everyone: bool = False
+    anyone: bool = False
     buffered: bool = False
+    enrolled: int = 0
 
 
 class Stores(NamedTuple):
@@ -113,7 +118,7 @@ class Rounds:
       stores: journal and spool.
       on_event: told what happens.
       check: called now and then while a phase is open; may raise.
-      revoked: names of sites that were taken off the roster.
+      roster: () -> names of the sites on the roster, and of those that were taken off it.
 
     Attributes:
       post: hands the machine an event, from any thread; set by whoever drives it.
@@ -126,9 +131,10 @@ class Rounds:
         stores: Stores,
         on_event: Observer,
         check: Callable[[], None] = lambda: None,
-        revoked: Callable[[], Sequence[str]] = tuple,
+        roster: Callable[[], tuple[Collection[str], Collection[str]]] = lambda: ((), ()),
     ):
-        self.study, self.stores, self._tell, self._check, self._revoked = study, stores, on_event, check, revoked
+        self.study, self.stores, self._tell, self._check, self._roster = study, stores, on_event, check, roster
+        self._present: frozenset[str] = frozenset()  # replaced, never changed: two threads look at it
         self.post: Callable[[c.Event], None] = lambda event: None
         self._closed: queue.SimpleQueue[c.CloseRound | BaseException] = queue.SimpleQueue()
         self._expected: Schema = ()
@@ -174,6 +180,9 @@ class Rounds:
         return None
 
     def _say(self, event: Event) -> None:
+        if event.kind in ("site_back", "site_lost") and event.site is not None:
+            changed = {event.site}
+            self._present = self._present | changed if event.kind == "site_back" else self._present - changed
         if event.kind == "round_closed":
             return  # the engine tells of it once the sum is made
         if event.kind == "round_open":
@@ -181,6 +190,11 @@ class Rounds:
                 return
             event = event._replace(data={**event.data, "rounds": self.study.rounds})
         self._tell(event)
+
+    def there(self) -> list[str]:
+        """The sites on the roster that can be asked now."""
+        present, (roster, _) = self._present, self._roster()
+        return [site for site in roster if site in present]
 
     def fail(self, error: BaseException) -> None:
         """Ends the phase at hand with an error, from any thread."""
@@ -216,10 +230,10 @@ class Rounds:
             damaged = self._damaged(accepted, asked.buffered)
             accepted = {site: digest for site, digest in accepted.items() if site not in damaged}
         size = schema_bytes(asked.expected)
-        gone = set(self._revoked()) - set(accepted)  # who counted before it was revoked still does
+        gone = set(self._roster()[1]) - set(accepted)  # who counted before it was revoked still does
         damaged = {site: digest for site, digest in damaged.items() if site not in gone}
         there = max(1, len(set(asked.cohort) - gone))
-        needed = there if asked.everyone else quorum(self.study, there)
+        needed = there if asked.everyone else 0 if asked.anyone else quorum(self.study, there)
         federation, more = self.study.federation, {}
         if asked.buffered and federation.buffer is not None:
             buffer, oldest = min(federation.buffer, there), max(1, asked.round - federation.stale)
@@ -229,7 +243,7 @@ class Rounds:
             c.StartRound(
                 asked.round, asked.phase, asked.cohort, asked.data, schema_digest(asked.sent),
                 schema_digest(asked.expected), size, needed, federation.deadline_s, attempt, accepted, again=damaged,
-                digest=asked.data.sha256, pieces=asked.data.pieces, **more,
+                digest=asked.data.sha256, pieces=asked.data.pieces, enrolled=asked.enrolled, **more,
             )
         )  # fmt: skip
         while True:
@@ -343,8 +357,7 @@ def run_study(
     study, federated, checklist, judging = parts.study, parts.federated, parts.task.checklist, parts.task.judging
     plain = study.release.histograms == "plain"
     rounds.figures = functools.partial(check_figures, release=plain) if judging is None else judging.check
-    ids = site_ids(sites)
-    names = tuple(ids)
+    names = tuple(site_ids(sites))
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     # ---- statistics: sums from each site, what is fitted from their total back to each
     fitted: dict[str, Any] = {}
@@ -359,14 +372,22 @@ def run_study(
     rows = checklist.template(fitted)
     parts.check_genes(rows)
     weights = jax.block_until_ready(parts.init_weights(rows))
-    template, size = trees.shapes(weights), cohort_size(study, len(names))
+    template = trees.shapes(weights)
     parts.check_buffer(weights)
     parts.check_inputs(weights, rows)
     server = federated.init(weights, jax.random.key(study.seed))
     del weights  # large, and made again where it is wanted
     wire = wire_shape(federated, template, rows, parts.local)
     sent, expected = trees.schema(broadcast_shape(parts, template)), trees.schema(wire)
-    reducer = Reducer(federated, template, wire, parts.number, study.seed, len(names), size)
+
+    def reducer_of(enrolled: int) -> Reducer:
+        return Reducer(federated, template, wire, parts.number, study.seed, enrolled, cohort_size(study, enrolled))
+
+    def prepare(number: int, come: Sequence[str]) -> list[str]:
+        known = Packed({"fitted": as_leaf(fitted)})
+        accepted, _ = rounds.run(Phase(number, ENTER, tuple(come), known, (), READY, anyone=True))
+        return [site for site, _ in accepted]
+
     keeper, history = Keeper(study, folder, rounds.stores.journal, say=rounds.note), History(parts)
     send, newest = Sender(federated, server), None
     count = fitted["rows"] / len(names) if "rows" in fitted else None
@@ -383,18 +404,27 @@ def run_study(
         if done:
             on_event(Event("resumed", study.name, done, data={"rounds": study.rounds}))
         # ---- rounds
-        number, numbers = done, np.fromiter(ids.values(), np.uint32, len(ids))
-        by_id = {number: name for name, number in ids.items()}
+        number, part = 0, Newcomers(rounds.stores.journal, names, rounds.there, prepare, rounds.note)
+        while number < done:
+            number += 1
+            names = part.at(number)
+        by_id, reducer = ids_of(names), reducer_of(len(names))
         while number < study.rounds and not history.over:
             number += 1
+            names = part.at(number)
+            if len(names) != len(by_id):
+                by_id, reducer = ids_of(names), reducer_of(len(names))
             with spans.span("round", number):
                 with spans.span("plan"):
-                    cohort = tuple(by_id[int(i)] for i in plans.cohort(study.seed, number, numbers, size))
+                    numbers = np.fromiter(by_id, np.uint32, len(by_id))
+                    cohort = tuple(by_id[int(at)] for at in plans.cohort(study.seed, number, numbers, reducer.size))
                 opened, (had_in, had_out) = time.perf_counter(), traffic()
                 with spans.span("encode"):
                     packed = send(server)
                 with spans.span("wait"):
-                    accepted, lost = rounds.run(Phase(number, "train", cohort, packed, sent, expected, buffered=True))
+                    accepted, lost = rounds.run(
+                        Phase(number, "train", cohort, packed, sent, expected, enrolled=len(names), buffered=True)
+                    )
                 del packed
                 shares = rounds.shares(accepted, number)
                 wires = rounds.leaves(accepted, expected)
@@ -439,7 +469,7 @@ def run_study(
         spans.over()
         looked = wire_shape(federated, template, rows, parts.local, look=True)
         look = trees.schema(looked)
-        accepted, _ = rounds.run(Phase(number + 1, "look", names, send(server), sent, look))
+        accepted, _ = rounds.run(Phase(number + 1, "look", names, send(server), sent, look, enrolled=len(names)))
         sums = trees.zeros_like(looked)
         for leaves in rounds.leaves(accepted, look):
             sums = trees.add(sums, trees.rebuild(looked, dict(leaves)))
@@ -477,6 +507,11 @@ def run_study(
     result = make_result(study, "federation", started, seconds, history, sha256, evaluation, [], up, down)
     result["forecast"] = compared(foretold, history.curve, seconds, peak_bytes())
     return Outcome(result, model_of(server), fitted, rows)
+
+
+def ids_of(names: Sequence[str]) -> dict[int, str]:
+    """id -> name, in ascending order of id."""
+    return {number: name for name, number in site_ids(names).items()}
 
 
 def _all_there(stores: Stores, done: int, folder: Path) -> None:

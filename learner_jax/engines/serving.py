@@ -49,7 +49,7 @@ def serve(
 
     Args:
       parts: the study.
-      names: the sites that take part; the study begins when all of them are enrolled.
+      names: the sites that take part from the beginning, which is when all of them are enrolled. Others may come later.
       folder: the run's.
       on_event: told what happens; from two threads, never at once.
       host, port: where to listen; port 0 is the one of before, or any free one.
@@ -154,20 +154,25 @@ def _serve(
         buffered=study.federation.buffer is not None,
         invited=len(names),
     )
-    rounds = Rounds(study, stores, on_event, check, lambda: desk.roster.revoked)
+    rounds = Rounds(study, stores, on_event, check, lambda: (desk.roster.sites, desk.roster.revoked))
 
     def ended(error: BaseException | None) -> None:
         rounds.fail(error or StudyError("the coordinator's line was closed"))
 
     drive = CoordinatorDrive(link, keeper, rounds.handlers(), desk, on_end=ended)
     rounds.post = drive.post
+
+    def inviting(site: str) -> Path | None:
+        _can_be_welcomed(study, (*desk.roster.sites, *names, site))
+        return invite(desk, (site,), dial, folder / "join").get(site)
+
     asked = (folder, study.name, desk, drive.post, on_event)
     requests.take(*asked)
     files = invite(desk, names, dial, folder / "join")
     drive.start()
     try:
         invited(files, dial)
-        with requests.taken(*asked):
+        with requests.taken(*asked, inviting):
             _all_enrolled(names, desk, drive, study.name, on_event, check)
             outcome = run_study(
                 parts, names, rounds, folder, on_event, lambda: (link.counter.bytes_in, link.counter.bytes_out)
@@ -211,5 +216,6 @@ def _all_enrolled(
             drive.join()
         if time.monotonic() - said > 30:
             said = time.monotonic()
-            on_event(Event("note", study, data={"text": f"waiting for {', '.join(missing)} to join"}))
+            words = f"waiting for {', '.join(missing)} to join (learner revoke SITE begins without one)"
+            on_event(Event("note", study, data={"text": words}))
         time.sleep(0.05)

@@ -5,6 +5,7 @@ What a site is asked, phase by phase:
     (0, "statistics")   measure the table: sums for preprocessing           -> named leaves
     (0, "statistics2")  the same by what was found so far, and so on        -> named leaves
     (0, "look")         get what was fitted from all sites' sums; encode    -> ready
+    (t, "enter")        the same, of a site that takes part from round t on -> ready
     (t, "train")        one local round                                     -> a Wire
     (T+1, "look")       the watch on the last broadcast                     -> sums
     (T+1, "calibrate")  how far outputs are from watched rows, of tasks     -> counts
@@ -121,11 +122,11 @@ class SiteStudy:
         """
         if asked.phase == "train":
             return self._train(asked, data, committed)
-        if asked.round:
+        if asked.round and asked.phase != "enter":
             spans.over()
         if asked.phase in STATISTICS:
             leaves = self._measure(asked.phase, data)
-        elif asked.phase == "look" and asked.round == 0:
+        elif asked.phase == "enter" or (asked.phase == "look" and asked.round == 0):
             leaves = self._prepare(data)
         elif asked.phase == "look":
             states = _one_row(self._state(committed))
@@ -250,6 +251,8 @@ class SiteStudy:
 
     def _running(self, enrolled: int) -> Program:
         if self._program is None or self._program.enrolled != enrolled:
+            if self._program is not None:
+                self._note(f"the study has {enrolled} sites now; it had {self._program.enrolled}")
             _, world, weights = self._prepared()
             parts = self.parts
             make = program_over(parts.study.engine, world)

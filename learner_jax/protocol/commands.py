@@ -52,19 +52,21 @@ class StartRound(NamedTuple):
     """Open a round.
 
     Attributes:
-      round, phase: later than any before: by round, then statistics < train < look < finish.
+      round, phase: later than any before: by round, then in the order of `messages.PHASES`.
       cohort: the sites asked.
       data: the broadcast's bytes, or what can be sliced into them; digest: their sha256, made here if ""; pieces: their
         table (`leaves.pieces`).
       schema_digest: of its leaves.
       update_size, update_schema: what an update must be; size None allows up to size_limit.
-      quorum: fewest accepted updates with which it may close, from 1.
+      quorum: fewest accepted updates with which it may close; 0: with whoever answers, and who is not there is not
+        waited for.
       deadline_s: after which it closes with a quorum.
       attempt: from 1; one more after a restart, with the sites already `accepted` (from the journal).
       fields: a few plain values for the sites.
       buffer: so many accepted updates close the round at once, of this round's broadcast or an earlier one's (FedBuff);
         0: of this one's alone, and all sites are waited for. oldest: the round of the earliest broadcast.
       again: site -> digest of what was accepted from it, whose bytes were lost here: it must send the same again.
+      enrolled: how many sites take part in the study at this round, of which the cohort was drawn.
     """
 
     round: int
@@ -84,6 +86,7 @@ class StartRound(NamedTuple):
     pieces: bytes = b""
     buffer: int = 0
     oldest: int = 0
+    enrolled: int = 0
 
 
 class Valid(NamedTuple):

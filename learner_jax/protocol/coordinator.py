@@ -321,13 +321,17 @@ class RoundKeeper:
             raise LocalProtocolError(f"expected to open a round after {self._closed}, with none open, got {place}")
         if event.buffer and not self._may_buffer:  # what was refused for good before it would count in it
             raise LocalProtocolError("expected no buffer in a study whose rounds are not buffered")
-        if not 1 <= event.quorum <= len(event.cohort) or not set(event.accepted) <= set(event.cohort):
+        asked = len(event.cohort)
+        if not asked or not 0 <= event.quorum <= asked or not set(event.accepted) <= set(event.cohort):
             text = f"expected a cohort, and a quorum within it, got {event.quorum} of {event.cohort}"
             raise LocalProtocolError(text)
         digest = event.digest or hashlib.sha256(event.data[:]).hexdigest()
         blob = m.Blob(digest, len(event.data), event.schema_digest)
-        self._final = {about: why for about, why in self._final.items() if event.buffer and about[0] >= event.oldest}
-        self._holder.keep = _BUFFERED if event.buffer else 1  # who is slow is still fetching an earlier one
+        between = self._may_buffer and event.phase == "enter"  # of buffered rounds: what is on its way goes on after it
+        if not between:
+            kept = self._final.items() if event.buffer else ()
+            self._final = {about: why for about, why in kept if about[0] >= event.oldest}
+        self._holder.keep = _BUFFERED if event.buffer or between else 1  # who is slow is still fetching an earlier one
         self._holder.hold(blob.digest, event.data, event.pieces)
         shares = {site: _Share(moved=self._now) for site in sorted(event.cohort, key=site_id)}
         for site in set(event.cohort) - set(self._enrolled):
@@ -338,12 +342,13 @@ class RoundKeeper:
                 self._remember(place, site, digest)
         for site in event.again:
             self._accepted.pop((*place, site), None)
-        self._buffered, self._broadcasts[place] = bool(event.buffer), blob.digest
-        for older in list(self._broadcasts)[: -event.round + event.oldest - 8 if event.buffer else -8]:
+        self._buffered, self._broadcasts[place] = bool(event.buffer) or (between and self._buffered), blob.digest
+        for older in list(self._broadcasts)[: -event.round + event.oldest - 8 if event.buffer else -8] * (not between):
             del self._broadcasts[older]
         self._round = _Round(event, blob, shares)
         self._without_the_forgotten(self._round)
-        self._go_on_with(self._round)
+        if not between:
+            self._go_on_with(self._round)
         self._out.append(c.WriteRow(rows.Opened(*place, event.attempt, self.epoch, tuple(event.cohort), blob.digest)))
 
     def _go_on_with(self, open_round: _Round) -> None:
@@ -449,7 +454,7 @@ class RoundKeeper:
         able = sum(site not in self._forgotten or share.part in counts for site, share in open_round.shares.items())
         start = open_round.start
         again = {site: digest for site, digest in start.again.items() if site not in self._forgotten}
-        fewer = {"quorum": max(1, min(start.quorum, able)), "buffer": min(start.buffer, max(1, able)), "again": again}
+        fewer = {"quorum": min(start.quorum, max(1, able)), "buffer": min(start.buffer, max(1, able)), "again": again}
         open_round.start, self._changed = start._replace(**fewer), True
 
     def _on_tick(self, _: c.Tick) -> None:
@@ -584,11 +589,24 @@ class RoundKeeper:
         if open_round is None or open_round.state != "open":
             return
         share = open_round.shares.get(site)
-        if share is not None and share.part not in _SETTLED:
-            start, known = open_round.start, len(self._enrolled)
-            counts = (start.attempt, len(start.cohort), known)
+        if share is not None and share.part not in _SETTLED and self._can_be_told(site, open_round.start.phase):
+            start = open_round.start
+            counts = (start.attempt, len(start.cohort), start.enrolled or len(self._enrolled))
             what = (open_round.blob, dict(start.fields), start.pieces)
             self._send(site, m.Open(self.study, self.epoch, *open_round.place, *counts, *what))
+
+    def _can_be_told(self, site: str, phase: str) -> bool:
+        """Whether a site's software knows such a phase; said where it does not."""
+        if self._knows(site, phase):
+            return True
+        kind = "its software knows less than this study asks"
+        older, needed = self._sessions[site].protocol, (m.PROTOCOL[0], m.PHASES_SINCE[phase])
+        text = f"{kind}: expected protocol {needed[0]}.{needed[1]}, which has the phase '{phase}', got "
+        self._complain(site, kind, f"{text}{older[0]}.{older[1]}: install this learner-jax there")
+        return False
+
+    def _knows(self, site: str, phase: str) -> bool:
+        return self._sessions[site].protocol[1] >= m.PHASES_SINCE.get(phase, 0)
 
     def _ping(self, site: str, ping: m.Ping, _: Any) -> None:
         self._send(site, m.Pong(self.study, self.epoch))
@@ -629,6 +647,8 @@ class RoundKeeper:
             reason = self._final[*place, site][1]
         elif self._too_old(place):
             reason = f"too stale: expected an update of round {self._round.start.oldest} or later"  # type: ignore[union-attr]
+        elif self._between() and place[1] == "train":
+            final, reason = False, "between two rounds: it may count in the next"
         elif _order(place) <= self._closed and not self._takes(place):
             reason = "late: the round was closed without it"
         elif self._round is not None and _order(place) > _order(self._round.place):
@@ -663,6 +683,10 @@ class RoundKeeper:
             start.buffer > 0 and place[1] == start.phase and start.oldest <= place[0] < start.round
         )
 
+    def _between(self) -> bool:
+        """Whether newcomers are asked to prepare, between two buffered rounds."""
+        return self._may_buffer and self._round is not None and self._round.start.phase == "enter"
+
     def _too_old(self, place: tuple[int, str]) -> bool:
         start = self._round.start if self._round else None
         return start is not None and start.buffer > 0 and place[1] == start.phase and place[0] < start.oldest
@@ -685,13 +709,14 @@ class RoundKeeper:
 
     def _chunk(self, site: str, chunk: m.Chunk, payload: bytes | memoryview) -> None:
         is_open = self._round is not None and self._round.state == "open"
-        shares = self._under_way if self._round is None else self._round.shares
+        shares = self._under_way if self._round is None or site in self._under_way else self._round.shares
         share = shares.get(site)
         if share is None or share.receiver is None:
             return
-        if is_open and share.part is Part.FETCHING:
+        under_way = not is_open or shares is self._under_way
+        if not under_way and share.part is Part.FETCHING:
             self._take(site, share, chunk, payload)
-        elif self._buffered and not is_open and share.part in (Part.FETCHING, Part.QUEUED):
+        elif self._buffered and under_way and share.part in (Part.FETCHING, Part.QUEUED):
             self._take_meanwhile(site, share, chunk, payload)
 
     def _take_meanwhile(self, site: str, share: _Share, chunk: m.Chunk, payload: bytes | memoryview) -> None:
@@ -873,7 +898,7 @@ class RoundKeeper:
             return
         parts, buffer = [share.part for share in open_round.shares.values()], open_round.start.buffer
         full = 0 < buffer <= parts.count(Part.ACCEPTED) and Part.CHECKING not in parts and Part.SPOOLING not in parts
-        settled = full or self._now >= open_round.deadline or _SETTLED.issuperset(parts)
+        settled = full or self._now >= open_round.deadline or self._all_settled(open_round)
         if Part.JOURNALING in parts or not settled:
             return
         accepted = open_round.within(Part.ACCEPTED)
@@ -884,6 +909,14 @@ class RoundKeeper:
         listed = tuple((site, open_round.shares[site].digest) for site in accepted)
         open_round.state, open_round.frozen = "freezing", rows.Closed(*open_round.place, listed, lost)
         self._out.append(c.WriteRow(open_round.frozen))
+
+    def _all_settled(self, open_round: _Round) -> bool:
+        """Whether nobody is waited for. Where nobody is needed, only who can answer now is."""
+        start = open_round.start
+        waited = [site for site, share in open_round.shares.items() if share.part not in _SETTLED]
+        if start.quorum == 0:
+            waited = [site for site in waited if site in self.here() and self._knows(site, start.phase)]
+        return not waited
 
     def _say_waiting(self, open_round: _Round, accepted: list[str]) -> None:
         if self._now - open_round.told_waiting < 10 * self._retry:
@@ -905,7 +938,7 @@ class RoundKeeper:
         assert self._round is not None
         self._closed = _order(self._round.place)
         for site, share in self._round.shares.items():
-            if share.part in _UNDER_WAY and self._buffered:
+            if share.part in _UNDER_WAY and self._round.start.buffer:
                 self._under_way[site] = share
             elif share.part in _UNDER_WAY:
                 share.reason = "late: the round was closed without it"

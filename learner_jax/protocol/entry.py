@@ -10,7 +10,8 @@ class Entry(NamedTuple):
 
     Attributes:
       round: from 1 (0 for what comes before the first round).
-      phase: "statistics" (or a further one of `messages.STATISTICS`), "train", "look", "calibrate" or "finish".
+      phase: "statistics" (or a further one of `messages.STATISTICS`), "enter", "train", "look", "calibrate"
+        or "finish".
       broadcast: sha256 of the bytes that it was computed from.
       digest: sha256 of the update.
       size: its bytes.

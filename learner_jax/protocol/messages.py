@@ -29,7 +29,7 @@ import msgpack
 from learner_jax.errors import LocalProtocolError, RemoteProtocolError
 from learner_jax.leaves import PIECE_ENTRY, PIECES
 
-PROTOCOL = (1, 2)
+PROTOCOL = (1, 3)
 """(major, minor) that this code speaks. A minor only adds; majors do not talk to each other."""
 
 HEADER_LIMIT = 64 * 1024
@@ -45,7 +45,9 @@ HAVE_LIMIT = PIECES // 8
 ZIPS = ("", "zstd")
 STATISTICS = ("statistics", *(f"statistics{number}" for number in range(2, 17)))
 """Rounds of sums before the first learning round, in this order; most studies have one."""
-PHASES = (*STATISTICS, "train", "look", "calibrate", "finish")
+PHASES = (*STATISTICS, "enter", "train", "look", "calibrate", "finish")
+PHASES_SINCE = {"enter": 3, "calibrate": 3}
+"""The minor that added a phase: who speaks an older one is not asked."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
 

@@ -14,7 +14,8 @@ class Opened(NamedTuple):
 
     Attributes:
       round: from 1 (0 for what comes before the first round).
-      phase: "statistics" (or a further one of `messages.STATISTICS`), "train", "look", "calibrate" or "finish".
+      phase: "statistics" (or a further one of `messages.STATISTICS`), "enter", "train", "look", "calibrate"
+        or "finish".
       attempt: from 1; one more each time a restarted coordinator opens the same round.
       epoch: the coordinator's incarnation.
       cohort: names of the sites asked.

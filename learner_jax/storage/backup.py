@@ -151,7 +151,7 @@ def _in_no_step(place: Path, newest: int, accepted: list[Accepted]) -> list[Acce
             done = int(path.name)
         else:
             shutil.rmtree(path)
-    return [row for row in accepted if row.phase != "train" or row.round > done]
+    return [row for row in accepted if row.round == 0 or row.round > done]
 
 
 def _missing(place: Path, needed: list[Accepted]) -> str | None:

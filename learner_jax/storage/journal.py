@@ -213,9 +213,13 @@ class Journal:
         found = self._found("kind = 'accepted' AND round = ? AND phase = 'train'", number)
         return {row.site: row.round - (row.origin or row.round) for row in found}
 
+    def opened(self) -> list[Opened]:
+        """Each opening of a round, oldest first."""
+        return self._found("kind = 'opened'")
+
     def broadcasts(self) -> dict[tuple[int, str], str]:
         """(round, phase) -> sha256 of what was sent when it was last opened."""
-        return {(row.round, row.phase): row.broadcast for row in self._found("kind = 'opened'")}
+        return {(row.round, row.phase): row.broadcast for row in self.opened()}
 
     def aggregated(self) -> frozenset[tuple[int, str]]:
         """(round, phase) of what was added up."""

@@ -50,7 +50,7 @@ class There:
         return digest
 
     def start(self, revoked: tuple[str, ...], everyone: bool) -> c.StartRound:
-        rounds = Rounds(STUDY, Stores(self.journal, self.spool), silent, revoked=lambda: revoked)
+        rounds = Rounds(STUDY, Stores(self.journal, self.spool), silent, roster=lambda: ((), revoked))
         rounds.post = self.asked.append
         rounds.fail(KeyboardInterrupt())  # what it asks for is all that is wanted
         schema = schema_of(WEIGHTS)

@@ -259,10 +259,14 @@ class Apart:
         self._port = int(process.said.split("listening at ")[1].split()[0].rpartition(":")[2])
         return process
 
-    def site(self, name: str, program: str = "sites.worker") -> Process:
-        """Starts a site's worker, with the same command each time; the first time it waits for the join code."""
+    def site(self, name: str, program: str = "sites.worker", table: Path | None = None) -> Process:
+        """Starts a site's worker, with the same command each time; the first time it waits for the join code.
+
+        table: its data, where the study does not name this site.
+        """
+        table = self._tables()[name] if table is None else table
         folder, code = self.folder / "sites" / name, self.run / "join" / f"{name}.code"
-        given = [f"--join_file={code}", f"--data={self._tables()[name]}", f"--workdir={folder}", "--json"]
+        given = [f"--join_file={code}", f"--data={table}", f"--workdir={folder}", "--json"]
         if not (folder / "membership.json").exists():
             while not code.exists():
                 assert self._started[0].poll() is None, self._started[0].said

@@ -114,6 +114,7 @@ class World:
         # one site may be missing from every round, else some could never close: it is the one that kinds may spoil
         self.spoilt = rng.choice(self.sites)
         self.plans = {place: self.plan() for place in self.places}
+        self.enters(seed)
         self.buffered = seed % 4 == 3  # its learning rounds close when a quorum is there, and take older updates too
         self.chance = {kind: rng.choice((0.03, 0.1, 0.3)) for kind in KINDS if kind in self.kinds}
         self.loss, self.double = self.chance.get("loss", 0.0), self.chance.get("double", 0.0)
@@ -136,6 +137,21 @@ class World:
         self.there: set[str] = set()  # sites, by what this coordinator told of them
         self.stats: Counter[str] = Counter()
 
+    def enters(self, seed: int) -> None:
+        """Before some round one site is asked to prepare, if it is there: one that takes no part before it."""
+        trains = [place for place in self.places if place[1] == "train"]
+        if seed % 3 == 0:
+            after = self.rng.choice(trains)
+            before = self.places[: self.places.index(after)]
+            others = tuple(name for name in self.sites if name != self.spoilt)
+            for place in before:
+                cohort, quorum = self.plans[place]
+                cohort = tuple(name for name in cohort if name != self.spoilt) or others
+                self.plans[place] = cohort, min(quorum, len(cohort))
+            enter = after[0], "enter"
+            self.places.insert(len(before), enter)
+            self.plans[enter] = (self.spoilt,), 0
+
     def plan(self) -> tuple[tuple[str, ...], int]:
         """A round's cohort and quorum: a function of the schedule, not of what goes wrong in it."""
         cohort = tuple(self.rng.sample(self.sites, self.rng.randint(1, len(self.sites))))
@@ -148,7 +164,7 @@ class World:
         """The quorum, but no more sites than can answer; who counted before it was revoked still does."""
         cohort, quorum = self.plans[place]
         gone = {self.revoked} - set(counted)
-        return max(1, min(quorum, len(set(cohort) - gone)))
+        return 0 if place[1] == "enter" else max(1, min(quorum, len(set(cohort) - gone)))
 
     # ------------------------------------------------------------ the play
 

@@ -555,7 +555,7 @@ def test_a_site_of_the_cohort_that_is_not_on_the_roster_is_lost_until_it_is_enli
     assert closed(bench.log)[2:] == [("a",)], "y is not"
 
 
-@pytest.mark.parametrize("more", [{"quorum": 0}, {"quorum": 4}, {"accepted": {"x": D}}, {"number": 0}])
+@pytest.mark.parametrize("more", [{"quorum": -1}, {"quorum": 4}, {"accepted": {"x": D}}, {"number": 0}])
 def test_bugs_of_ours_are_errors(bench, more):
     test_straggler(bench)
     with pytest.raises(LocalProtocolError):
@@ -956,3 +956,87 @@ def test_a_site_that_was_away_while_the_disk_refused_its_update_is_not_waited_fo
     bench.do(c.Forget("a"))
     bench.whole("b")
     assert closed(bench.whole("c")) == [order("b", "c")]
+
+
+# ---------------------------------------------------------------- newcomers
+
+
+def enter(bench: Bench, number: int = 2, cohort: tuple[str, ...] = ("c",), **more: Any) -> list[Any]:
+    begin = c.StartRound(number, "enter", cohort, BROADCAST, SCHEMA, SCHEMA, 6, 0, 100.0, **more)
+    return [after for row in kind(bench.do(begin), c.WriteRow) for after in bench.do(c.Journaled(row.row))]
+
+
+def test_newcomers_who_are_there_are_waited_for_and_nobody_else_is():
+    bench = Bench()
+    bench.hello("a", "b")
+    told = enter(bench, cohort=("b", "c"))
+    assert [(o.round, o.phase) for o in said(told, m.Open)] == [(2, "enter")]
+    assert not closed(bench.do(c.Tick(), 1.0)), "b is there"
+    bench.disk(bench.serve(bench.offer("b", number=2, phase="enter")))
+    (done,) = kind(bench.log, c.CloseRound)
+    assert [site for site, _ in done.accepted] == ["b"] and done.lost == ("c",)
+
+
+def test_a_phase_of_newcomers_closes_with_nobody_when_the_last_one_leaves():
+    bench = Bench()
+    bench.hello("c")
+    enter(bench)
+    assert not kind(bench.do(c.Tick(), 1.0), c.WriteRow)
+    bench.do(c.Heard("c", m.Bye("s", "its table does not fit")))
+    bench.disk(bench.do(c.Tick(), 1.0))
+    assert closed(bench.log) == [()] and kind(bench.log, c.CloseRound)[0].lost == ("c",)
+
+
+def test_a_newcomer_who_answers_nothing_is_waited_for_until_the_deadline():
+    bench = Bench()
+    bench.hello("c")
+    enter(bench)
+    for _ in range(20):
+        bench.do(c.Heard("c", m.Ping("s", 1, 2, "enter")), 4.9)
+        assert not kind(bench.do(c.Tick()), c.WriteRow)
+    bench.do(c.Heard("c", m.Ping("s", 1, 2, "enter")), 4.9)
+    bench.disk(bench.do(c.Tick()))
+    assert closed(bench.log) == [()]
+
+
+def test_who_speaks_of_no_such_phase_is_not_asked_and_not_waited_for_and_that_is_said():
+    bench = Bench()
+    bench.do(c.Heard("c", m.Hello("s", (1, 2), "c", "x", 0)))
+    steps = enter(bench)
+    assert not said(steps, m.Open)
+    (note,) = _notes(bench.log)
+    assert "expected protocol 1.3, which has the phase 'enter', got 1.2" in note
+    bench.disk(steps)
+    assert closed(bench.log) == [()]
+    assert said(bench.start(2), m.Open, "c"), "what it knows it is asked"
+
+
+def test_sites_are_told_how_many_take_part_and_not_who_is_on_the_roster():
+    for enrolled, told in ((2, 2), (0, 3)):
+        bench = Bench()
+        bench.hello("a")
+        assert [o.enrolled for o in said(bench.start(enrolled=enrolled), m.Open)] == [told]
+
+
+def test_between_buffered_rounds_newcomers_prepare_and_what_is_on_its_way_goes_on(buffer):
+    under_way = buffer.offer("b", b"b" * 6)
+    buffer.whole("c", number=2)
+    enter(buffer, 3, ("a",))
+    (answer,) = said(buffer.offer("b", b"b" * 6), m.Rejected, "b")
+    assert not answer.final and answer.reason == "between two rounds: it may count in the next"
+    buffer.serve(under_way)
+    buffer.disk(buffer.serve(buffer.offer("a", number=3, phase="enter")))
+    assert len(closed(buffer.log)) == 3
+    buffer.disk(buffered(buffer, 3, oldest=1))
+    assert closed(buffer.log)[3:] == [("b",)], "its bytes came while the others prepared"
+
+
+def test_what_of_a_phase_of_newcomers_comes_late_counts_in_no_buffered_round(buffer):
+    buffer.whole("c", number=2)
+    enter(buffer, 3, ("a",))
+    for _ in range(21):  # it is there, and sends nothing of what it has offered
+        buffer.offer("a", number=3, phase="enter")
+        buffer.disk(buffer.do(c.Tick(), 4.9))
+    assert closed(buffer.log)[2:] == [()]
+    buffered(buffer, 3, buffer=2, oldest=1)
+    assert buffer.keeper._round.shares["a"].part is Part.ASKED

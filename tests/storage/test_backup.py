@@ -161,6 +161,15 @@ def test_what_could_not_go_on_is_not_backed_up(run, tmp_path, monkeypatch):
         backup(tmp_path / "none", tmp_path / "study.tar")
 
 
+def test_what_newcomers_answered_before_the_newest_step_may_be_gone(run, tmp_path):
+    """It was swept with the updates of its round. What was asked before round 1 stays in the spool, and is needed."""
+    run.journal.write(Accepted(3, "enter", "b", "e" * 64, 4))
+    backup(run.folder, tmp_path / "run.tar")
+    run.journal.write(Accepted(0, "look", "a", "f" * 64, 4))
+    with pytest.raises(CorruptError, match="site 'a' in round 0"):
+        backup(run.folder, tmp_path / "other.tar")
+
+
 def test_a_damaged_update_that_is_needed_is_not_backed_up(run, tmp_path):
     newest = max(run.journal.accepted().items())[1]
     path = run.folder / "spool" / newest
