@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from learner_jax.specs import Data
-from tests.federation.hospitals import Apart, Process, simulated, small
+from learner_jax.specs import Data, Spec
+from tests.federation.hospitals import Apart, Process, flags, simulated, small
 
 
 def _reached(there: Apart, number: int, *processes: Process) -> None:
@@ -65,3 +68,46 @@ def test_through_a_broker_while_everybody_is_killed_once(method, source, two, tm
         broker.send_signal(signal.SIGTERM)
         assert broker.wait(20) == 143 and "goes on" in broker.said
     assert {line["weights_sha256"] for line in ended} == {simulated(study).sha256}
+
+
+@pytest.mark.soak
+def test_two_studies_through_one_broker_that_is_killed_in_the_middle_of_an_upload(source, two, tmp_path, monkeypatch):
+    """The second is let in while the first runs. Both have a site of the same name; neither hears of the other's."""
+    wide = Spec("models", "mlp", {"hidden": (6_000,)})
+    first = small(source, "scaffold", rounds=4, data=two, model=wide)
+    second = small(source, "fedavg", rounds=30, data=two, name="other")
+    with Apart(first, tmp_path / "first") as one, Apart(second, tmp_path / "second") as other:
+        broker = one.broker()
+        monkeypatch.setenv("LEARNER_FAILPOINT", "coordinator.upload.after_chunk:8:stop")
+        coordinator = one.coordinator()
+        monkeypatch.delenv("LEARNER_FAILPOINT")
+        h00, h01 = one.site("h00"), one.site("h01")
+        other.folder.mkdir()
+        (other.folder / "broker").symlink_to(one.folder / "broker")
+        asked = ["invite", second.name, f"--workdir={one.folder / 'broker'}"]
+        command = [sys.executable, "-m", "learner_jax.cli.main", *asked]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "Join code of other" in done.stdout, done.stdout + done.stderr
+        others = [other.coordinator(), other.site("h00"), other.site("h01")]
+        while "T" not in _state(coordinator):
+            for process in (broker, coordinator, h00, h01):
+                assert process.poll() is None, process.said
+            time.sleep(0.02)
+        coming = [path.stat().st_size for path in (one.run / "spool").glob(".tmp-*")]  # its room is taken at once
+        assert coming
+        broker.kill()
+        assert broker.wait(20) == -signal.SIGKILL
+        print(f"broker killed when eight chunks had come of all updates, under way now those of {coming} bytes")
+        broker = one.broker()
+        coordinator.send_signal(signal.SIGCONT)
+        ended = [[p.last_line() for p in those] for those in ((coordinator, h00, h01), others)]
+        assert "Traceback" not in broker.said
+    for study, lines in zip((first, second), ended, strict=True):  # a simulator with a process's own flags for XLA
+        folder = tmp_path / "simulated" / study.name
+        simulation = Process("launch.simulate", flags(study, folder), folder.with_suffix(".words"))
+        assert {line["weights_sha256"] for line in lines} == {simulation.last_line()["weights_sha256"]}
+
+
+def _state(process: Process) -> str:
+    """As the kernel says it: R, S, T (stopped), ..."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
