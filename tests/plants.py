@@ -43,6 +43,20 @@ _PREDICT = ("tests/engines/test_predict.py",)
 PLANTS: tuple[Plant, ...] = (
     # ---- one algorithm, two engines
     Plant(
+        "coordinator: the products of its step are added without a rounding of their own",
+        "learner_jax/engines/rounds.py",
+        "server = uncontracted(lambda *of: federated.step(of[0], of[1], round, template), once - 1)(server, term)",
+        "server = federated.step(server, term, round, template)",
+        ("tests/engines/test_exact.py",),
+    ),
+    Plant(
+        "coordinator: what is rounded twice is not rounded",
+        "learner_jax/engines/exact.py",
+        "jax.lax.bitcast_convert_type(leaf, bits) | jnp.asarray(zero, bits)",
+        "jax.lax.bitcast_convert_type(leaf, bits) ^ jnp.asarray(zero, bits)",
+        ("tests/engines/test_exact.py",),
+    ),
+    Plant(
         "worker: its update is scaled by 1.001",
         "learner_jax/engines/site_study.py",
         "answer = _answer(trees.named_leaves(wire), pack",

@@ -170,7 +170,7 @@ class Reducer:
             term = self._stacked(stack, share, server)
         parts = self.apart(server, term)
         del term
-        return self._step(parts[0], server, *parts[1:], np.int32(number), np.int32(cohort))
+        return self._step(parts[0], server, *parts[1:], np.int32(number), np.int32(cohort), np.int32(1))
 
     def apart(self, server: Server, term: PyTree) -> tuple[tuple[Any, tuple[bool, ...]], list[Any], list[Any]]:
         """A sum as the step takes it: its form, the leaves that it may write the new state over, and the others.
@@ -240,11 +240,11 @@ class Reducer:
         terms = jax.vmap(lambda wire: self.federated.lift(wire, self.template))(wires)
         return self.federated.reduce(terms, share, server)
 
-    def _server_step(self, form, server, spent, rest, number, cohort):
+    def _server_step(self, form, server, spent, rest, number, cohort, once):
         """The step over a sum's leaves; the new state is made where those lie that are given away. It is a program of
         its own and not `rounds.sealed`: out of a branch, all of it would have to be copied there."""
         structure, goes = form
         there, left = iter(spent), iter(rest)
         term = jax.tree.unflatten(structure, [next(there) if one else next(left) for one in goes])
         round = rounds.make_round(self.study, self.seed, number, cohort, self.enrolled)
-        return rounds.server_step(self.federated, self.template, server, term, round, None)
+        return rounds.server_step(self.federated, self.template, server, term, round, once, alone=True)

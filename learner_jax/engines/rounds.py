@@ -8,8 +8,9 @@ A wire is finished before it is added: the sum takes its bits as `rounded` hands
 would contract weight and sum into one fused multiply-add and a simulator's sum would differ in its last bit from a
 coordinator's. (To carry it over the loop's boundary and add it in the next turn keeps the bits as well, and costs three
 more passes over the weights a site.) For the same reason a loop's length is an argument, never a constant
-(XLA would unroll a loop of one), and the server's step is `sealed`: a branch, which XLA compiles apart from whatever
-surrounds it.
+(XLA would unroll a loop of one), and the server's step is `sealed` (a branch, which XLA compiles apart from whatever
+surrounds it) and `uncontracted` (each of its products is rounded: a coordinator writes the new state over the sum, a
+simulator does not, and the compiler would make other instructions of each).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from learner_jax import trees
+from learner_jax.engines.exact import rounded, uncontracted
 from learner_jax.federate import Federated, Server, Site, Wire
 from learner_jax.types import Batch, Pass, PyTree, Round, Session
 
@@ -255,24 +257,6 @@ def accumulate(federated: Federated, template: PyTree, lanes: int, total: PyTree
     return trees.add(total, jax.tree.map(lambda rows: jnp.sum(rows, 0, dtype=rows.dtype), terms))
 
 
-def rounded(tree: PyTree, zero: Any) -> PyTree:
-    """The tree, bit for bit; what is done with it next cannot be contracted with the arithmetic that made it.
-
-    Args:
-      tree: floating leaves are taken as integers, changed nowhere, and taken back.
-      zero: int32 0 that the compiler does not know.
-    """
-
-    def one(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        bits = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
-        same = jax.lax.bitcast_convert_type(leaf, bits) ^ jnp.asarray(zero, bits)
-        return jax.lax.bitcast_convert_type(same, leaf.dtype)
-
-    return jax.tree.map(one, tree)
-
-
 def sealed(f: Callable[..., PyTree], once: Any, *arguments: PyTree) -> PyTree:
     """f(*arguments), compiled as the branch that is always taken, so that no neighbour is fused into it.
 
@@ -288,23 +272,24 @@ def sealed(f: Callable[..., PyTree], once: Any, *arguments: PyTree) -> PyTree:
 
 
 def server_step(
-    federated: Federated, template: PyTree, server: Server, term: Wire, round: Round, once: Any
+    federated: Federated, template: PyTree, server: Server, term: Wire, round: Round, once: Any, alone: bool = False
 ) -> tuple[Server, PyTree, Any]:
     """The coordinator's part of a round.
 
     Args:
-      once: see `sealed`; None: this is a program of its own, and no neighbour is there.
+      once: int32 1, an argument of the jitted program and no constant.
+      alone: this is a program of its own, and no neighbour is there to be sealed from.
 
     Returns:
       The new server state, the metrics' sums, and the state's digest, uint32[4].
     """
 
     def step(server, term):
-        server = federated.step(server, term, round, template)
+        server = uncontracted(lambda *of: federated.step(of[0], of[1], round, template), once - 1)(server, term)
         return server, trees.digest(server)
 
     with scope("server"):
-        server, digest = step(server, term) if once is None else sealed(step, once, server, term)
+        server, digest = step(server, term) if alone else sealed(step, once, server, term)
     return server, term.metrics, digest
 
 

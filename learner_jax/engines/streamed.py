@@ -20,6 +20,7 @@ from learner_jax.data.columns import Column, is_on_disk
 from learner_jax.data.sites import SiteData
 from learner_jax.engines import machines, rounds
 from learner_jax.engines.blocks import Block, Blocks, place_in
+from learner_jax.engines.exact import rounded
 from learner_jax.engines.program import Outcome, Plan, Program, anew, wire_shape
 from learner_jax.engines.rounds import Draw
 from learner_jax.engines.world import World, build_world
@@ -332,7 +333,7 @@ class Streamed(Program):
             if not federated.additive:
                 return (), wire, site
             with rounds.scope("aggregate"):
-                joined = rounds.accumulate(federated, template, 1, total, rounds.rounded(wire, once - 1))
+                joined = rounds.accumulate(federated, template, 1, total, rounded(wire, once - 1))
                 return trees.where(present, joined, total), (), site
 
         sums, new, sites = self._by_stream(

@@ -21,11 +21,12 @@ SITES = {"h00": 120, "h01": 90, "h03": 70, "h07": 60, "h08": 110}
 DISK_MB = 192
 
 
-def study_of(source: Path, rounds: int) -> Study:
-    """SCAFFOLD, whose sites keep a state. Every site counts in every round, however long one is away."""
+def study_of(source: Path, rounds: int, quorum: int = len(SITES), deadline_s: float = 1e6) -> Study:
+    """SCAFFOLD, whose sites keep a state. As a rule every site counts in every round, however long one is away; with a
+    smaller quorum a round goes on without them at its deadline."""
     return small(
         source, "scaffold", rounds=rounds, data=Data(source=str(source), site_column=None, sites=tuple(SITES)),
-        federation=Federation(quorum=len(SITES), deadline_s=1e6), checkpoint=Checkpoint(every=10),
+        federation=Federation(quorum=quorum, deadline_s=deadline_s), checkpoint=Checkpoint(every=10),
     )  # fmt: skip
 
 
@@ -119,7 +120,12 @@ class Enduring(Apart):
 
     def account(self) -> Account:
         """What the journal says."""
-        return account_of(self.run)
+        return account_of(self.run, int(self.study.federation.quorum or 0))
+
+    @property
+    def patient(self) -> bool:
+        """Whether each round waits for every site."""
+        return self.study.federation.quorum == len(SITES)
 
     @property
     def over(self) -> bool:
@@ -132,14 +138,15 @@ class Violation(Exception):
 
 
 class Account(NamedTuple):
-    """The result of each round by number, and in words what of a journal may not be."""
+    """The result of each learning round by number, in words what of a journal may not be, and who counted in each."""
 
     digests: dict[int, str]
     wrong: list[str]
+    counted: dict[int, list[str]]
 
 
-def account_of(run: Path) -> Account:
-    """Reads a journal, also beside its coordinator: each site counts once, and in every round."""
+def account_of(run: Path, quorum: int = len(SITES)) -> Account:
+    """Reads a journal, also beside its coordinator: each site counts once, and so many in every round."""
     base = sqlite3.connect(f"file:{run / 'journal.sqlite'}?mode=ro", uri=True, timeout=30)
     try:
         found = rows_in(base)
@@ -151,14 +158,15 @@ def account_of(run: Path) -> Account:
     wrong += [
         f"round {row.round}, {row.phase}: closed with {[site for site, _ in row.accepted]}, without {row.lost}"
         for row in closed
-        if sorted(site for site, _ in row.accepted) != sorted(SITES)
+        if sorted([*(site for site, _ in row.accepted), *row.lost]) != sorted(SITES) or len(row.accepted) < quorum
     ]
     places = Counter((row.round, row.phase) for row in closed)
     wrong += [f"{place} was closed {count} times" for place, count in places.items() if count > 1]
     digests = {row.round: row.digest for row in found if isinstance(row, Committed)}
     committed = Counter(row.round for row in found if isinstance(row, Committed))
     wrong += [f"round {number} was committed {count} times" for number, count in committed.items() if count > 1]
-    return Account(digests, wrong)
+    counted = {row.round: [site for site, _ in row.accepted] for row in closed if row.phase == "train"}
+    return Account(digests, wrong, counted)
 
 
 def fill(place: Path) -> Path:

@@ -91,8 +91,9 @@ def test_an_account_says_what_may_not_be(tmp_path):
     with Journal(tmp_path / "journal.sqlite", "small", "d" * 64) as journal:
         for row in (Accepted(1, "train", "h00", "d", 1), Closed(1, "train", everyone), Committed(1, "e")):
             journal.write(row)
-        assert account_of(tmp_path) == ({1: "e"}, [])
+        assert account_of(tmp_path) == ({1: "e"}, [], {1: [*SITES]})
         journal.write(Closed(2, "train", (*everyone[:-1], everyone[0])))
         journal.write(Closed(3, "train", everyone[:-1], ("h08",)))
     wrong = account_of(tmp_path).wrong
     assert [text.split(":")[0] for text in wrong] == ["round 2, train", "round 3, train"]
+    assert [text.split(":")[0] for text in account_of(tmp_path, 4).wrong] == ["round 2, train"]

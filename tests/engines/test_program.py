@@ -20,6 +20,7 @@ from learner_jax.engines.reducer import Final, Reducer, Sender
 from learner_jax.engines.world import Local, build_world
 from learner_jax.federate import federate
 from learner_jax.models import logistic, mlp
+from learner_jax.specs import Spec
 from learner_jax.types import Algorithm, Model
 from tests.algorithms.studies import cohorts, flat, furthest, learned, make_sites, rounds_of, start
 
@@ -260,3 +261,26 @@ def test_the_new_state_is_made_where_the_sum_lies():
             sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(t)) for t in (template, given)
         )
         assert in_place.alias_size_in_bytes == spent >= weights, name
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("hidden", [(8,), (16,), (8, 17), (33,)], ids=str)
+def test_simulator_and_workers_give_the_same_bits_whatever_the_shapes(hidden):
+    """A compiler makes other instructions of a leaf of eight numbers than of one of seventeen."""
+    model = mlp(hidden=hidden)
+    loss = objective(model, optax.sigmoid_binary_cross_entropy)
+    momentum = Spec("optimizers", "sgd", {"momentum": 0.9})
+    for method in (
+        algorithms.fedavg(loss), algorithms.fedavg(loss, local_lr=0.02, local="adam"),
+        algorithms.fedavg(loss, server_lr=0.7, server=momentum), algorithms.fedadam(loss, server_lr=0.03),
+        algorithms.fedyogi(loss, server_lr=0.03), algorithms.scaffold(loss), algorithms.scaffold(loss, local_lr=0.05),
+        algorithms.fedprox(loss, mu=0.1),
+    ):  # fmt: skip
+        study = Case(model, method).start("mean")
+        federation, server, states = Federation(study), study.server, study.states
+        everyone = np.arange(len(study.world.names), dtype=np.int32)
+        for number in range(1, 31):
+            outcome = study.program.round(server, states, number, everyone)
+            server, states = outcome.server, outcome.states
+            digest, _ = federation.round(number, everyone)
+            assert digest == trees.digest_hex(outcome.digest), f"{method}: round {number}"
