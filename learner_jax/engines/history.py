@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class History:
 
     def stands(self, text: str) -> None:
         """What stands of the last round, where it was run before: see `said`."""
-        told = json.loads(text)
+        told = _read(text)
         self.curve[-1] = told["row"]
         if len(self.curve) > 1:
             self.curve[-2].update(told["before"])
@@ -86,12 +87,25 @@ class History:
           said: what `said` gave, of each round.
         """
         self.curve = []
-        for told in map(json.loads, said):
+        for told in map(_read, said):
             if self.curve:
                 self.curve[-1].update(told["before"])
             self.curve.append(told["row"])
         self.best_round, self.best_value = saved["best_round"], saved["best_value"]
         self.ended = saved["ended"]
+
+
+def _read(text: str) -> Any:
+    """A round's line; names of figures and sites are there once for all rounds, else a long study's would add up."""
+
+    def shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {sys.intern(name): _shared(value) for name, value in pairs}
+
+    return json.loads(text, object_pairs_hook=shared)
+
+
+def _shared(value: Any) -> Any:
+    return [sys.intern(one) if type(one) is str else one for one in value] if isinstance(value, list) else value
 
 
 def said(row: Mapping[str, Any], before: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 import learner_jax as lr
 from learner_jax.build import build
-from learner_jax.engines.history import History
+from learner_jax.engines.history import History, said
 from learner_jax.engines.program import Plan
 from learner_jax.engines.simulator import cohort_size, plan_of
 from learner_jax.errors import ConfigError
@@ -92,3 +92,14 @@ def test_a_history_sets_figures_one_round_late_and_knows_which_way_is_up():
     again.restore(history.to_json(), said)
     assert (again.curve, again.best_round, again.best_value) == (history.curve, 2, 0.2)
     assert "curve" not in again.to_json()  # each round is written once
+
+
+def test_a_long_studys_rounds_share_the_names_that_they_are_told_with():
+    history = History(build(Study(name="s", task=Spec("tasks", "given"), target="valid/brier"), TASK))
+    for number in (1, 2):
+        history.add({"train/a loss": 1.0}, sites=["ward 1", "ward 2"])
+        history.stands(said({"round": number, "train/a loss": 0.5, "sites": ["ward 1", "ward 2"]}, {"valid/a b": 0.1}))
+    one, two = history.curve
+    assert one == {"round": 1, "train/a loss": 0.5, "sites": ["ward 1", "ward 2"], "valid/a b": 0.1}
+    assert [a is b for a, b in zip(one, two, strict=False)] == [True] * 3
+    assert [a is b for a, b in zip(one["sites"], two["sites"], strict=True)] == [True] * 2
