@@ -404,7 +404,7 @@ SPEED: tuple[Plant, ...] = (
     ),
     Plant(
         "speed: a round calls back into Python",
-        "learner_jax/engines/rounds.py",
+        "learner_jax/engines/exact.py",
         "        return jax.lax.bitcast_convert_type(same, leaf.dtype)",
         "        return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), leaf)",
         (*_PORTABLE, "every_method and fedavg"),

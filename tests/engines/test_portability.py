@@ -89,7 +89,7 @@ def test_every_methods_round_local_pass_and_sum_lower_for_every_platform(method)
     assert exported(reducer._add, total, wire).platforms == PLATFORMS
     server = trees.shapes(study.server)
     form, given, others = reducer.apart(server, total)
-    assert exported(reducer._step, form, server, given, others, one, one).platforms == PLATFORMS
+    assert exported(reducer._step, form, server, given, others, one, one, one).platforms == PLATFORMS
 
 
 def _passed(study: Study) -> tuple[Any, tuple[Any, ...]]:

@@ -254,7 +254,7 @@ def test_the_new_state_is_made_where_the_sum_lies():
         wire = wire_shape(study.federated, template, trees.shapes(study.world.rows), LOCAL)
         made = Reducer(study.federated, template, wire, 0, LOCAL.seed, 3, 3)
         form, given, others = made.apart(server, jax.eval_shape(study.federated.lift, wire, template))
-        compiled = made._step.lower(form, server, given, others, np.int32(1), np.int32(3)).compile()
+        compiled = made._step.lower(form, server, given, others, *map(np.int32, (1, 3, 1))).compile()
         in_place = compiled.memory_analysis()
         assert in_place is not None
         weights, spent = (
