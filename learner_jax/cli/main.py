@@ -196,10 +196,10 @@ def _invite(parsed: Parsed) -> int:
     site, folder = parsed.words[0], Path(parsed.values["workdir"])
     code = doors.invite(folder, site)
     if code is None:
-        print(f"No coordinator runs in {folder}: the next one makes a join code for {site} as it starts.")
+        print(f"Nothing runs in {folder}: what is started there next makes a join code for {site}.")
     else:
         print(f"Join code of {site}, works once: {code}")
-        print("It takes part from the round on that follows its joining. Send the code as you would a password.")
+        print("A site takes part from the round on that follows its joining. Send the code as you would a password.")
     return 0
 
 

@@ -73,7 +73,7 @@ class Phase(NamedTuple):
       sent: schema of the broadcast's leaves, () where it is no leaves.
       expected: schema of the answer.
       everyone: all of the cohort must answer; otherwise the study's quorum, at the deadline.
-      anyone: none of them must.
+      optional: none of them must, and who is not there is not waited for.
       buffered: the study's buffer closes it, where it has one.
       enrolled: how many sites the study has in this round.
     """
@@ -85,7 +85,7 @@ class Phase(NamedTuple):
     sent: Schema
     expected: Schema
     everyone: bool = False
-    anyone: bool = False
+    optional: bool = False
     buffered: bool = False
     enrolled: int = 0
 
@@ -233,7 +233,7 @@ class Rounds:
         gone = set(self._roster()[1]) - set(accepted)  # who counted before it was revoked still does
         damaged = {site: digest for site, digest in damaged.items() if site not in gone}
         there = max(1, len(set(asked.cohort) - gone))
-        needed = there if asked.everyone else 0 if asked.anyone else quorum(self.study, there)
+        needed = there if asked.everyone else 0 if asked.optional else quorum(self.study, there)
         federation, more = self.study.federation, {}
         if asked.buffered and federation.buffer is not None:
             buffer, oldest = min(federation.buffer, there), max(1, asked.round - federation.stale)
@@ -385,7 +385,7 @@ def run_study(
 
     def prepare(number: int, come: Sequence[str]) -> list[str]:
         known = Packed({"fitted": as_leaf(fitted)})
-        accepted, _ = rounds.run(Phase(number, ENTER, tuple(come), known, (), READY, anyone=True))
+        accepted, _ = rounds.run(Phase(number, ENTER, tuple(come), known, (), READY, optional=True))
         return [site for site, _ in accepted]
 
     keeper, history = Keeper(study, folder, rounds.stores.journal, say=rounds.note), History(parts)

@@ -18,7 +18,7 @@ from learner_jax.types import PyTree
 
 _PRODUCTS = frozenset({"mul", "div", "square", "integer_pow"})
 """Primitives that may be compiled to a multiplication: a division by one number for all of a leaf is."""
-_INLINE = frozenset({"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2"})
+_INLINE = frozenset({"jit", "custom_jvp_call", "custom_vjp_call", "remat2"})
 """Calls whose body is part of their caller once it is compiled. Loops and branches are compiled apart."""
 
 
@@ -71,9 +71,7 @@ def _run(program: Any, consts: Any, arguments: Any, zero: Any) -> list[Any]:
         if body is not None:
             found = _run(getattr(body, "jaxpr", body), getattr(body, "consts", ()), given, zero)
         else:
-            bound = line.primitive.get_bind_params(line.params)
-            more, params = bound if isinstance(bound, tuple) else ((), bound)  # before jax 0.10 functions came apart
-            found = line.primitive.bind(*more, *given, **params)
+            found = line.primitive.bind(*given, **line.primitive.get_bind_params(line.params))
             found = list(found) if line.primitive.multiple_results else [found]
         known.update(zip(line.outvars, rounded(found, zero) if name in _PRODUCTS else found, strict=True))
     return [read(atom) for atom in program.outvars]

@@ -114,7 +114,7 @@ def take(
     on_event: Observer,
     inviting: Inviting | None = None,
 ) -> None:
-    """Takes what is asked now; inviting: makes a join code and says where it lies, once the port is open."""
+    """Takes what is asked now; inviting: makes a join code and says where it lies; None while no port is open."""
     if inviting is not None:
         _take_invitations(run, study, on_event, inviting)
     for request in sorted((run / "requests").glob("revoke-*.json")):
@@ -138,9 +138,9 @@ def _take_invitations(run: Path, study: str, on_event: Observer, inviting: Invit
         site = request.stem.removeprefix("invite-")
         try:
             code = inviting(check_site_name(site))
-            words = (
-                f"join code of {site}, works once: {code}" if code else f"{site} is on the roster, or was taken off it"
-            )
+            if code is None:
+                raise ConfigError("expected a name that neither is on the roster nor was taken off it")
+            words = f"join code of {site}, works once: {code}"
         except (ConfigError, CryptoError) as error:
             words = f"no join code was made for '{site}': {error}"
         on_event(Event("note", study, data={"text": words}))
@@ -148,21 +148,14 @@ def _take_invitations(run: Path, study: str, on_event: Observer, inviting: Invit
 
 
 @contextlib.contextmanager
-def taken(
-    run: Path,
-    study: str,
-    desk: Desk,
-    post: Callable[[c.Event], None],
-    on_event: Observer,
-    inviting: Inviting | None = None,
-) -> Iterator[None]:
-    """Takes requests while the block lasts, on a thread of its own: rounds need not end for it."""
+def taken(take_now: Callable[[], None]) -> Iterator[None]:
+    """Takes requests while the block lasts, on a thread of its own: rounds need not end for it. take_now: as `take`."""
     stop = threading.Event()
 
     def loop() -> None:
         while not stop.wait(EVERY_S):
             with contextlib.suppress(StorageError, CryptoError, OSError):  # the disk is full: again in a moment
-                take(run, study, desk, post, on_event, inviting)
+                take_now()
 
     thread = threading.Thread(target=loop, name="requests", daemon=True)
     thread.start()

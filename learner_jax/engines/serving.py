@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -166,13 +167,13 @@ def _serve(
         _can_be_welcomed(study, (*desk.roster.sites, *names, site))
         return invite(desk, (site,), dial, folder / "join").get(site)
 
-    asked = (folder, study.name, desk, drive.post, on_event)
-    requests.take(*asked)
+    take = functools.partial(requests.take, folder, study.name, desk, drive.post, on_event)
+    take()
     files = invite(desk, names, dial, folder / "join")
     drive.start()
     try:
         invited(files, dial)
-        with requests.taken(*asked, inviting):
+        with requests.taken(functools.partial(take, inviting)):
             _all_enrolled(names, desk, drive, study.name, on_event, check)
             outcome = run_study(
                 parts, names, rounds, folder, on_event, lambda: (link.counter.bytes_in, link.counter.bytes_out)

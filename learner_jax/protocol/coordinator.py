@@ -343,8 +343,9 @@ class RoundKeeper:
         for site in event.again:
             self._accepted.pop((*place, site), None)
         self._buffered, self._broadcasts[place] = bool(event.buffer) or (between and self._buffered), blob.digest
-        for older in list(self._broadcasts)[: -event.round + event.oldest - 8 if event.buffer else -8] * (not between):
-            del self._broadcasts[older]
+        if not between:
+            for older in list(self._broadcasts)[: -event.round + event.oldest - 8 if event.buffer else -8]:
+                del self._broadcasts[older]
         self._round = _Round(event, blob, shares)
         self._without_the_forgotten(self._round)
         if not between:

@@ -51,9 +51,24 @@ def test_a_product_is_rounded_before_it_is_added(size, times):
             np.testing.assert_array_equal(found, weights + update * share)
 
 
+def test_also_a_product_within_a_function_that_is_compiled_by_itself():
+    inner = jax.jit(lambda update, share: jnp.where(share > 0, update * share, 0))
+
+    def step(weights, update, share):
+        return weights + jax.nn.silu(jnp.float32(0)) + inner(update, share)  # silu brings its own derivative along
+
+    program = jax.jit(lambda *given: uncontracted(step, given[3] - 1)(*given[:3]), donate_argnums=(1,))
+    draw = np.random.default_rng(0)
+    for size in SIZES:
+        weights, update = draw.normal(size=(2, size)).astype(np.float32)
+        share = np.float32(draw.uniform())
+        found = program(weights, jnp.array(update), share, ONE)
+        np.testing.assert_array_equal(found, weights + update * share)
+
+
 def test_what_a_function_does_is_as_it_was_but_for_the_roundings():
     def f(tree, number):
-        moved = jax.jit(lambda x: x * number + 1)(tree["a"])
+        moved = jax.nn.relu(jax.jit(lambda x: x * number + 1)(tree["a"]))
         kept = jax.lax.cond(number > 1, lambda x: x * 2, lambda x: x / 3, tree["b"])
         total = jax.lax.fori_loop(0, 3, lambda i, x: x * 0.5 + i, kept)
         return {"moved": moved, "total": total, "count": tree["n"] + 1, "flag": tree["n"] > 2, "same": tree["b"]}

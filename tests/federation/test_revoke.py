@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def desk(tmp_path):
 def test_a_request_takes_a_site_off_and_gives_it_no_new_code(desk, tmp_path):
     posted, told = [], []
     assert not requests.ask_to_revoke(tmp_path, "north", "moved", wait_s=0.0), "nobody took it yet"
-    with requests.taken(tmp_path, "heart", desk, posted.append, told.append):
+    take = functools.partial(requests.take, tmp_path, "heart", desk, posted.append, told.append)
+    with requests.taken(take):
         while list((tmp_path / "requests").iterdir()):
             time.sleep(0.02)
     assert set(desk.roster.sites) == {"south"} and posted == [c.Forget("north")]
