@@ -488,6 +488,13 @@ PLANTS: tuple[Plant, ...] = (
         ("tests/federation/test_newcomers.py", "-m", "soak or not soak", "-k", "next_round and scaffold"),
     ),
     Plant(
+        "newcomers: the best model may be one that they have not looked at",
+        "learner_jax/engines/coordinator.py",
+        "                history.forget_best()\n",
+        "",
+        ("tests/federation/test_newcomers.py", "-k", "next_round"),
+    ),
+    Plant(
         "newcomers: one who left is waited for until the deadline",
         "learner_jax/protocol/coordinator.py",
         "        if start.quorum == 0:\n",

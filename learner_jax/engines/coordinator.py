@@ -413,7 +413,8 @@ def run_study(
             number += 1
             names = part.at(number)
             if len(names) != len(by_id):
-                by_id, reducer = ids_of(names), reducer_of(len(names))
+                by_id, reducer, best = ids_of(names), reducer_of(len(names)), None
+                history.forget_best()
             with spans.span("round", number):
                 with spans.span("plan"):
                     numbers = np.fromiter(by_id, np.uint32, len(by_id))

@@ -59,6 +59,10 @@ class History:
         self.best_round, self.best_value = len(self.curve), value
         return True
 
+    def forget_best(self) -> None:
+        """Other sites look at the models from now on: what was best until now was so on other rows."""
+        self.best_round = self.best_value = None
+
     @property
     def over(self) -> bool:
         """No round will follow: it was ended, or none was better for `patience` rounds."""

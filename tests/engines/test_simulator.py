@@ -94,6 +94,16 @@ def test_a_history_sets_figures_one_round_late_and_knows_which_way_is_up():
     assert "curve" not in again.to_json()  # each round is written once
 
 
+def test_where_other_sites_look_from_a_round_on_the_best_is_among_the_models_that_they_look_at():
+    history = History(build(Study(name="s", task=Spec("tasks", "given"), target="valid/brier", patience=2), TASK))
+    for number, value in enumerate((None, 0.1, 0.2, 0.4, 0.3)):
+        if number == 3:
+            history.forget_best()
+        history.look({} if value is None else {"valid/brier": value})
+        history.add({})
+    assert (history.best_round, history.best_value, history.over) == (4, 0.3, False)
+
+
 def test_a_long_studys_rounds_share_the_names_that_they_are_told_with():
     history = History(build(Study(name="s", task=Spec("tasks", "given"), target="valid/brier"), TASK))
     for number in (1, 2):

@@ -20,6 +20,7 @@ from learner_jax.data import plans
 from learner_jax.data.sites import encode_sites
 from learner_jax.data.tables import read_table
 from learner_jax.engines import requests, rounds, simulator, worker
+from learner_jax.engines.history import History
 from learner_jax.engines.site_study import SiteStudy
 from learner_jax.errors import StudyError
 from learner_jax.leaves import site_ids
@@ -91,6 +92,9 @@ def test_it_takes_part_from_the_next_round_on(method, source, tmp_path, monkeypa
 
         threading.Thread(target=come, daemon=True).start()
 
+    forgotten: list[int] = []
+    forget = History.forget_best
+    monkeypatch.setattr(History, "forget_best", lambda self: (forgotten.append(len(self.curve)), forget(self)))
     monkeypatch.setattr(worker, "SiteStudy", Waiting)
     ended = federated(study, tmp_path, begin=begin)
     curve = ended.outcome.result["curve"]
@@ -105,6 +109,7 @@ def test_it_takes_part_from_the_next_round_on(method, source, tmp_path, monkeypa
     fitted = [json.loads((tmp_path / "sites" / name / "fitted.json").read_text()) for name in (*FIRST, LATER)]
     assert fitted[0] == fitted[1] == fitted[2]
     assert ended.sha256 == expected(study, source, curve)
+    assert forgotten == [WAITS], "the best model is sought among those that all three have looked at"
 
 
 @pytest.mark.soak
